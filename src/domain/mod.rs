@@ -1,0 +1,24 @@
+//! What a call, a decision and their parts are. Pure data and rules: no I/O, no clock, no policy
+//! engine, no web framework.
+
+mod call;
+mod clock;
+mod decision;
+mod digest;
+mod fault;
+mod ids;
+mod jurisdiction;
+
+pub use call::{Action, Call, CallRequest, Data, DataRequest};
+pub use clock::{Clock, SystemClock};
+pub use decision::{
+    Candidate, Caller, Duty, Effect, Evaluation, EvaluationFault, Flow, FlowAction,
+    InstrumentInForce, Place, Placement, Reason, Revision, Route, SnapshotDigests, Tier, Verdict,
+};
+pub use digest::Digest;
+pub use fault::{Fault, Faults, FieldFault, SourceFile};
+pub use ids::{
+    AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
+    PolicyId, Seq, TenantId, VirtualModelId,
+};
+pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};

@@ -1,0 +1,205 @@
+//! What an entry says, by kind. Not the envelope around it.
+//!
+//! Fields stand in alphabetical order: their JSON is then canonical (RFC 8785) as it is written.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::domain::{
+    Call, Caller, Candidate, DeploymentId, Digest, Duty, EvaluationFault, FlowAction,
+    InstrumentInForce, Reason, Route, Seq, SnapshotDigests, Verdict,
+};
+
+/// Entry 0: who keeps the log, and with which key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GenesisBody {
+    /// The log's origin, as in its checkpoints.
+    pub origin: String,
+    /// The verifier key of the log's first signing key (C2SP signed-note).
+    pub public_key: String,
+    /// The software that opened the log.
+    pub software: Engine,
+}
+
+/// A piece of software.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Engine {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// A snapshot became the one that decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ActivationBody {
+    /// Why: `start`, or `facts_changed` when a dated fact began or ended.
+    pub cause: String,
+    /// The snapshot.
+    pub snapshot: SnapshotDigests,
+}
+
+/// All that a regulator needs to know of a decision, and a replay to repeat it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionBody {
+    /// The call as it was resolved.
+    pub call: Call,
+    /// Who asked.
+    pub caller: Caller,
+    /// Every deployment considered.
+    pub candidates: Vec<Candidate>,
+    /// The decision.
+    pub decision: Verdict,
+    /// Whether Lexgate itself sends the call; an outcome then follows.
+    pub dispatch: bool,
+    /// What the caller must do.
+    pub duties: Vec<Duty>,
+    /// The policy engine.
+    pub engine: Engine,
+    /// Policies that failed.
+    pub errors: Vec<EvaluationFault>,
+    /// How long the evaluation took, in microseconds.
+    pub evaluation_us: u64,
+    /// The instruments that were in force.
+    pub instruments: Vec<InstrumentInForce>,
+    /// The policies that decided.
+    pub reasons: Vec<Reason>,
+    /// Where the call goes, when it is allowed.
+    pub route: Option<Route>,
+    /// The snapshot that decided.
+    pub snapshot: SnapshotDigests,
+}
+
+impl DecisionBody {
+    /// The words by which the record is found: `tenant:acme`, `jurisdiction:DE`, `policy:…`.
+    #[must_use]
+    pub fn terms(&self) -> Vec<String> {
+        let mut terms = self.shared_terms();
+        terms.insert(format!("decision:{}", self.decision.as_str()));
+        for candidate in self.considered() {
+            terms.insert(format!("deployment:{}", candidate.deployment));
+            terms.insert(format!("tier:{}", candidate.tier.as_str()));
+        }
+        terms.into_iter().collect()
+    }
+
+    /// The words by which an outcome of this decision is found, after `attempts`.
+    #[must_use]
+    pub fn outcome_terms(&self, attempts: &[Attempt]) -> Vec<String> {
+        let mut terms = self.shared_terms();
+        for attempt in attempts {
+            terms.insert(format!("deployment:{}", attempt.deployment));
+            let tried = self.candidates.iter().find(|c| c.deployment == attempt.deployment);
+            terms.extend(tried.map(|candidate| format!("tier:{}", candidate.tier.as_str())));
+        }
+        terms.into_iter().collect()
+    }
+
+    /// Where the call went; where it went nowhere, everywhere it might have gone.
+    fn considered(&self) -> impl Iterator<Item = &Candidate> {
+        let route = self.route.as_ref().map(|route| &route.deployment);
+        self.candidates
+            .iter()
+            .filter(move |candidate| route.is_none_or(|route| candidate.deployment == *route))
+    }
+
+    fn shared_terms(&self) -> BTreeSet<String> {
+        let mut terms = BTreeSet::from([
+            format!("tenant:{}", self.caller.tenant),
+            format!("app:{}", self.caller.app),
+        ]);
+        terms.extend(self.call.model.as_ref().map(|model| format!("model:{model}")));
+        terms.extend(self.route.as_ref().map(|route| format!("model:{}", route.model)));
+        if let Some(data) = &self.call.data {
+            terms.extend(data.categories.iter().map(|category| format!("category:{category}")));
+            terms.extend(data.origins().map(|place| format!("jurisdiction:{place}")));
+        }
+        for candidate in &self.candidates {
+            for action in FlowAction::ALL {
+                let reached = candidate.placement.of(action);
+                terms.extend(reached.iter().map(|place| format!("jurisdiction:{place}")));
+            }
+        }
+        terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));
+        terms
+    }
+}
+
+/// What became of a call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeBody {
+    /// Each attempt, in order. Empty when the caller ran inference itself.
+    pub attempts: Vec<Attempt>,
+    /// The decision it belongs to.
+    pub decision: DecisionRef,
+    /// The model that the backend, or the caller, says was served.
+    pub model: Option<String>,
+    /// How it ended.
+    pub status: OutcomeStatus,
+    /// What was consumed, where it is known.
+    pub tokens: TokenCount,
+}
+
+/// A decision's place in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DecisionRef {
+    /// Its leaf hash, 64 hexadecimal digits.
+    #[serde(with = "super::leaf_hex")]
+    #[schema(value_type = String)]
+    pub leaf: Digest,
+    /// Its position.
+    pub seq: Seq,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeStatus {
+    /// An answer was received whole.
+    Ok,
+    /// Every backend that was tried failed, or one broke off.
+    UpstreamError,
+    /// No answer in time.
+    Timeout,
+    /// The client went away.
+    ClientDisconnected,
+    /// The caller ran inference itself and says that it ended well.
+    Reported,
+    /// Nobody knows: the process that sent it ended first.
+    Unknown,
+}
+
+/// One try at one deployment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Attempt {
+    /// Where it was sent.
+    pub deployment: DeploymentId,
+    /// When the answer, or the failure, was complete.
+    #[schema(value_type = String, format = DateTime)]
+    pub finished: Timestamp,
+    /// The backend's HTTP status, where there was one.
+    pub http_status: Option<u16>,
+    /// When it was sent.
+    #[schema(value_type = String, format = DateTime)]
+    pub started: Timestamp,
+}
+
+/// Tokens, as the backend counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCount {
+    /// Tokens read.
+    pub input: Option<u64>,
+    /// Tokens written.
+    pub output: Option<u64>,
+}

@@ -1,0 +1,33 @@
+//! The ledger's bytes: entries, their chain, and what makes a copy of it trustworthy. Pure: no
+//! database, no clock, no async; an auditor can read and run this folder alone.
+
+mod body;
+
+pub use body::{
+    ActivationBody, Attempt, DecisionBody, DecisionRef, Engine, GenesisBody, OutcomeBody,
+    OutcomeStatus, TokenCount,
+};
+
+/// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
+pub mod leaf_hex {
+    use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
+
+    use crate::domain::Digest;
+
+    /// Writes 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// The serializer's.
+    pub fn serialize<S: Serializer>(leaf: &Digest, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&leaf.hex())
+    }
+
+    /// Reads 64 hexadecimal digits.
+    ///
+    /// # Errors
+    /// When there are not 64, or others.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Digest, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+        Digest::from_hex(&text).ok_or_else(|| D::Error::custom("want 64 hexadecimal digits"))
+    }
+}

@@ -1,0 +1,4 @@
+//! Lexgate: the checkpoint that an AI call passes before it leaves.
+
+pub mod domain;
+pub mod ledger;

@@ -1,0 +1,3 @@
+//! The `lexgate` command.
+
+fn main() {}
