@@ -2,3 +2,5 @@
 
 pub mod domain;
 pub mod ledger;
+pub mod sequencer;
+pub mod store;
