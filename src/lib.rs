@@ -3,4 +3,9 @@
 pub mod domain;
 pub mod facts;
 pub mod ledger;
+<<<<<<< HEAD
 pub mod policy;
+=======
+pub mod sequencer;
+pub mod store;
+>>>>>>> ledger

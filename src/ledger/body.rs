@@ -185,11 +185,13 @@ pub struct Attempt {
     /// Where it was sent.
     pub deployment: DeploymentId,
     /// When the answer, or the failure, was complete.
+    #[serde(with = "super::time")]
     #[schema(value_type = String, format = DateTime)]
     pub finished: Timestamp,
     /// The backend's HTTP status, where there was one.
     pub http_status: Option<u16>,
     /// When it was sent.
+    #[serde(with = "super::time")]
     #[schema(value_type = String, format = DateTime)]
     pub started: Timestamp,
 }

@@ -2,11 +2,25 @@
 //! database, no clock, no async; an auditor can read and run this folder alone.
 
 mod body;
+pub mod canonical;
+pub mod entry;
+pub mod export;
+pub mod key;
+pub mod time;
+pub mod verify;
 
 pub use body::{
     ActivationBody, Attempt, DecisionBody, DecisionRef, Engine, GenesisBody, OutcomeBody,
     OutcomeStatus, TokenCount,
 };
+pub use canonical::CanonicalError;
+pub use entry::{
+    ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
+};
+pub use export::{BUNDLE_WIDTH, BundleError, bundle_path, read_bundle, write_bundle};
+pub use key::{KeyError, SigningKey};
+pub use time::{parse_timestamp, timestamp_text, to_micros};
+pub use verify::{ChainFault, Finding, Report, Verifier};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
 pub mod leaf_hex {

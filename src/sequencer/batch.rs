@@ -1,0 +1,285 @@
+//! What is committed at once, and the place that each record gets. Pure, apart from the clock that
+//! it is given.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
+use uuid::Uuid;
+
+use super::{Draft, Receipt, SequencerSettings, SubmitError};
+use crate::{
+    domain::{Clock, DecisionId, Digest, Revision, Seq},
+    ledger::{ENTRY_LIMIT, Entry, Envelope, Kind, canonical, seal, to_micros},
+    store::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
+};
+
+/// A draft whose parts can be shared with the store.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    id: Uuid,
+    kind: Kind,
+    body: Vec<u8>,
+    terms: Arc<[String]>,
+    revision: Option<Revision>,
+    valid_until: Option<Timestamp>,
+    about: Option<Seq>,
+    dispatch: bool,
+    claim: Option<Arc<Claim>>,
+    activation: Option<Arc<Activation>>,
+}
+
+impl From<Draft> for Prepared {
+    fn from(draft: Draft) -> Self {
+        // Postgres keeps no NUL in a text; a term is only an index.
+        let storable = |term: String| {
+            if term.contains('\0') { term.replace('\0', "\u{fffd}") } else { term }
+        };
+        Self {
+            id: draft.id,
+            kind: draft.kind,
+            body: draft.body,
+            terms: draft.terms.into_iter().map(storable).collect(),
+            revision: draft.revision,
+            valid_until: draft.valid_until,
+            about: draft.about,
+            dispatch: draft.dispatch,
+            claim: draft.claim.map(Arc::new),
+            activation: draft.activation.map(Arc::new),
+        }
+    }
+}
+
+/// Records that came together and are answered together.
+#[derive(Debug)]
+pub(super) struct Group {
+    drafts: Vec<Prepared>,
+    reply: oneshot::Sender<Vec<Result<Receipt, SubmitError>>>,
+    /// `None`: whoever sent it waits as long as it takes.
+    deadline: Option<Instant>,
+    room: Option<OwnedSemaphorePermit>,
+    /// It is committed by itself, because a batch that held it was refused.
+    pub(super) alone: bool,
+}
+
+impl Group {
+    pub(super) fn new(
+        drafts: Vec<Prepared>,
+        reply: oneshot::Sender<Vec<Result<Receipt, SubmitError>>>,
+        deadline: Option<Instant>,
+        room: OwnedSemaphorePermit,
+    ) -> Self {
+        Self { drafts, reply, deadline, room: Some(room), alone: false }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.drafts.len()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.drafts.iter().map(|draft| draft.body.len()).sum()
+    }
+
+    /// Whether it is kept until it is written.
+    pub(super) fn is_patient(&self) -> bool {
+        self.deadline.is_none()
+    }
+
+    /// Makes room for others: it is being committed. What may have to wait again keeps its place.
+    pub(super) fn leave_queue(&mut self) {
+        if !self.is_patient() {
+            self.room = None;
+        }
+    }
+
+    /// Whether anyone still wants it written. Outcomes are wanted in any case.
+    pub(super) fn is_wanted(&self) -> bool {
+        let waits = |deadline| Instant::now() < deadline && !self.reply.is_closed();
+        self.deadline.is_none_or(waits)
+            || self.drafts.iter().any(|draft| draft.kind == Kind::Outcome)
+    }
+
+    /// Answers. Gives the dispatches that nobody waits for any more.
+    pub(super) fn answer(self, answers: Vec<Result<Receipt, SubmitError>>) -> Vec<Seq> {
+        let dispatches: Vec<_> = self.drafts.iter().map(|draft| draft.dispatch).collect();
+        match self.reply.send(answers) {
+            Ok(()) => Vec::new(),
+            Err(answers) => dispatches
+                .into_iter()
+                .zip(answers)
+                .filter_map(|(dispatch, answer)| answer.ok().filter(|_| dispatch))
+                .map(|receipt| receipt.seq)
+                .collect(),
+        }
+    }
+
+    /// Answers every record with the same error.
+    pub(super) fn fail(self, error: &Arc<StoreError>) {
+        let unavailable = |_: &Prepared| Err(SubmitError::Unavailable(error.clone()));
+        let answers = self.drafts.iter().map(unavailable).collect();
+        self.answer(answers);
+    }
+}
+
+/// One commit.
+pub(super) struct Batch<'a> {
+    pub(super) settings: &'a SequencerSettings,
+    pub(super) clock: &'a dyn Clock,
+    /// Whether the store is known to hold this log.
+    pub(super) same_log: bool,
+    pub(super) groups: Vec<Group>,
+    /// After sealing: the answers, group by group.
+    pub(super) answers: Vec<Vec<Result<Receipt, SubmitError>>>,
+    /// After sealing: an entry by which it is seen whether the batch was committed.
+    pub(super) probe: Option<(Uuid, Digest)>,
+}
+
+impl Seal for Batch<'_> {
+    fn lookups(&self) -> Lookups {
+        let drafts = || self.groups.iter().flat_map(|group| &group.drafts);
+        let key = |claim: &Claim| (claim.scope.clone(), claim.key.clone());
+        Lookups {
+            genesis: !self.same_log,
+            claims: drafts().filter_map(|draft| draft.claim.as_deref().map(key)).collect(),
+            decisions: drafts().filter_map(|draft| draft.about).collect(),
+        }
+    }
+
+    fn seal(&mut self, head: &Head, found: &Found) -> Result<Sealed, StoreError> {
+        if let Some(genesis) = &found.genesis {
+            let entry = Entry::parse(genesis)
+                .map_err(|_| StoreError::Corrupt("entry 0 is not an entry"))?;
+            if entry.log != self.settings.origin {
+                let want = self.settings.origin.clone();
+                return Err(StoreError::OtherLog { found: entry.log, want });
+            }
+        }
+        let mut pen = Pen {
+            settings: self.settings,
+            ts: to_micros(self.clock.now()).max(head.ts),
+            head: *head,
+            rows: Vec::new(),
+            claims: found.claims.clone(),
+            reported: found.reported.clone(),
+        };
+        if head.next == Seq::new(0) {
+            pen.open_log()?;
+        }
+        self.answers = self.groups.iter().map(|group| pen.write_group(group)).collect();
+        self.probe = pen.rows.first().map(|row| (row.id, row.leaf));
+        self.same_log = true;
+        Ok(Sealed { rows: pen.rows, head: pen.head })
+    }
+}
+
+/// Gives records their places, one after the other.
+struct Pen<'a> {
+    settings: &'a SequencerSettings,
+    ts: Timestamp,
+    head: Head,
+    rows: Vec<Row>,
+    claims: HashMap<(String, String), Seq>,
+    reported: HashSet<Seq>,
+}
+
+impl Pen<'_> {
+    /// Writes entry 0.
+    fn open_log(&mut self) -> Result<(), StoreError> {
+        let body = canonical::to_vec(&self.settings.genesis)?;
+        let mut unique = [0; 10];
+        for (byte, digest) in unique.iter_mut().zip(Digest::of(&body).as_bytes()) {
+            *byte = *digest;
+        }
+        let genesis = Prepared {
+            id: DecisionId::at(self.ts, unique).uuid(),
+            kind: Kind::Genesis,
+            body,
+            terms: [].into(),
+            revision: None,
+            valid_until: None,
+            about: None,
+            dispatch: false,
+            claim: None,
+            activation: None,
+        };
+        self.write(&genesis)
+            .map(drop)
+            .map_err(|_| StoreError::Corrupt("the genesis record is too long"))
+    }
+
+    fn write_group(&mut self, group: &Group) -> Vec<Result<Receipt, SubmitError>> {
+        if group.is_wanted() {
+            return group.drafts.iter().map(|draft| self.write(draft)).collect();
+        }
+        let late = Arc::new(StoreError::TimedOut);
+        group.drafts.iter().map(|_| Err(SubmitError::Unavailable(late.clone()))).collect()
+    }
+
+    fn write(&mut self, draft: &Prepared) -> Result<Receipt, SubmitError> {
+        self.admit(draft)?;
+        let envelope = Envelope {
+            id: draft.id,
+            kind: &draft.kind,
+            log: &self.settings.origin,
+            prev: self.head.leaf,
+            seq: self.head.next,
+            ts: self.ts,
+        };
+        let (entry, leaf) = seal(&envelope, &draft.body);
+        if entry.len() > ENTRY_LIMIT {
+            return Err(SubmitError::TooLarge { bytes: entry.len(), limit: ENTRY_LIMIT });
+        }
+        let receipt = Receipt { seq: self.head.next, leaf, ts: self.ts, entry: entry.into() };
+        self.place(draft, &receipt);
+        Ok(receipt)
+    }
+
+    /// Whether the record may follow what is in front of it.
+    fn admit(&self, draft: &Prepared) -> Result<(), SubmitError> {
+        if let Some(claim) = &draft.claim
+            && let Some(seq) = self.claims.get(&(claim.scope.clone(), claim.key.clone()))
+        {
+            return Err(SubmitError::Claimed(*seq));
+        }
+        if draft.about.is_some_and(|decision| self.reported.contains(&decision)) {
+            return Err(SubmitError::AlreadyReported);
+        }
+        let active = self.head.revision;
+        let superseded = draft.revision.is_some_and(|revision| revision != active)
+            || draft.activation.as_ref().is_some_and(|new| new.expected != active);
+        let expired = draft.valid_until.is_some_and(|end| self.ts >= end);
+        if superseded || expired { Err(SubmitError::Stale) } else { Ok(()) }
+    }
+
+    fn place(&mut self, draft: &Prepared, receipt: &Receipt) {
+        if let Some(claim) = &draft.claim {
+            self.claims.insert((claim.scope.clone(), claim.key.clone()), receipt.seq);
+        }
+        self.reported.extend(draft.about);
+        self.head = Head {
+            next: Seq::new(receipt.seq.get() + 1),
+            leaf: receipt.leaf,
+            ts: self.ts,
+            revision: draft.activation.as_ref().map_or(self.head.revision, |new| new.revision()),
+        };
+        self.rows.push(Row {
+            seq: receipt.seq,
+            id: draft.id,
+            ts: receipt.ts,
+            kind: draft.kind.clone(),
+            about: draft.about,
+            leaf: receipt.leaf,
+            entry: receipt.entry.clone(),
+            terms: draft.terms.clone(),
+            dispatched_by: draft.dispatch.then_some(self.settings.process),
+            claim: draft.claim.clone(),
+            activation: draft.activation.clone(),
+        });
+    }
+}

@@ -1,0 +1,223 @@
+//! The only writer of the ledger: takes what waits, gives each record its place, commits all of it
+//! at once, then answers everyone. Not a judge of what a record says.
+//!
+//! There is no timer: a batch is what came in while the one before it was committed. So a single
+//! caller waits for one commit, and a thousand share one.
+
+mod batch;
+#[cfg(test)]
+mod tests;
+mod worker;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot},
+    time::{Instant, timeout_at},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+pub use crate::store::{Activation, Claim};
+use crate::{
+    domain::{Clock, Digest, Revision, Seq},
+    ledger::{GenesisBody, Kind, Origin},
+    store::{Store, StoreError},
+};
+use batch::{Group, Prepared};
+
+/// How long a caller waits for its record, in all.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A record that waits for its place.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// Its identifier.
+    pub id: Uuid,
+    /// Its kind.
+    pub kind: Kind,
+    /// What it says, in canonical form ([`crate::ledger::canonical::to_vec`]).
+    pub body: Vec<u8>,
+    /// The words by which it is found.
+    pub terms: Vec<String>,
+    /// The snapshot that it rests on, which must still be the active one when it is written.
+    pub revision: Option<Revision>,
+    /// The instant from which it no longer holds.
+    pub valid_until: Option<Timestamp>,
+    /// Of an outcome: its decision.
+    pub about: Option<Seq>,
+    /// Whether it is a decision that this process sends; it stays open until its outcome.
+    pub dispatch: bool,
+    /// The idempotency key that it answers.
+    pub claim: Option<Claim>,
+    /// The snapshot that becomes active with it.
+    pub activation: Option<Activation>,
+}
+
+/// A record's place in the ledger. It is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Its position.
+    pub seq: Seq,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// When it was written.
+    pub ts: Timestamp,
+    /// The whole entry.
+    pub entry: Bytes,
+}
+
+/// Why a record has no place.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError {
+    /// What it rests on is no longer so: decide again.
+    #[error("the snapshot has changed since")]
+    Stale,
+    /// The idempotency key was used before, for this record.
+    #[error("the idempotency key was used for entry {0}")]
+    Claimed(Seq),
+    /// The decision has an outcome.
+    #[error("the decision has an outcome already")]
+    AlreadyReported,
+    /// Too much waits already.
+    #[error("too many records wait to be written")]
+    QueueFull,
+    /// The store cannot write it now. Only after [`StoreError::TimedOut`] may it be written yet.
+    #[error("the ledger cannot be written: {0}")]
+    Unavailable(#[source] Arc<StoreError>),
+    /// The entry would be longer than an entry may be.
+    #[error("the entry has {bytes} bytes; at most {limit} are allowed")]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The greatest size.
+        limit: usize,
+    },
+    /// The ledger is being closed.
+    #[error("the ledger is being closed")]
+    Closed,
+}
+
+/// What a sequencer needs to know.
+#[derive(Clone, Debug)]
+pub struct SequencerSettings {
+    /// The log.
+    pub origin: Origin,
+    /// This process: whose dispatches are open.
+    pub process: Uuid,
+    /// How many records may wait.
+    pub queue: usize,
+    /// How many records are committed at once.
+    pub max_batch: usize,
+    /// Entry 0, should the log be empty.
+    pub genesis: GenesisBody,
+}
+
+/// A handle to the writer of the ledger. It ends when the last handle is dropped or
+/// [`Sequencer::close`] is called, after it has written what it accepted.
+#[derive(Clone, Debug)]
+pub struct Sequencer {
+    queue: mpsc::Sender<Group>,
+    room: Arc<Semaphore>,
+    size: usize,
+    closing: CancellationToken,
+}
+
+impl Sequencer {
+    /// Starts the writer as a task of `tracker`.
+    #[must_use]
+    pub fn start(
+        store: Arc<dyn Store>,
+        settings: SequencerSettings,
+        clock: Arc<dyn Clock>,
+        tracker: &TaskTracker,
+    ) -> Self {
+        let size = settings.queue.clamp(1, Semaphore::MAX_PERMITS);
+        let (queue, waiting) = mpsc::channel(size);
+        let closing = CancellationToken::new();
+        let room = Arc::new(Semaphore::new(size));
+        let handle = Self { queue, room: room.clone(), size, closing: closing.clone() };
+        tracker.spawn(worker::Worker::new(store, settings, clock, waiting, room, closing).run());
+        handle
+    }
+
+    /// Writes a record; waits at most two seconds. A record whose caller no longer waits is not
+    /// written, unless it is an outcome.
+    ///
+    /// # Errors
+    /// Why it was not, or perhaps not, written.
+    pub async fn submit(&self, draft: Draft) -> Result<Receipt, SubmitError> {
+        let mut answers = self.submit_all(vec![draft]).await?;
+        answers.pop().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// Writes several records in one commit. Each is answered by itself, in order.
+    ///
+    /// # Errors
+    /// When none was, or perhaps none was, written.
+    pub async fn submit_all(
+        &self,
+        drafts: Vec<Draft>,
+    ) -> Result<Vec<Result<Receipt, SubmitError>>, SubmitError> {
+        let places = u32::try_from(drafts.len()).map_err(|_| SubmitError::QueueFull)?;
+        let room =
+            self.room.clone().try_acquire_many_owned(places).map_err(|error| match error {
+                TryAcquireError::NoPermits => SubmitError::QueueFull,
+                TryAcquireError::Closed => SubmitError::Closed,
+            })?;
+        let deadline = Instant::now() + PATIENCE;
+        let answers = self.send(drafts, Some(deadline), room)?;
+        match timeout_at(deadline, answers).await {
+            Ok(Ok(answers)) => Ok(answers),
+            Ok(Err(_)) => Err(SubmitError::Closed),
+            Err(_) => Err(SubmitError::Unavailable(Arc::new(StoreError::TimedOut))),
+        }
+    }
+
+    /// Writes a record that must not be lost, such as an outcome: waits for room, and for a store
+    /// that is away to come back. Also when the caller stops waiting, it is written.
+    ///
+    /// # Errors
+    /// When it is refused, or the ledger is closed before it could be written.
+    pub async fn submit_patiently(&self, draft: Draft) -> Result<Receipt, SubmitError> {
+        let room = self.room.clone().acquire_owned().await.map_err(|_| SubmitError::Closed)?;
+        let answers = self.send(vec![draft], None, room)?;
+        let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
+        answers.pop().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// How many records wait.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.size.saturating_sub(self.room.available_permits())
+    }
+
+    /// Accepts nothing more. What was accepted is written; then the task ends.
+    pub fn close(&self) {
+        self.room.close();
+        self.closing.cancel();
+    }
+
+    fn send(
+        &self,
+        drafts: Vec<Draft>,
+        deadline: Option<Instant>,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Vec<Result<Receipt, SubmitError>>>, SubmitError> {
+        let (reply, answers) = oneshot::channel();
+        let drafts = drafts.into_iter().map(Prepared::from).collect();
+        let group = Group::new(drafts, reply, deadline, room);
+        // There are as many places in the channel as in the room: it cannot be full.
+        self.queue.try_send(group).map_err(|_| SubmitError::Closed)?;
+        metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));
+        Ok(answers)
+    }
+}
+
+/// A count as a metric.
+fn f64_of(count: usize) -> f64 {
+    f64::from(u32::try_from(count).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,230 @@
+//! The task that commits: what it does when the store answers, refuses, fails, or falls silent.
+
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    SequencerSettings,
+    batch::{Batch, Group},
+    f64_of,
+};
+use crate::{
+    domain::{Clock, Seq},
+    store::{AppendError, Store, StoreError},
+};
+
+/// How many bytes of bodies are committed at once.
+const MAX_BYTES: usize = 8 << 20;
+/// The first and the longest pause after a failure, where something waits to be tried again.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
+/// How often an ambiguous commit is looked up once the ledger is being closed.
+const LAST_LOOKS: u32 = 3;
+
+pub(super) struct Worker {
+    store: Arc<dyn Store>,
+    settings: SequencerSettings,
+    clock: Arc<dyn Clock>,
+    queue: mpsc::Receiver<Group>,
+    room: Arc<Semaphore>,
+    closing: CancellationToken,
+    waiting: VecDeque<Group>,
+    /// Whether something in `waiting` has failed before; then it waits this long.
+    pause: Option<Duration>,
+    /// Dispatches that were committed after their callers had gone.
+    orphans: Vec<Seq>,
+    same_log: bool,
+}
+
+impl Worker {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        settings: SequencerSettings,
+        clock: Arc<dyn Clock>,
+        queue: mpsc::Receiver<Group>,
+        room: Arc<Semaphore>,
+        closing: CancellationToken,
+    ) -> Self {
+        let waiting = VecDeque::new();
+        let (pause, orphans, same_log) = (None, Vec::new(), false);
+        Self { store, settings, clock, queue, room, closing, waiting, pause, orphans, same_log }
+    }
+
+    /// Commits until the ledger is closed and nothing waits.
+    pub(super) async fn run(mut self) {
+        while self.gather().await {
+            let groups = self.next_batch();
+            self.commit(groups).await;
+            self.give_up_orphans().await;
+        }
+    }
+
+    /// Waits until there is something to commit. `false`: there never will be.
+    async fn gather(&mut self) -> bool {
+        let pause = if self.waiting.is_empty() { Some(Duration::MAX) } else { self.pause };
+        if let Some(pause) = pause {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => {}
+                group = self.queue.recv() => self.accept(group),
+                () = sleep(pause) => {}
+            }
+        }
+        if self.closing.is_cancelled() {
+            self.queue.close();
+        }
+        if self.waiting.is_empty() {
+            // It has just been closed: what it accepted before is still in it.
+            let group = self.queue.recv().await;
+            self.accept(group);
+        }
+        while let Ok(group) = self.queue.try_recv() {
+            self.waiting.push_back(group);
+        }
+        !self.waiting.is_empty()
+    }
+
+    fn accept(&mut self, group: Option<Group>) {
+        match group {
+            Some(group) => self.waiting.push_back(group),
+            None => self.closing.cancel(),
+        }
+    }
+
+    /// As many groups as fit into one commit, at least one.
+    fn next_batch(&mut self) -> Vec<Group> {
+        let (mut records, mut bytes, mut groups) = (0, 0, Vec::new());
+        while let Some(mut group) = self.waiting.pop_front() {
+            records += group.len();
+            bytes += group.bytes();
+            let full = records > self.settings.max_batch || bytes > MAX_BYTES;
+            if !groups.is_empty() && (full || group.alone) {
+                self.waiting.push_front(group);
+                break;
+            }
+            group.leave_queue();
+            let alone = group.alone;
+            groups.push(group);
+            if alone {
+                break;
+            }
+        }
+        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
+        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
+        metrics::histogram!("lexgate_batch_size").record(f64_of(records));
+        groups
+    }
+
+    async fn commit(&mut self, groups: Vec<Group>) {
+        let (store, clock) = (self.store.clone(), self.clock.clone());
+        let settings = self.settings.clone();
+        let mut batch = Batch {
+            settings: &settings,
+            clock: clock.as_ref(),
+            same_log: self.same_log,
+            groups,
+            answers: Vec::new(),
+            probe: None,
+        };
+        let started = Instant::now();
+        let result = store.append(&mut batch).await;
+        metrics::histogram!("lexgate_append_seconds").record(started.elapsed().as_secs_f64());
+        match result {
+            Ok(()) => self.deliver(batch),
+            Err(AppendError::NotCommitted(error)) => self.fail(batch.groups, error),
+            Err(AppendError::Ambiguous(error)) => self.settle(batch, error).await,
+        }
+    }
+
+    /// The batch is durable: everyone is answered.
+    fn deliver(&mut self, batch: Batch<'_>) {
+        self.pause = None;
+        self.same_log = batch.same_log;
+        for (group, answers) in batch.groups.into_iter().zip(batch.answers) {
+            self.orphans.extend(group.answer(answers));
+        }
+    }
+
+    /// Nothing of the batch was written.
+    fn fail(&mut self, groups: Vec<Group>, error: StoreError) {
+        metrics::counter!("lexgate_append_failures_total").increment(1);
+        tracing::warn!(%error, records = groups.iter().map(Group::len).sum::<usize>(), "append failed");
+        let refused = error.is_refusal();
+        if refused && groups.len() > 1 {
+            // One of them cannot be written, for a reason of its own: it must not stop the others.
+            return self.put_back(groups, true);
+        }
+        let error = Arc::new(error);
+        let keep = !refused && !self.closing.is_cancelled();
+        let (kept, failed): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| keep && group.is_patient());
+        for group in failed {
+            group.fail(&error);
+        }
+        self.put_back(kept, false);
+        self.pause_longer();
+    }
+
+    fn put_back(&mut self, groups: Vec<Group>, alone: bool) {
+        for mut group in groups.into_iter().rev() {
+            group.alone |= alone;
+            self.waiting.push_front(group);
+        }
+    }
+
+    fn pause_longer(&mut self) -> Duration {
+        let (shortest, longest) = PAUSES;
+        let pause = self.pause.map_or(shortest, |pause| (pause * 2).min(longest));
+        self.pause = Some(pause);
+        pause
+    }
+
+    /// The batch was written, or not: nothing else is until that is known.
+    async fn settle(&mut self, batch: Batch<'_>, error: StoreError) {
+        metrics::counter!("lexgate_append_failures_total").increment(1);
+        tracing::warn!(%error, "nobody knows whether a batch was committed");
+        let Some((id, leaf)) = batch.probe else { return self.fail(batch.groups, error) };
+        let mut last_looks = 0;
+        loop {
+            match self.store.settle(id).await {
+                Ok(Some(stored)) if stored.leaf == leaf => {
+                    tracing::info!("the batch was committed");
+                    return self.deliver(batch);
+                }
+                Ok(_) => {
+                    tracing::info!(
+                        "the batch was not committed; what is still wanted is tried again"
+                    );
+                    let wanted = batch.groups.into_iter().filter(Group::is_wanted).collect();
+                    self.put_back(wanted, false);
+                    self.pause_longer();
+                    return;
+                }
+                Err(error) if last_looks >= LAST_LOOKS => return self.fail(batch.groups, error),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot look up whether a batch was committed")
+                }
+            }
+            last_looks += u32::from(self.closing.is_cancelled());
+            let pause = self.pause_longer();
+            sleep(pause).await;
+        }
+    }
+
+    /// Lets others close the dispatches whose callers have gone. What cannot be given up now is,
+    /// after a later commit; at the latest, when this process has no lease any more.
+    async fn give_up_orphans(&mut self) {
+        if self.orphans.is_empty() {
+            return;
+        }
+        let orphans = mem::take(&mut self.orphans);
+        if let Err(error) = self.store.abandon(&orphans).await {
+            tracing::warn!(%error, "cannot give up dispatches that nobody waits for");
+            self.orphans = orphans;
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What is appended in one transaction, and who decides it. No SQL.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::StoreError;
+use crate::{
+    domain::{Digest, Revision, Seq, SnapshotDigests},
+    ledger::Kind,
+};
+
+/// Turns what waits into rows, while the head is locked.
+pub trait Seal: Send {
+    /// What must be known, apart from the head, before [`Seal::seal`] can decide.
+    fn lookups(&self) -> Lookups;
+
+    /// The rows that follow `head`. May be called again when the batch was not committed. A batch
+    /// without rows changes nothing.
+    ///
+    /// # Errors
+    /// When nothing may be written to this store at all.
+    fn seal(&mut self, head: &Head, found: &Found) -> Result<Sealed, StoreError>;
+}
+
+/// Questions about what is in the store already.
+#[derive(Clone, Debug, Default)]
+pub struct Lookups {
+    /// Whether entry 0 is wanted.
+    pub genesis: bool,
+    /// Idempotency claims: scope and key.
+    pub claims: Vec<(String, String)>,
+    /// Decisions for which an outcome is about to be written.
+    pub decisions: Vec<Seq>,
+}
+
+/// Their answers.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    /// Entry 0, if it was asked for and exists.
+    pub genesis: Option<Bytes>,
+    /// The claims that are taken, by scope and key, and by which record.
+    pub claims: HashMap<(String, String), Seq>,
+    /// The decisions that have an outcome.
+    pub reported: HashSet<Seq>,
+}
+
+/// What the next entry follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The next position. 0: the log is empty.
+    pub next: Seq,
+    /// The leaf hash of the entry before it; zeros for an empty log.
+    pub leaf: Digest,
+    /// When that entry was written.
+    pub ts: Timestamp,
+    /// The active snapshot's number; 0 when there is none.
+    pub revision: Revision,
+}
+
+/// A batch that is ready to be written.
+#[derive(Clone, Debug)]
+pub struct Sealed {
+    /// The rows, in order, the first of them at the head's `next`.
+    pub rows: Vec<Row>,
+    /// The head after them.
+    pub head: Head,
+}
+
+/// One entry and what is kept beside it.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// Its position.
+    pub seq: Seq,
+    /// Its identifier.
+    pub id: Uuid,
+    /// When it is written.
+    pub ts: Timestamp,
+    /// Its kind.
+    pub kind: Kind,
+    /// Of an outcome: its decision, which is no longer open then.
+    pub about: Option<Seq>,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// Its bytes.
+    pub entry: Bytes,
+    /// The words by which it is found.
+    pub terms: Arc<[String]>,
+    /// Of a decision that is dispatched: the process that does it.
+    pub dispatched_by: Option<Uuid>,
+    /// The idempotency key that it answers.
+    pub claim: Option<Arc<Claim>>,
+    /// The snapshot that becomes active with it.
+    pub activation: Option<Arc<Activation>>,
+}
+
+/// An idempotency key, used by one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose keys these are.
+    pub scope: String,
+    /// The key.
+    pub key: String,
+    /// The digest of the request that used it.
+    pub request: Digest,
+}
+
+/// A snapshot that is to become active.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activation {
+    /// The active revision that it replaces; its own is one more.
+    pub expected: Revision,
+    /// Digest of the bundle.
+    pub bundle: Digest,
+    /// Digest of the world facts.
+    pub facts: Digest,
+    /// Digest of the organisation's facts.
+    pub organisation: Digest,
+    /// Digest of the registers.
+    pub registers: Digest,
+    /// The content behind the digests, each with what it is. What the store has already is left
+    /// as it is.
+    pub contents: Vec<(Digest, &'static str, Vec<u8>)>,
+}
+
+impl Activation {
+    /// The revision that the snapshot gets.
+    #[must_use]
+    pub const fn revision(&self) -> Revision {
+        Revision(self.expected.0.saturating_add(1))
+    }
+
+    /// The snapshot as it stands in records once it is active.
+    #[must_use]
+    pub const fn snapshot(&self) -> SnapshotDigests {
+        SnapshotDigests {
+            bundle: self.bundle,
+            facts: self.facts,
+            organisation: self.organisation,
+            registers: self.registers,
+            revision: self.revision(),
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Connections that are given back only after a success, and operations that end in time.
+
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    time::{Instant, timeout, timeout_at},
+};
+
+use super::StoreError;
+
+/// How long it may take to get a connection.
+pub(super) const CONNECT: Duration = Duration::from_secs(1);
+/// How long an append may take, from its first statement until its commit is confirmed.
+pub(super) const APPEND: Duration = Duration::from_millis(1_500);
+/// How long any other operation may take.
+pub(super) const OPERATION: Duration = Duration::from_secs(5);
+/// How long a migration may take.
+pub(super) const MIGRATION: Duration = Duration::from_secs(120);
+
+/// The operation's answer, or an error when there is none in time.
+pub(super) async fn within<T, E: Into<StoreError>>(
+    limit: Duration,
+    operation: impl Future<Output = Result<T, E>>,
+) -> Result<T, StoreError> {
+    timeout(limit, operation).await.map_err(|_| StoreError::TimedOut)?.map_err(Into::into)
+}
+
+/// The same, until an instant.
+pub(super) async fn until<T, E: Into<StoreError>>(
+    deadline: Instant,
+    operation: impl Future<Output = Result<T, E>>,
+) -> Result<T, StoreError> {
+    timeout_at(deadline, operation).await.map_err(|_| StoreError::TimedOut)?.map_err(Into::into)
+}
+
+/// A pooled connection that is thrown away unless it is given back: after a failure or a timeout
+/// nobody knows in which state it is, and the pool would wait for it without end.
+pub(super) struct Borrowed<DB: Database>(Option<PoolConnection<DB>>);
+
+impl<DB: Database> Borrowed<DB> {
+    pub(super) async fn from(pool: &Pool<DB>) -> Result<Self, StoreError> {
+        Ok(Self(Some(within(CONNECT, pool.acquire()).await?)))
+    }
+
+    /// The connection, for one operation.
+    pub(super) fn get(&mut self) -> Result<&mut DB::Connection, StoreError> {
+        self.0.as_deref_mut().ok_or(StoreError::Corrupt("a connection was given back twice"))
+    }
+
+    /// Gives the connection back: all went well.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl<DB: Database> Drop for Borrowed<DB> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.0.take() {
+            drop(connection.detach());
+        }
+    }
+}
+
+/// The one connection that appends. No pool: it is used by one batch at a time, and asks nothing of
+/// the database between two of them.
+pub(super) struct Writer<C: Connection> {
+    options: C::Options,
+    slot: Mutex<Option<C>>,
+}
+
+impl<C: Connection> fmt::Debug for Writer<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
+}
+
+impl<C: Connection> Writer<C> {
+    pub(super) fn new(options: C::Options) -> Self {
+        Self { options, slot: Mutex::new(None) }
+    }
+
+    /// The connection, new if there is none.
+    pub(super) async fn take(&self) -> Result<Taken<'_, C>, StoreError> {
+        let mut slot =
+            timeout(CONNECT, self.slot.lock()).await.map_err(|_| StoreError::TimedOut)?;
+        let (connection, used) = match slot.take() {
+            Some(connection) => (connection, true),
+            None => (self.connect().await?, false),
+        };
+        Ok(Taken { slot, connection, used })
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self) -> Result<C, StoreError> {
+        within(CONNECT, self.options.connect()).await
+    }
+}
+
+/// The writer's connection. It is thrown away unless it is given back.
+pub(super) struct Taken<'a, C> {
+    slot: MutexGuard<'a, Option<C>>,
+    connection: C,
+    used: bool,
+}
+
+impl<C> Taken<'_, C> {
+    /// Whether it stood idle before, so that the database may have closed it since.
+    pub(super) fn used(&self) -> bool {
+        self.used
+    }
+
+    /// Puts a new connection in the place of a stale one.
+    pub(super) fn replace(&mut self, connection: C) {
+        self.connection = connection;
+        self.used = false;
+    }
+
+    /// Gives the connection back: all went well.
+    pub(super) fn give_back(mut self) {
+        *self.slot = Some(self.connection);
+    }
+}
+
+impl<C> Deref for Taken<'_, C> {
+    type Target = C;
+
+    fn deref(&self) -> &C {
+        &self.connection
+    }
+}
+
+impl<C> DerefMut for Taken<'_, C> {
+    fn deref_mut(&mut self) -> &mut C {
+        &mut self.connection
+    }
+}

@@ -1,0 +1,47 @@
+//! The tables, as numbered SQL files inside the program. Files are added, never edited.
+
+use futures_util::future::BoxFuture;
+use sqlx::{
+    error::BoxDynError,
+    migrate::{
+        AppliedMigration, MigrateError, Migration, MigrationSource, MigrationType, Migrator,
+    },
+};
+
+/// One database's files: number, name, text.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
+
+/// The tables in Postgres.
+pub(super) const POSTGRES: Files =
+    Files(&[(1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql"))]);
+
+/// The tables in SQLite.
+pub(super) const SQLITE: Files =
+    Files(&[(1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql"))]);
+
+impl MigrationSource<'static> for Files {
+    fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
+        let migrations = self.0.iter().map(|(number, name, sql)| {
+            Migration::new(*number, (*name).into(), MigrationType::Simple, (*sql).into(), false)
+        });
+        Box::pin(std::future::ready(Ok(migrations.collect())))
+    }
+}
+
+/// What brings a database up to date.
+pub(super) async fn migrator(files: Files) -> Result<Migrator, MigrateError> {
+    Migrator::new(files).await
+}
+
+/// Whether exactly these files were applied.
+pub(super) async fn is_complete(
+    files: Files,
+    applied: &[AppliedMigration],
+) -> Result<bool, MigrateError> {
+    let migrator = migrator(files).await?;
+    let same = |(file, done): (&Migration, &AppliedMigration)| {
+        file.version == done.version && file.checksum == done.checksum
+    };
+    Ok(applied.len() == migrator.iter().len() && migrator.iter().zip(applied).all(same))
+}

@@ -1,0 +1,162 @@
+//! Where the ledger lies: one narrow trait, two databases behind it. Keeps bytes and finds them;
+//! what they say, and in which order they come, is decided by whoever seals a batch.
+//!
+//! Every operation ends within a bounded time, also when the database hangs.
+
+mod batch;
+mod bound;
+#[cfg(test)]
+mod contract;
+mod error;
+mod migrations;
+mod postgres;
+mod row;
+mod sqlite;
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use jiff::Timestamp;
+use uuid::Uuid;
+
+pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed};
+pub use error::{AppendError, StoreError};
+
+use crate::{
+    domain::{Digest, Seq, SnapshotDigests},
+    ledger::Kind,
+};
+
+/// An entry as it lies in the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Its position.
+    pub seq: Seq,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// Its bytes.
+    pub entry: Bytes,
+}
+
+/// Which entries are wanted. All conditions must hold; the default has none, and finds nothing
+/// because its limit is 0.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RecordQuery {
+    /// Written at this instant or later.
+    pub from: Option<Timestamp>,
+    /// Written before this instant.
+    pub to: Option<Timestamp>,
+    /// Of this kind.
+    pub kind: Option<Kind>,
+    /// Having each of these terms. The first one leads the search in SQLite: put the rarest there.
+    pub terms: Vec<String>,
+    /// Having at least one of these terms, unless there are none.
+    pub any_of: Vec<String>,
+    /// Behind this position.
+    pub after: Option<Seq>,
+    /// At most so many, those with the lowest positions.
+    pub limit: usize,
+}
+
+/// The snapshot that decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Active {
+    /// Its digests and its number.
+    pub snapshot: SnapshotDigests,
+    /// The record of its activation.
+    pub seq: Seq,
+}
+
+/// What became of an idempotency key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The digest of the request that used it.
+    pub request: Digest,
+    /// The record that answered.
+    pub seq: Seq,
+}
+
+/// A database that holds one ledger.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// Makes the tables, or brings them up to date.
+    async fn migrate(&self) -> Result<(), StoreError>;
+
+    /// Whether the tables are exactly those that this version needs.
+    async fn is_migrated(&self) -> Result<bool, StoreError>;
+
+    /// One transaction: locks the head, hands it to the sealer, writes what it returns, commits.
+    async fn append(&self, batch: &mut dyn Seal) -> Result<(), AppendError>;
+
+    /// After an ambiguous append: the entry `id`, if it was written. Takes the head's lock first, so
+    /// that a commit under way has ended; what it answers stays so.
+    async fn settle(&self, id: Uuid) -> Result<Option<Stored>, StoreError>;
+
+    /// What the next entry follows; `None` while the log is empty.
+    async fn head(&self) -> Result<Option<Head>, StoreError>;
+
+    /// Up to `limit` entries from `from` on.
+    async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError>;
+
+    /// The entry at `seq`.
+    async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError>;
+
+    /// The entry with the identifier `id`.
+    async fn record_by_id(&self, id: Uuid) -> Result<Option<Stored>, StoreError>;
+
+    /// The outcome of a decision.
+    async fn outcome_of(&self, decision: Seq) -> Result<Option<Stored>, StoreError>;
+
+    /// The entries that match, oldest first.
+    async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError>;
+
+    /// The snapshot that decides, once one was activated.
+    async fn active(&self) -> Result<Option<Active>, StoreError>;
+
+    /// The content with this digest.
+    async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Which request used an idempotency key, and what answered it.
+    async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError>;
+
+    /// Forgets the idempotency keys used before an instant.
+    async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError>;
+
+    /// Says that `process` lives, until an instant. A process does so before its first dispatch:
+    /// one without a lease is taken for dead.
+    async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Says that `process` has ended; what it left open may be closed at once.
+    async fn release_lease(&self, process: Uuid) -> Result<(), StoreError>;
+
+    /// Gives up decisions that will not be dispatched after all: no living process owns them then.
+    async fn abandon(&self, decisions: &[Seq]) -> Result<(), StoreError>;
+
+    /// Dispatched decisions without outcome whose process has no lease beyond `now`.
+    async fn expired_dispatches(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<Stored>, StoreError>;
+
+    /// How many dispatched decisions have no outcome.
+    async fn open_dispatches(&self) -> Result<u64, StoreError>;
+
+    /// Whether an entry could be written now.
+    async fn writable(&self) -> Result<(), StoreError>;
+}
+
+/// Opens the store at `url`: `sqlite://path` (folder and file are made when missing) or
+/// `postgres://…`. Connects when it is first used.
+///
+/// # Errors
+/// When the address names no store, or the folder cannot be made.
+pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    match scheme {
+        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::open(url).await?)),
+        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresStore::open(url)?)),
+        _ => Err(StoreError::Address(scheme.unwrap_or(url).to_owned())),
+    }
+}

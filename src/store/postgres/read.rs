@@ -1,0 +1,171 @@
+//! Questions to Postgres.
+
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use crate::{
+    domain::{Digest, Seq},
+    store::{
+        Active, Claimed, Head, RecordQuery, StoreError, Stored,
+        row::{self, limit_column, seq_column},
+    },
+};
+
+pub(super) async fn has_migrations(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
+pub(super) async fn head(connection: &mut PgConnection) -> Result<Head, StoreError> {
+    let row =
+        sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
+    row::head(&row)
+}
+
+pub(super) async fn range(
+    connection: &mut PgConnection,
+    from: Seq,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows =
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= $1 ORDER BY seq LIMIT $2")
+            .bind(seq_column(from))
+            .bind(limit_column(limit))
+            .fetch_all(connection)
+            .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn record(
+    connection: &mut PgConnection,
+    seq: Seq,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq = $1")
+        .bind(seq_column(seq))
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+pub(super) async fn record_by_id(
+    connection: &mut PgConnection,
+    id: Uuid,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = $1::uuid")
+        .bind(id.to_string())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+pub(super) async fn outcome_of(
+    connection: &mut PgConnection,
+    decision: Seq,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE about = $1")
+        .bind(seq_column(decision))
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+pub(super) async fn query(
+    connection: &mut PgConnection,
+    query: &RecordQuery,
+) -> Result<Vec<Stored>, StoreError> {
+    // Instants never decrease along the log, so a span of time is a span of positions.
+    let rows = sqlx::query(
+        "SELECT seq, leaf, entry FROM entries
+         WHERE seq > $1
+           AND ($2::bigint IS NULL OR seq >= (SELECT coalesce(min(seq), 9223372036854775807)
+               FROM entries WHERE ts >= $2::bigint))
+           AND ($3::bigint IS NULL OR seq <= (SELECT coalesce(max(seq), -1)
+               FROM entries WHERE ts < $3::bigint))
+           AND ($4::text IS NULL OR kind = $4::text)
+           AND (cardinality($5::text[]) = 0 OR terms @> $5::text[])
+           AND (cardinality($6::text[]) = 0 OR terms && $6::text[])
+         ORDER BY seq LIMIT $7",
+    )
+    .bind(query.after.map_or(-1, seq_column))
+    .bind(query.from.map(Timestamp::as_microsecond))
+    .bind(query.to.map(Timestamp::as_microsecond))
+    .bind(query.kind.as_ref().map(|kind| kind.as_str()))
+    .bind(&query.terms)
+    .bind(&query.any_of)
+    .bind(limit_column(query.limit))
+    .fetch_all(connection)
+    .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn active(connection: &mut PgConnection) -> Result<Option<Active>, StoreError> {
+    let row = sqlx::query(
+        "SELECT revision, seq, bundle, facts, organisation, registers FROM activations
+         ORDER BY revision DESC LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(row::active).transpose()
+}
+
+pub(super) async fn content(
+    connection: &mut PgConnection,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = sqlx::query("SELECT bytes FROM contents WHERE digest = $1")
+        .bind(digest.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+pub(super) async fn idempotent(
+    connection: &mut PgConnection,
+    scope: &str,
+    key: &str,
+) -> Result<Option<Claimed>, StoreError> {
+    let row = sqlx::query("SELECT request, seq FROM idempotency WHERE scope = $1 AND key = $2")
+        .bind(scope)
+        .bind(key)
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::claimed).transpose()
+}
+
+pub(super) async fn expired(
+    connection: &mut PgConnection,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT e.seq, e.leaf, e.entry
+         FROM open_dispatches o
+         JOIN entries e ON e.seq = o.seq
+         LEFT JOIN leases l ON l.process = o.process
+         WHERE l.until IS NULL OR l.until <= $1
+         ORDER BY e.seq LIMIT $2",
+    )
+    .bind(now.as_microsecond())
+    .bind(limit_column(limit))
+    .fetch_all(connection)
+    .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn open_dispatches(connection: &mut PgConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
+    row::count(&row)
+}
+
+pub(super) async fn writable(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT current_setting('transaction_read_only') = 'off'
+             AND has_table_privilege('entries', 'INSERT') AND has_table_privilege('head', 'UPDATE')",
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
+}

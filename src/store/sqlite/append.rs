@@ -1,0 +1,263 @@
+//! Writes to SQLite.
+
+use jiff::Timestamp;
+use sqlx::{Executor as _, Row as _, SqliteConnection};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::read;
+use crate::{
+    domain::Seq,
+    store::{
+        AppendError, Found, Lookups, Row, Seal, Sealed, StoreError, Stored,
+        bound::{APPEND, Writer, until},
+        row::{self, revision_column, seq_column},
+    },
+};
+
+/// Begins a transaction that holds the write lock.
+const LOCK: &str = "BEGIN IMMEDIATE";
+
+pub(super) async fn append(
+    writer: &Writer<SqliteConnection>,
+    batch: &mut dyn Seal,
+) -> Result<(), AppendError> {
+    let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
+    let deadline = Instant::now() + APPEND;
+    let written =
+        until(deadline, write(&mut connection, batch)).await.map_err(AppendError::NotCommitted)?;
+    let end = if written { "COMMIT" } else { "ROLLBACK" };
+    until(deadline, connection.execute(end)).await.map_err(|error| {
+        if written { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
+    })?;
+    connection.give_back();
+    Ok(())
+}
+
+pub(super) async fn settle(
+    writer: &Writer<SqliteConnection>,
+    id: Uuid,
+) -> Result<Option<Stored>, StoreError> {
+    let mut connection = writer.take().await?;
+    let deadline = Instant::now() + APPEND;
+    until(deadline, connection.execute(LOCK)).await?;
+    let stored = until(deadline, read::record_by_id(&mut connection, id)).await?;
+    until(deadline, connection.execute("ROLLBACK")).await?;
+    connection.give_back();
+    Ok(stored)
+}
+
+/// Whether the write lock can be had.
+pub(super) async fn try_lock(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    connection.execute(LOCK).await?;
+    connection.execute("ROLLBACK").await?;
+    Ok(())
+}
+
+/// Does all but the commit. Whether there is anything to commit.
+async fn write(
+    connection: &mut SqliteConnection,
+    batch: &mut dyn Seal,
+) -> Result<bool, StoreError> {
+    connection.execute(LOCK).await?;
+    let head = read::head(connection).await?;
+    let found = look_up(connection, &batch.lookups()).await?;
+    let sealed = batch.seal(&head, &found)?;
+    if sealed.rows.is_empty() {
+        return Ok(false);
+    }
+    for row in &sealed.rows {
+        insert(connection, row).await?;
+    }
+    insert_terms(connection, &sealed.rows).await?;
+    activate(connection, &sealed).await?;
+    finish(connection, &sealed).await?;
+    Ok(true)
+}
+
+async fn look_up(
+    connection: &mut SqliteConnection,
+    lookups: &Lookups,
+) -> Result<Found, StoreError> {
+    let mut found = Found::default();
+    if lookups.genesis {
+        found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
+    }
+    if !lookups.claims.is_empty() {
+        let rows = sqlx::query(
+            "SELECT i.seq, i.scope, i.key FROM json_each(?1) AS wanted
+             JOIN idempotency i ON i.scope = json_extract(wanted.value, '$[0]')
+                 AND i.key = json_extract(wanted.value, '$[1]')",
+        )
+        .bind(read::json(&lookups.claims))
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in &rows {
+            found.claims.insert((row.try_get(1)?, row.try_get(2)?), row::seq(row, 0)?);
+        }
+    }
+    if !lookups.decisions.is_empty() {
+        let rows = sqlx::query(
+            "SELECT about FROM entries WHERE about IN (SELECT value FROM json_each(?1))",
+        )
+        .bind(read::json(&lookups.decisions))
+        .fetch_all(connection)
+        .await?;
+        for row in &rows {
+            found.reported.insert(row::seq(row, 0)?);
+        }
+    }
+    Ok(found)
+}
+
+async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO entries (seq, id, ts, kind, about, leaf, entry)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )
+    .bind(seq_column(row.seq))
+    .bind(row.id.as_bytes().as_slice())
+    .bind(row.ts.as_microsecond())
+    .bind(row.kind.as_str())
+    .bind(row.about.map(seq_column))
+    .bind(row.leaf.as_bytes().as_slice())
+    .bind(row.entry.as_ref())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), StoreError> {
+    let terms: Vec<_> =
+        rows.iter().flat_map(|row| row.terms.iter().map(|term| (term.as_str(), row.seq))).collect();
+    sqlx::query(
+        "INSERT OR IGNORE INTO entry_terms (term, seq)
+         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)",
+    )
+    .bind(read::json(&terms))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn activate(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
+    for row in &sealed.rows {
+        let Some(activation) = &row.activation else { continue };
+        for (digest, kind, bytes) in &activation.contents {
+            sqlx::query(
+                "INSERT INTO contents (digest, kind, bytes) VALUES (?1, ?2, ?3)
+                 ON CONFLICT DO NOTHING",
+            )
+            .bind(digest.as_bytes().as_slice())
+            .bind(*kind)
+            .bind(bytes.as_slice())
+            .execute(&mut *connection)
+            .await?;
+        }
+        sqlx::query(
+            "INSERT INTO activations (revision, seq, bundle, facts, organisation, registers)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        )
+        .bind(revision_column(activation.revision()))
+        .bind(seq_column(row.seq))
+        .bind(activation.bundle.as_bytes().as_slice())
+        .bind(activation.facts.as_bytes().as_slice())
+        .bind(activation.organisation.as_bytes().as_slice())
+        .bind(activation.registers.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
+    for row in &sealed.rows {
+        if let Some(process) = row.dispatched_by {
+            sqlx::query("INSERT INTO open_dispatches (seq, process) VALUES (?1, ?2)")
+                .bind(seq_column(row.seq))
+                .bind(process.as_bytes().as_slice())
+                .execute(&mut *connection)
+                .await?;
+        }
+        if let Some(decision) = row.about {
+            sqlx::query("DELETE FROM open_dispatches WHERE seq = ?1")
+                .bind(seq_column(decision))
+                .execute(&mut *connection)
+                .await?;
+        }
+        if let Some(claim) = &row.claim {
+            sqlx::query(
+                "INSERT INTO idempotency (scope, key, request, seq, ts)
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )
+            .bind(claim.scope.as_str())
+            .bind(claim.key.as_str())
+            .bind(claim.request.as_bytes().as_slice())
+            .bind(seq_column(row.seq))
+            .bind(row.ts.as_microsecond())
+            .execute(&mut *connection)
+            .await?;
+        }
+    }
+    let head = &sealed.head;
+    let done = sqlx::query("UPDATE head SET next = ?1, leaf = ?2, ts = ?3, revision = ?4")
+        .bind(seq_column(head.next))
+        .bind(head.leaf.as_bytes().as_slice())
+        .bind(head.ts.as_microsecond())
+        .bind(revision_column(head.revision))
+        .execute(connection)
+        .await?;
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
+}
+
+pub(super) async fn prune_idempotency(
+    connection: &mut SqliteConnection,
+    before: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM idempotency WHERE ts < ?1")
+        .bind(before.as_microsecond())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn renew_lease(
+    connection: &mut SqliteConnection,
+    process: Uuid,
+    until: Timestamp,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO leases (process, until) VALUES (?1, ?2)
+         ON CONFLICT (process) DO UPDATE SET until = excluded.until",
+    )
+    .bind(process.as_bytes().as_slice())
+    .bind(until.as_microsecond())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn release_lease(
+    connection: &mut SqliteConnection,
+    process: Uuid,
+) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM leases WHERE process = ?1")
+        .bind(process.as_bytes().as_slice())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn abandon(
+    connection: &mut SqliteConnection,
+    decisions: &[Seq],
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE open_dispatches SET process = ?2 WHERE seq IN (SELECT value FROM json_each(?1))",
+    )
+    .bind(read::json(decisions))
+    .bind(Uuid::nil().as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! Questions to SQLite. Lists are handed over as JSON texts.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use sqlx::{Row as _, SqliteConnection};
+use uuid::Uuid;
+
+use crate::{
+    domain::{Digest, Seq},
+    store::{
+        Active, Claimed, Head, RecordQuery, StoreError, Stored,
+        row::{self, limit_column, seq_column},
+    },
+};
+
+/// A list as `json_each` reads it.
+pub(super) fn json<T: Serialize>(list: &[T]) -> String {
+    serde_json::to_string(list).unwrap_or_default()
+}
+
+pub(super) async fn has_migrations(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT count(*) FROM sqlite_master WHERE name = '_sqlx_migrations'")
+        .fetch_one(connection)
+        .await?;
+    Ok(row::count(&row)? > 0)
+}
+
+pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
+    let row =
+        sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
+    row::head(&row)
+}
+
+pub(super) async fn range(
+    connection: &mut SqliteConnection,
+    from: Seq,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows =
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= ?1 ORDER BY seq LIMIT ?2")
+            .bind(seq_column(from))
+            .bind(limit_column(limit))
+            .fetch_all(connection)
+            .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn record(
+    connection: &mut SqliteConnection,
+    seq: Seq,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq = ?1")
+        .bind(seq_column(seq))
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+pub(super) async fn record_by_id(
+    connection: &mut SqliteConnection,
+    id: Uuid,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = ?1")
+        .bind(id.as_bytes().to_vec())
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+pub(super) async fn outcome_of(
+    connection: &mut SqliteConnection,
+    decision: Seq,
+) -> Result<Option<Stored>, StoreError> {
+    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE about = ?1")
+        .bind(seq_column(decision))
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::stored).transpose()
+}
+
+/// With a term to lead: the index gives its entries in order. Instants never decrease along the
+/// log, so a span of time is a span of positions.
+const QUERY_BY_TERM: &str = "
+SELECT e.seq, e.leaf, e.entry
+FROM entry_terms lead CROSS JOIN entries e ON e.seq = lead.seq
+WHERE lead.term = json_extract(?5, '$[0]') AND lead.seq > ?1
+  AND (?2 IS NULL OR lead.seq >=
+      (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
+  AND (?3 IS NULL OR lead.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
+  AND (?4 IS NULL OR e.kind = ?4)
+  AND NOT EXISTS (SELECT 1 FROM json_each(?5) AS wanted WHERE NOT EXISTS
+      (SELECT 1 FROM entry_terms t WHERE t.term = wanted.value AND t.seq = lead.seq))
+  AND (json_array_length(?6) = 0 OR EXISTS (SELECT 1 FROM json_each(?6) AS wanted
+      JOIN entry_terms t ON t.term = wanted.value AND t.seq = lead.seq))
+ORDER BY lead.seq LIMIT ?7";
+
+/// Without one: along the log.
+const QUERY: &str = "
+SELECT e.seq, e.leaf, e.entry
+FROM entries e
+WHERE e.seq > ?1
+  AND (?2 IS NULL OR e.seq >=
+      (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
+  AND (?3 IS NULL OR e.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
+  AND (?4 IS NULL OR e.kind = ?4)
+  AND json_array_length(?5) = 0
+  AND (json_array_length(?6) = 0 OR EXISTS (SELECT 1 FROM json_each(?6) AS wanted
+      JOIN entry_terms t ON t.term = wanted.value AND t.seq = e.seq))
+ORDER BY e.seq LIMIT ?7";
+
+pub(super) async fn query(
+    connection: &mut SqliteConnection,
+    query: &RecordQuery,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows = sqlx::query(if query.terms.is_empty() { QUERY } else { QUERY_BY_TERM })
+        .bind(query.after.map_or(-1, seq_column))
+        .bind(query.from.map(Timestamp::as_microsecond))
+        .bind(query.to.map(Timestamp::as_microsecond))
+        .bind(query.kind.as_ref().map(|kind| kind.as_str().to_owned()))
+        .bind(json(&query.terms))
+        .bind(json(&query.any_of))
+        .bind(limit_column(query.limit))
+        .fetch_all(connection)
+        .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn active(
+    connection: &mut SqliteConnection,
+) -> Result<Option<Active>, StoreError> {
+    let row = sqlx::query(
+        "SELECT revision, seq, bundle, facts, organisation, registers FROM activations
+         ORDER BY revision DESC LIMIT 1",
+    )
+    .fetch_optional(connection)
+    .await?;
+    row.as_ref().map(row::active).transpose()
+}
+
+pub(super) async fn content(
+    connection: &mut SqliteConnection,
+    digest: Digest,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let row = sqlx::query("SELECT bytes FROM contents WHERE digest = ?1")
+        .bind(digest.as_bytes().to_vec())
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+pub(super) async fn idempotent(
+    connection: &mut SqliteConnection,
+    scope: &str,
+    key: &str,
+) -> Result<Option<Claimed>, StoreError> {
+    let row = sqlx::query("SELECT request, seq FROM idempotency WHERE scope = ?1 AND key = ?2")
+        .bind(scope)
+        .bind(key)
+        .fetch_optional(connection)
+        .await?;
+    row.as_ref().map(row::claimed).transpose()
+}
+
+pub(super) async fn expired(
+    connection: &mut SqliteConnection,
+    now: Timestamp,
+    limit: usize,
+) -> Result<Vec<Stored>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT e.seq, e.leaf, e.entry
+         FROM open_dispatches o
+         JOIN entries e ON e.seq = o.seq
+         LEFT JOIN leases l ON l.process = o.process
+         WHERE l.until IS NULL OR l.until <= ?1
+         ORDER BY e.seq LIMIT ?2",
+    )
+    .bind(now.as_microsecond())
+    .bind(limit_column(limit))
+    .fetch_all(connection)
+    .await?;
+    row::all_stored(&rows)
+}
+
+pub(super) async fn open_dispatches(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
+    row::count(&row)
+}
