@@ -1,11 +1,12 @@
 //! Lexgate: the checkpoint that an AI call passes before it leaves.
 
+pub mod config;
+pub mod dispatch;
 pub mod domain;
 pub mod facts;
+pub mod gate;
+pub mod http;
 pub mod ledger;
-<<<<<<< HEAD
 pub mod policy;
-=======
 pub mod sequencer;
 pub mod store;
->>>>>>> ledger

@@ -71,6 +71,8 @@ pub enum Kind {
     Outcome,
     /// A snapshot became the one that decides.
     BundleActivated,
+    /// Somebody read the ledger.
+    AuditRead,
     /// A kind that this version does not know; made by [`Kind::parse`] only.
     Other(Arc<str>),
 }
@@ -84,6 +86,7 @@ impl Kind {
             Self::Decision => "decision",
             Self::Outcome => "outcome",
             Self::BundleActivated => "bundle_activated",
+            Self::AuditRead => "audit_read",
             Self::Other(word) => word,
         }
     }
@@ -97,6 +100,7 @@ impl Kind {
             "decision" => Some(Self::Decision),
             "outcome" => Some(Self::Outcome),
             "bundle_activated" => Some(Self::BundleActivated),
+            "audit_read" => Some(Self::AuditRead),
             _ if (1..=64).contains(&word.len()) && word.bytes().all(fits) => {
                 Some(Self::Other(word.into()))
             }
