@@ -18,7 +18,8 @@ fn judge(other_policies: usize) -> Judge {
     let mut policies = config::read_policies(Path::new("policies")).unwrap();
     let mut text = String::new();
     // Jurisdictions that neither the call's subjects nor its destinations touch.
-    let others = ["AU", "BR", "CA", "CL", "CO", "EG", "ID", "JP", "KE", "KR", "MX", "NG", "PE", "TR", "ZA"];
+    let others =
+        ["AU", "BR", "CA", "CL", "CO", "EG", "ID", "JP", "KE", "KR", "MX", "NG", "PE", "TR", "ZA"];
     for n in 0..other_policies {
         let from = others[n % others.len()];
         writeln!(

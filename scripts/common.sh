@@ -5,6 +5,10 @@
 # shellcheck disable=SC2034 # used by the scripts that source this file
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# Where the scripts keep what they make: git ignores it.
+data=${LEXGATE_DATA:-$root/data}
+case $data in /*) ;; *) data=$PWD/$data ;; esac
+
 bold='' dim='' red='' green='' yellow='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
     bold=$'\e[1m' dim=$'\e[2m' red=$'\e[31m' green=$'\e[32m' yellow=$'\e[33m' plain=$'\e[0m'
@@ -47,6 +51,11 @@ need() {
 free_port() {
     python3 -c 'import socket
 s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
+}
+
+# is_alive PID: true for a child that was just started, whatever it has become by now.
+is_alive() {
+    case $(ps -p "$1" -o stat= 2>/dev/null) in '' | Z*) return 1 ;; esac
 }
 
 # is_running PID WORD: true if the process lives and its command line holds the word

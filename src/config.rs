@@ -13,7 +13,10 @@ use figment::{
 };
 use serde::Deserialize;
 
-use crate::domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile};
+use crate::{
+    domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
+    ledger::Origin,
+};
 
 /// Where the configuration lies unless the command line says otherwise.
 pub const DEFAULT_FILE: &str = "config/lexgate.toml";
@@ -99,7 +102,8 @@ impl fmt::Debug for StoreUrl {
 #[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
     /// The log's name, as in its checkpoints: a host and a path, without a scheme.
-    pub origin: String,
+    #[serde(deserialize_with = "origin")]
+    pub origin: Origin,
     /// The log's Ed25519 key, PKCS#8.
     pub signing_key_file: PathBuf,
 }
@@ -189,7 +193,8 @@ impl Config {
         })?;
         let figment = Figment::new()
             .merge(Toml::string(&file.text))
-            .merge(Env::prefixed("LEXGATE_").split("__").ignore(&["test", "data", "log"]));
+            // Only names with a section are the configuration's: LEXGATE_LOG is not.
+            .merge(Env::prefixed("LEXGATE_").filter(|key| key.as_str().contains("__")).split("__"));
         let mut config: Self = figment.extract().map_err(|error| explain(&file, &error))?;
         check(&config, &file)?;
         config.file = Some(file);
@@ -206,19 +211,15 @@ impl Config {
     }
 }
 
+fn origin<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Origin, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
 fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
     let mut faults = Faults::default();
     let mut fault = |path: &[&str], message: String, help: &str| {
         faults.0.push(file.fault(locate(file, path), message).help(help));
     };
-    let origin = &config.ledger.origin;
-    if origin.is_empty() || origin.contains([' ', '+', '\n', '\t']) || origin.contains("://") {
-        fault(
-            &["ledger", "origin"],
-            format!("`{origin}` is not the origin of a log"),
-            "write a host and a path without a scheme, such as `lexgate.example/main`",
-        );
-    }
     for (index, key) in config.api_keys.iter().enumerate() {
         let at = index.to_string();
         if config.api_keys.iter().take(index).any(|other| other.name == key.name) {
@@ -309,7 +310,9 @@ pub fn read_file(path: &Path) -> Result<SourceFile, Fault> {
     let name = path.display().to_string();
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(SourceFile::new(&name, &text)),
-        Err(error) => Err(SourceFile::new(&name, "").fault(0..0, format!("cannot be read: {error}"))),
+        Err(error) => {
+            Err(SourceFile::new(&name, "").fault(0..0, format!("cannot be read: {error}")))
+        }
     }
 }
 
@@ -324,9 +327,9 @@ pub fn read_policies(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
         let at = dir.join(&folder);
         let unreadable = |error: std::io::Error| {
             let place = SourceFile::new(&at.display().to_string(), "");
-            place.fault(0..0, format!("cannot be read: {error}")).help(
-                "`[policies] dir` names the policy folder; `lexgate init` writes one",
-            )
+            place
+                .fault(0..0, format!("cannot be read: {error}"))
+                .help("`[policies] dir` names the policy folder; `lexgate init` writes one")
         };
         for entry in std::fs::read_dir(&at).map_err(unreadable)? {
             let entry = entry.map_err(unreadable)?;

@@ -1,5 +1,7 @@
 //! Lexgate: the checkpoint that an AI call passes before it leaves.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod domain;
@@ -7,6 +9,8 @@ pub mod facts;
 pub mod gate;
 pub mod http;
 pub mod ledger;
+pub mod lifecycle;
 pub mod policy;
 pub mod sequencer;
 pub mod store;
+pub mod telemetry;

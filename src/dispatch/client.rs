@@ -63,9 +63,8 @@ impl Backends for OpenAiClient {
             .await
             .map_err(|_| SendError::Timeout("first byte"))?
             .map_err(broken)?;
-        let header = |name| {
-            response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok())
-        };
+        let header =
+            |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Ok(BackendReply {
             status: response.status().as_u16(),
             content_type: header(CONTENT_TYPE).map(str::to_owned),

@@ -56,7 +56,9 @@ impl fmt::Debug for BackendReply {
 #[non_exhaustive]
 pub enum SendError {
     /// Its key is not there.
-    #[error("the environment variable `{0}`, which holds the backend's key, is not set or is no header value")]
+    #[error(
+        "the environment variable `{0}`, which holds the backend's key, is not set or is no header value"
+    )]
     NoKey(String),
     /// It could not be asked, or broke off.
     #[error("the backend cannot be reached or broke off")]

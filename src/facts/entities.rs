@@ -63,7 +63,8 @@ fn jurisdictions(facts: &FactsAt) -> impl Iterator<Item = Built> {
         parents.entry(code).or_default().extend(within);
     }
     let zones = facts.zones.iter().map(|(id, members)| (uid(EntityKind::Zone, id), members));
-    let findings = facts.adequacy.iter().map(|(id, members)| (uid(EntityKind::Adequacy, id), members));
+    let findings =
+        facts.adequacy.iter().map(|(id, members)| (uid(EntityKind::Adequacy, id), members));
     let covered = std::iter::once((uid(EntityKind::Zone, COVERED_ZONE), &facts.coverage));
     for (group, members) in zones.chain(findings).chain(covered) {
         for member in members {

@@ -167,12 +167,17 @@ impl Reader<'_> {
                 monthly_active_users: row.monthly_active_users,
                 monthly_revenue_usd: row.monthly_revenue_usd,
                 annual_revenue_usd: row.annual_revenue_usd,
-                side_licences: row.side_licences.iter().map(|id| id.get_ref().as_str().into()).collect(),
+                side_licences: row
+                    .side_licences
+                    .iter()
+                    .map(|id| id.get_ref().as_str().into())
+                    .collect(),
             };
             organisation.tenants.insert(row.id.get_ref().as_str().into(), tenant);
         }
         for row in &rows.apps {
-            let known = rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.tenant.get_ref());
+            let known =
+                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.tenant.get_ref());
             self.refer("tenant", "[[tenants]]", &row.tenant, known);
             let Some(location) = self.jurisdiction(&row.location) else { continue };
             let app = App {
@@ -186,7 +191,8 @@ impl Reader<'_> {
             self.terms(TermKind::Certification, &row.certifications);
             let owners = self.jurisdictions(&row.owners);
             let Some(seat) = self.jurisdiction(&row.seat) else { continue };
-            let certifications = row.certifications.iter().map(|text| text.get_ref().clone()).collect();
+            let certifications =
+                row.certifications.iter().map(|text| text.get_ref().clone()).collect();
             let operator = Operator { seat, owners, certifications };
             organisation.operators.insert(row.id.get_ref().as_str().into(), operator);
         }
@@ -210,12 +216,16 @@ impl Reader<'_> {
         for row in &rows.deployments {
             let known = rows.models.iter().any(|model| model.id.get_ref() == row.model.get_ref());
             self.refer("model", "[[models]]", &row.model, known);
-            let known = rows.operators.iter().any(|operator| operator.id.get_ref() == row.operator.get_ref());
+            let known = rows
+                .operators
+                .iter()
+                .any(|operator| operator.id.get_ref() == row.operator.get_ref());
             self.refer("operator", "[[operators]]", &row.operator, known);
             self.terms(TermKind::Safeguard, &row.safeguards);
             for (what, sites) in [("processes", &row.process), ("stores", &row.store)] {
                 if sites.get_ref().is_empty() {
-                    let message = format!("deployment `{}` {what} in no declared place", row.id.get_ref());
+                    let message =
+                        format!("deployment `{}` {what} in no declared place", row.id.get_ref());
                     self.faults.0.push(self.file.fault(sites.span(), message).help(
                         "name each jurisdiction (`[\"DE\"]`), or `\"@location\"` where the call is made; memory and logs count",
                     ));
@@ -261,18 +271,25 @@ impl Reader<'_> {
             let taken = rows.models.iter().any(|model| model.id.get_ref() == id)
                 || rows.deployments.iter().any(|deployment| deployment.id.get_ref() == id);
             if taken {
-                let message = format!("virtual model `{id}` has the name of a model or a deployment");
-                self.faults.0.push(self.file.fault(row.id.span(), message).help("choose another name"));
+                let message =
+                    format!("virtual model `{id}` has the name of a model or a deployment");
+                self.faults
+                    .0
+                    .push(self.file.fault(row.id.span(), message).help("choose another name"));
             }
             if row.deployments.get_ref().is_empty() {
                 let message = format!("virtual model `{id}` has no deployment");
-                self.faults.0.push(self.file.fault(row.deployments.span(), message).help("name at least one"));
+                self.faults.0.push(
+                    self.file.fault(row.deployments.span(), message).help("name at least one"),
+                );
             }
             for deployment in row.deployments.get_ref() {
-                let known = rows.deployments.iter().any(|row| row.id.get_ref() == deployment.get_ref());
+                let known =
+                    rows.deployments.iter().any(|row| row.id.get_ref() == deployment.get_ref());
                 self.refer("deployment", "[[deployments]]", deployment, known);
             }
-            let deployments = row.deployments.get_ref().iter().map(|id| id.get_ref().as_str().into());
+            let deployments =
+                row.deployments.get_ref().iter().map(|id| id.get_ref().as_str().into());
             organisation.virtual_models.insert(id.as_str().into(), deployments.collect());
         }
     }
@@ -281,9 +298,13 @@ impl Reader<'_> {
         self.unique("instrument", rows.instruments.iter().map(|row| &row.id));
         for row in &rows.instruments {
             self.terms(TermKind::Instrument, std::slice::from_ref(&row.kind));
-            let known = rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.exporter.get_ref());
+            let known =
+                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.exporter.get_ref());
             self.refer("tenant", "[[tenants]]", &row.exporter, known);
-            let known = rows.operators.iter().any(|operator| operator.id.get_ref() == row.recipient.get_ref());
+            let known = rows
+                .operators
+                .iter()
+                .any(|operator| operator.id.get_ref() == row.recipient.get_ref());
             self.refer("operator", "[[operators]]", &row.recipient, known);
             let Some(valid) = self.validity(row) else { continue };
             organisation.instruments.push(Instrument {
@@ -300,10 +321,14 @@ impl Reader<'_> {
     fn validity(&mut self, row: &InstrumentRow) -> Option<Validity> {
         let read = || {
             let from = instant(&row.valid_from, self.file)?;
-            let until = row.valid_until.as_ref().map(|until| instant(until, self.file)).transpose()?;
+            let until =
+                row.valid_until.as_ref().map(|until| instant(until, self.file)).transpose()?;
             if until.is_some_and(|until| until <= from) {
                 let message = format!("instrument `{}` ends before it begins", row.id.get_ref());
-                return Err(self.file.fault(row.id.span(), message).help("correct `valid_from` or `valid_until`"));
+                return Err(self
+                    .file
+                    .fault(row.id.span(), message)
+                    .help("correct `valid_from` or `valid_until`"));
             }
             Ok(Validity { from, until })
         };
@@ -316,7 +341,9 @@ impl Reader<'_> {
             let text = id.get_ref();
             if text.trim().is_empty() || text.len() > 128 {
                 let message = format!("the {what}'s id is empty or longer than 128 bytes");
-                self.faults.0.push(self.file.fault(id.span(), message).help("give it a short name"));
+                self.faults
+                    .0
+                    .push(self.file.fault(id.span(), message).help("give it a short name"));
             }
             if !seen.insert(text) {
                 let message = format!("{what} `{text}` is declared twice");
@@ -329,7 +356,9 @@ impl Reader<'_> {
         if !known {
             let message = format!("unknown {what} `{}`", id.get_ref());
             self.faults.0.push(
-                self.file.fault(id.span(), message).help(format!("correct it, or declare it in a `{table}`")),
+                self.file
+                    .fault(id.span(), message)
+                    .help(format!("correct it, or declare it in a `{table}`")),
             );
         }
     }
@@ -338,7 +367,9 @@ impl Reader<'_> {
         if !self.world.knows_licence(id.get_ref()) {
             let message = format!("unknown licence `{}`", id.get_ref());
             self.faults.0.push(
-                self.file.fault(id.span(), message).help("correct it, or add its terms to `facts/licences.toml`"),
+                self.file
+                    .fault(id.span(), message)
+                    .help("correct it, or add its terms to `facts/licences.toml`"),
             );
         }
     }
@@ -347,7 +378,9 @@ impl Reader<'_> {
         for text in texts.iter().filter(|text| !self.world.knows_term(Some(kind), text.get_ref())) {
             let message = format!("unknown {} `{}`", kind.noun(), text.get_ref());
             self.faults.0.push(
-                self.file.fault(text.span(), message).help("correct it, or add it to `facts/vocabulary.toml`"),
+                self.file
+                    .fault(text.span(), message)
+                    .help("correct it, or add it to `facts/vocabulary.toml`"),
             );
         }
     }

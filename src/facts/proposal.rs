@@ -67,7 +67,9 @@ fn check_names(bundle: &Bundle, world: &World, organisation: &Organisation, faul
             EntityKind::License => (world.knows_licence(&id), "`facts/licences.toml`"),
             EntityKind::Tenant => (organisation.tenants.contains_key(id.as_str()), ORGANISATION),
             EntityKind::App => (organisation.apps.contains_key(id.as_str()), ORGANISATION),
-            EntityKind::Operator => (organisation.operators.contains_key(id.as_str()), ORGANISATION),
+            EntityKind::Operator => {
+                (organisation.operators.contains_key(id.as_str()), ORGANISATION)
+            }
             EntityKind::Model => (organisation.models.contains_key(id.as_str()), ORGANISATION),
             EntityKind::Deployment => (organisation.deployment(&id).is_some(), ORGANISATION),
         };

@@ -33,11 +33,16 @@ pub fn resolve<'a>(
     request: &CallRequest,
 ) -> Result<Resolved<'a>, Vec<FieldFault>> {
     let mut names = Names { snapshot, faults: Vec::new() };
-    let known = snapshot.organisation.apps.get(app).and_then(|row| {
-        Some((row, snapshot.organisation.tenants.get(&row.tenant)?))
-    });
+    let known = snapshot
+        .organisation
+        .apps
+        .get(app)
+        .and_then(|row| Some((row, snapshot.organisation.tenants.get(&row.tenant)?)));
     let Some((app, tenant)) = known else {
-        return Err(vec![FieldFault::new("", format!("the credential's app `{app}` is not in the organisation file"))]);
+        return Err(vec![FieldFault::new(
+            "",
+            format!("the credential's app `{app}` is not in the organisation file"),
+        )]);
     };
     let candidates = names.candidates(request);
     let data = request.data.as_ref().map(|data| names.data(data));
@@ -85,7 +90,10 @@ impl<'a> Names<'a> {
             let found = organisation.deployments_of(model);
             if found.is_empty() {
                 let model: String = model.chars().take(128).collect();
-                self.fault("/model", format!("unknown model `{model}`: `GET /v1/models` lists the models"));
+                self.fault(
+                    "/model",
+                    format!("unknown model `{model}`: `GET /v1/models` lists the models"),
+                );
             }
             found
         });
@@ -136,7 +144,9 @@ impl<'a> Names<'a> {
     fn jurisdictions(&mut self, pointer: &str, codes: &[String]) -> Vec<JurisdictionCode> {
         self.length(pointer, codes.len());
         let codes = codes.iter().enumerate().take(MAX_LIST);
-        codes.filter_map(|(index, code)| self.jurisdiction(&format!("{pointer}/{index}"), code)).collect()
+        codes
+            .filter_map(|(index, code)| self.jurisdiction(&format!("{pointer}/{index}"), code))
+            .collect()
     }
 
     fn jurisdiction(&mut self, pointer: &str, code: &str) -> Option<JurisdictionCode> {
@@ -157,7 +167,10 @@ impl<'a> Names<'a> {
         if !self.snapshot.facts.knows_term(kind, id) {
             let id: String = id.chars().take(128).collect();
             let kind = kind.noun();
-            self.fault(pointer, format!("unknown {kind} `{id}`: the vocabulary is in `facts/vocabulary.toml`"));
+            self.fault(
+                pointer,
+                format!("unknown {kind} `{id}`: the vocabulary is in `facts/vocabulary.toml`"),
+            );
         }
     }
 }

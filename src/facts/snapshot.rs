@@ -1,9 +1,6 @@
 //! The snapshot: everything that decides, at one instant, under one number.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 

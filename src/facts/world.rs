@@ -17,7 +17,9 @@ use super::{
 use crate::domain::{Faults, JurisdictionCode, LicenceId, SourceFile};
 
 /// What a term of the vocabulary stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, serde::Serialize,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum TermKind {
     /// A category of data.
@@ -327,11 +329,17 @@ impl Reader<'_> {
         };
         let country = code.as_str().split_once('-').map(|(country, _)| country);
         if country != within.as_ref().map(JurisdictionCode::as_str) {
-            let fault = file.fault(span.clone(), format!("`{code}` does not lie within what it names"));
-            self.faults.0.push(fault.help("a subdivision `CA-QC` lies `within = \"CA\"`; a country within nothing"));
+            let fault =
+                file.fault(span.clone(), format!("`{code}` does not lie within what it names"));
+            self.faults
+                .0
+                .push(fault.help(
+                    "a subdivision `CA-QC` lies `within = \"CA\"`; a country within nothing",
+                ));
         }
         let jurisdiction = Jurisdiction { name: row.name.unwrap_or_default(), within };
-        let dated = provenance.date((code.clone(), jurisdiction), span, defaults, file, &mut self.faults);
+        let dated =
+            provenance.date((code.clone(), jurisdiction), span, defaults, file, &mut self.faults);
         let Some(dated) = dated else { return };
         let same = self.world.jurisdictions.iter().filter(|row| row.fact.0 == code);
         let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
@@ -350,7 +358,9 @@ impl Reader<'_> {
             self.missing(file, &span, "label");
         }
         let fact = (kind, id.into_inner());
-        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else { return };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
         let same = self.world.terms.iter().filter(|row| row.fact == dated.fact);
         let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
         self.refuse_overlap(file, &dated.span, clash, &format!("term `{}`", dated.fact.1));
@@ -362,7 +372,13 @@ impl Reader<'_> {
         for row in rows.membership {
             let (span, mut row) = (row.span(), row.into_inner());
             let provenance = row.provenance();
-            self.member(file, &defaults, span, provenance, (Group::Zone, row.zone, row.members, vec![]));
+            self.member(
+                file,
+                &defaults,
+                span,
+                provenance,
+                (Group::Zone, row.zone, row.members, vec![]),
+            );
         }
         for row in rows.finding {
             let (span, mut row) = (row.span(), row.into_inner());
@@ -398,12 +414,17 @@ impl Reader<'_> {
         let members = self.known_codes(file, &members);
         let zones = self.known_zones(file, &zones);
         let fact = Membership { group, id: id.into_inner(), members, zones };
-        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else { return };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
         let fact = &dated.fact;
         let rivals = self.world.memberships.iter().filter(|row| {
-            row.fact.group == fact.group && row.fact.id == fact.id && row.valid.overlaps(&dated.valid)
+            row.fact.group == fact.group
+                && row.fact.id == fact.id
+                && row.valid.overlaps(&dated.valid)
         });
-        let twice = rivals.flat_map(|row| &row.fact.members).find(|code| fact.members.contains(code));
+        let twice =
+            rivals.flat_map(|row| &row.fact.members).find(|code| fact.members.contains(code));
         let subject = twice.map(|code| format!("`{code}` in `{}`", fact.id));
         self.refuse_overlap(file, &dated.span, subject.is_some(), &subject.unwrap_or_default());
         self.world.memberships.push(dated);
@@ -414,8 +435,11 @@ impl Reader<'_> {
         let provenance = row.provenance();
         let Some(pack) = &row.pack else { return self.missing(file, &span, "pack") };
         if !self.files.iter().any(|file| *file.path == **pack.get_ref()) {
-            let fault = file.fault(pack.span(), format!("there is no policy file `{}`", pack.get_ref()));
-            self.faults.0.push(fault.help("add the pack, or remove the coverage: a jurisdiction without a pack is closed"));
+            let fault =
+                file.fault(pack.span(), format!("there is no policy file `{}`", pack.get_ref()));
+            self.faults.0.push(fault.help(
+                "add the pack, or remove the coverage: a jurisdiction without a pack is closed",
+            ));
         }
         let fact = Coverage {
             jurisdictions: self.known_codes(file, &row.jurisdictions),
@@ -437,14 +461,19 @@ impl Reader<'_> {
             annual_revenue_usd_limit: row.annual_revenue_usd_limit,
             commercial_use,
             excluded_purposes: self.known_terms(file, TermKind::Purpose, &row.excluded_purposes),
-            excluded_territories: self.known_codes(file, &row.excluded_territories).into_iter().collect(),
+            excluded_territories: self
+                .known_codes(file, &row.excluded_territories)
+                .into_iter()
+                .collect(),
             monthly_active_users_limit: row.monthly_active_users_limit,
             monthly_revenue_usd_limit: row.monthly_revenue_usd_limit,
             output_training,
         };
         let excluded_zones = self.known_zones(file, &row.excluded_zones);
         let fact = RawLicence { id: id.into_inner().into(), licence, excluded_zones };
-        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else { return };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
         let same = self.world.licences.iter().filter(|row| row.fact.id == dated.fact.id);
         let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
         self.refuse_overlap(file, &dated.span, clash, &format!("licence `{}`", dated.fact.id));
@@ -456,10 +485,23 @@ impl Reader<'_> {
         self.faults.0.push(fault.help("add what is missing"));
     }
 
-    fn refuse_overlap(&mut self, file: &SourceFile, span: &Range<usize>, clash: bool, subject: &str) {
+    fn refuse_overlap(
+        &mut self,
+        file: &SourceFile,
+        span: &Range<usize>,
+        clash: bool,
+        subject: &str,
+    ) {
         if clash {
-            let fault = file.fault(span.clone(), format!("overlapping validity: {subject} is stated twice for the same time"));
-            self.faults.0.push(fault.help("end the earlier statement with `valid_until` where the later one begins"));
+            let fault = file.fault(
+                span.clone(),
+                format!("overlapping validity: {subject} is stated twice for the same time"),
+            );
+            self.faults.0.push(
+                fault.help(
+                    "end the earlier statement with `valid_until` where the later one begins",
+                ),
+            );
         }
     }
 
@@ -486,7 +528,9 @@ impl Reader<'_> {
                 codes.push(code);
             } else {
                 let fault = file.fault(text.span(), format!("unknown jurisdiction `{code}`"));
-                self.faults.0.push(fault.help("correct the code, or add it to `facts/jurisdictions.toml`"));
+                self.faults
+                    .0
+                    .push(fault.help("correct the code, or add it to `facts/jurisdictions.toml`"));
             }
         }
         codes
@@ -495,12 +539,19 @@ impl Reader<'_> {
     fn known_zones(&mut self, file: &SourceFile, texts: &Texts) -> Vec<String> {
         for text in texts.iter().filter(|text| !self.world.knows_zone(text.get_ref())) {
             let fault = file.fault(text.span(), format!("unknown zone `{}`", text.get_ref()));
-            self.faults.0.push(fault.help("correct it, or declare it: `[[zone]]` with `id` and `name`"));
+            self.faults
+                .0
+                .push(fault.help("correct it, or declare it: `[[zone]]` with `id` and `name`"));
         }
         texts.iter().map(|text| text.get_ref().clone()).collect()
     }
 
-    fn known_terms(&mut self, file: &SourceFile, kind: TermKind, texts: &Texts) -> BTreeSet<String> {
+    fn known_terms(
+        &mut self,
+        file: &SourceFile,
+        kind: TermKind,
+        texts: &Texts,
+    ) -> BTreeSet<String> {
         for text in texts.iter().filter(|text| !self.world.knows_term(Some(kind), text.get_ref())) {
             let fault = file.fault(text.span(), format!("unknown term `{}`", text.get_ref()));
             self.faults.0.push(fault.help("correct it, or add it to `facts/vocabulary.toml`"));

@@ -27,7 +27,8 @@ impl IdempotencyKey {
     /// # Errors
     /// A fault of the header.
     pub fn parse(text: &str) -> Result<Self, FieldFault> {
-        let fits = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let fits =
+            (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         if fits {
             Ok(Self(text.to_owned()))
         } else {
@@ -123,7 +124,13 @@ impl Gate {
                 let started = Instant::now();
                 match judge.judge(&caller.app, request) {
                     Ok(judged) => {
-                        pending.push(self.pending(caller, &judge, &judged, started, &Manner::default())?);
+                        pending.push(self.pending(
+                            caller,
+                            &judge,
+                            &judged,
+                            started,
+                            &Manner::default(),
+                        )?);
                     }
                     Err(found) => faults.extend(found.into_iter().map(|fault| {
                         FieldFault::new(format!("/calls/{index}{}", fault.pointer), fault.detail)
@@ -160,7 +167,8 @@ impl Gate {
             let judge = self.keeper.current();
             let started = Instant::now();
             let judged = judge.judge(&caller.app, request).map_err(GateError::Invalid)?;
-            let Pending { body, draft } = self.pending(caller, &judge, &judged, started, &manner)?;
+            let Pending { body, draft } =
+                self.pending(caller, &judge, &judged, started, &manner)?;
             match self.sequencer.submit(draft).await {
                 Ok(receipt) => return recorded_as(body, &receipt),
                 Err(SubmitError::Stale) => self.keeper.refresh().await?,
@@ -233,7 +241,8 @@ impl Gate {
 fn recorded_as(body: DecisionBody, receipt: &Receipt) -> Result<Recorded, GateError> {
     let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
     let decision = body.decision.as_str();
-    metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier).increment(1);
+    metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
+        .increment(1);
     let (id, log) = identity(&receipt.entry)?;
     Ok(Recorded { id, ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body })
 }

@@ -93,7 +93,11 @@ impl Gate {
     ///
     /// # Errors
     /// When the call cannot be judged or not be recorded: nothing was sent then.
-    pub async fn call(self: &Arc<Self>, caller: Caller, call: ModelCall) -> Result<Reply, GateError> {
+    pub async fn call(
+        self: &Arc<Self>,
+        caller: Caller,
+        call: ModelCall,
+    ) -> Result<Reply, GateError> {
         let (reply, answer) = oneshot::channel();
         let gate = self.clone();
         self.tasks.spawn(async move {
@@ -233,14 +237,22 @@ impl Course<'_> {
             () = self.gate.halt.cancelled() => return Attempted::Given(OutcomeStatus::Unknown),
         };
         match result {
-            Ok((answer, whole)) if answer.is_usable(whole.as_ref()) => Attempted::Answered(answer, whole),
-            Ok((answer, _)) => {
-                Attempted::Failed(OutcomeStatus::UpstreamError, Some(answer.status), answer.retry_after)
+            Ok((answer, whole)) if answer.is_usable(whole.as_ref()) => {
+                Attempted::Answered(answer, whole)
             }
+            Ok((answer, _)) => Attempted::Failed(
+                OutcomeStatus::UpstreamError,
+                Some(answer.status),
+                answer.retry_after,
+            ),
             Err(error) => {
                 tracing::warn!(error = %error, seq = %self.recorded.seq, "a backend gave no answer");
                 let timed_out = matches!(error, SendError::Timeout(_));
-                failed(if timed_out { OutcomeStatus::Timeout } else { OutcomeStatus::UpstreamError })
+                failed(if timed_out {
+                    OutcomeStatus::Timeout
+                } else {
+                    OutcomeStatus::UpstreamError
+                })
             }
         }
     }
@@ -297,7 +309,8 @@ impl BackendReply {
     /// Whether the client gets it: a success in the right form, or the backend's word that the
     /// request itself is wrong. Another deployment might do better with anything else.
     fn is_usable(&self, whole: Option<&Bytes>) -> bool {
-        let request_is_wrong = (400..500).contains(&self.status) && ![401, 403, 408, 429].contains(&self.status);
+        let request_is_wrong =
+            (400..500).contains(&self.status) && ![401, 403, 408, 429].contains(&self.status);
         let success = (200..300).contains(&self.status);
         let Some(whole) = whole else { return success };
         let is_json = self.media_type() == "application/json"

@@ -1,11 +1,6 @@
 //! Why the gate gave no answer. A denial is an answer, not an error.
 
-use crate::{
-    domain::FieldFault,
-    facts::SnapshotError,
-    ledger::CanonicalError,
-    store::StoreError,
-};
+use crate::{domain::FieldFault, facts::SnapshotError, ledger::CanonicalError, store::StoreError};
 
 /// Why the gate gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +42,9 @@ pub enum GateError {
     #[error("the outcome of this decision is already recorded")]
     AlreadyReported,
     /// No allowed deployment can be reached through the gateway.
-    #[error("no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself")]
+    #[error(
+        "no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself"
+    )]
     NoBackend,
     /// The process is ending.
     #[error("the service is shutting down")]

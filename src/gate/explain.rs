@@ -7,9 +7,7 @@ use utoipa::ToSchema;
 
 use super::{Gate, GateError, Judge, Judged};
 use crate::{
-    domain::{
-        Action, AppId, CallRequest, DeploymentId, Effect, FlowAction, PolicyId, Verdict,
-    },
+    domain::{Action, AppId, CallRequest, DeploymentId, Effect, FlowAction, PolicyId, Verdict},
     policy::{EntityKind, RuleSet, action_uid, flow_uid, uid},
 };
 
@@ -70,7 +68,12 @@ impl Judge {
         for candidate in &judged.evaluation.candidates {
             let principal = uid(EntityKind::App, app.as_str());
             let resource = uid(EntityKind::Deployment, candidate.deployment.as_str());
-            ids.extend(engine.considered(RuleSet::Rules, &principal, &action_uid(action), &resource));
+            ids.extend(engine.considered(
+                RuleSet::Rules,
+                &principal,
+                &action_uid(action),
+                &resource,
+            ));
             for from in judged.call.data.iter().flat_map(|data| data.origins()) {
                 let from = uid(EntityKind::Jurisdiction, from.as_str());
                 for flow in FlowAction::ALL {

@@ -60,10 +60,16 @@ impl Judge {
     ///
     /// # Errors
     /// Each field that names something unknown.
-    pub fn judge(&self, app: &AppId, request: &CallRequest) -> Result<Arc<Judged>, Vec<FieldFault>> {
+    pub fn judge(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+    ) -> Result<Arc<Judged>, Vec<FieldFault>> {
         // Who the end user is decides nothing.
         let key = (app.clone(), CallRequest { end_user: None, ..request.clone() });
-        if request.end_user.is_none() && let Some(known) = self.memo.get(&key) {
+        if request.end_user.is_none()
+            && let Some(known) = self.memo.get(&key)
+        {
             return Ok(known);
         }
         let judged = Arc::new(self.judge_afresh(app, request)?);
@@ -75,10 +81,15 @@ impl Judge {
     ///
     /// # Errors
     /// Each field that names something unknown.
-    pub fn judge_afresh(&self, app: &AppId, request: &CallRequest) -> Result<Judged, Vec<FieldFault>> {
+    pub fn judge_afresh(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+    ) -> Result<Judged, Vec<FieldFault>> {
         let Resolved { call, tenant, candidates } = resolve(&self.snapshot, app, request)?;
         let mut bench = Bench::new(&self.snapshot, &call, app, &tenant);
-        let found: Vec<_> = candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
+        let found: Vec<_> =
+            candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
         let evaluation = bench.conclude(found);
         Ok(Judged { call, tenant, evaluation })
     }

@@ -39,7 +39,9 @@ pub enum Activate {
 #[non_exhaustive]
 pub enum KeeperError {
     /// No snapshot is active, and this process may not activate one.
-    #[error("the store has no active snapshot; set `[policies] activate_on_start = true` on one replica")]
+    #[error(
+        "the store has no active snapshot; set `[policies] activate_on_start = true` on one replica"
+    )]
     NoneActive,
     /// The active snapshot's content cannot be read by this software.
     #[error("the active snapshot in the store cannot be read by this version:\n{0}")]
@@ -140,8 +142,7 @@ impl Keeper {
             return Ok(());
         }
         *proposal = self.office.proposal(&active.snapshot, &proposal).await.map_err(gate_error)?;
-        let snapshot =
-            self.office.settle(&proposal, "facts_changed").await.map_err(gate_error)?;
+        let snapshot = self.office.settle(&proposal, "facts_changed").await.map_err(gate_error)?;
         tracing::info!(revision = snapshot.digests.revision.0, "another snapshot decides");
         self.current.store(Arc::new(Judge::new(snapshot)));
         Ok(())
@@ -196,7 +197,9 @@ impl Office {
         active: &SnapshotDigests,
         known: &Proposal,
     ) -> Result<Proposal, KeeperError> {
-        if known.bundle.digest == active.bundle && known.organisation_digest() == active.organisation {
+        if known.bundle.digest == active.bundle
+            && known.organisation_digest() == active.organisation
+        {
             return Ok(known.clone());
         }
         let bundle = self.content(active.bundle).await?;

@@ -7,7 +7,10 @@ use uuid::Uuid;
 use super::{Gate, GateError, Recorded, decide::refused};
 use crate::{
     domain::{Caller, Seq, Verdict},
-    ledger::{Attempt, DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount, canonical},
+    ledger::{
+        Attempt, DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
+        canonical,
+    },
     sequencer::{Draft, Receipt, SubmitError},
 };
 

@@ -49,21 +49,31 @@ impl Pump {
             () = client.closed() => OutcomeStatus::ClientDisconnected,
             () = halt.cancelled() => OutcomeStatus::Unknown,
         };
-        if matches!(status, OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown) {
+        if matches!(
+            status,
+            OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
+        ) {
             // Whoever does not listen any more needs no word that it broke.
             let _ = client.try_send(Bytes::from_static(BROKEN.as_bytes()));
         }
         (status, self.answered)
     }
 
-    async fn pump(&mut self, mut body: BoxStream<'static, Result<Bytes, SendError>>) -> OutcomeStatus {
+    async fn pump(
+        &mut self,
+        mut body: BoxStream<'static, Result<Bytes, SendError>>,
+    ) -> OutcomeStatus {
         let mut events = Events::default();
         while let Some(piece) = body.next().await {
             let pushed = piece.and_then(|piece| events.push(&piece));
             if let Err(error) = pushed {
                 tracing::warn!(%error, "a streamed answer broke");
                 let timed_out = matches!(error, SendError::Timeout(_));
-                return if timed_out { OutcomeStatus::Timeout } else { OutcomeStatus::UpstreamError };
+                return if timed_out {
+                    OutcomeStatus::Timeout
+                } else {
+                    OutcomeStatus::UpstreamError
+                };
             }
             while let Some(event) = events.next_event() {
                 if self.note(&event) && self.client.send(event.bytes().clone()).await.is_err() {

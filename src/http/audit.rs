@@ -30,9 +30,9 @@ const MAX_PAGE: usize = 1000;
 const PAGE: usize = 100;
 
 problems! { ListProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull,
-    LedgerUnavailable, Timeout, Internal }
+LedgerUnavailable, Timeout, Internal }
 problems! { RecordProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
-    Timeout, Internal }
+Timeout, Internal }
 
 /// The audit endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -113,7 +113,10 @@ impl Filters {
             let text = text.as_ref()?;
             let instant = parse_timestamp(text).or_else(|| text.parse::<Timestamp>().ok());
             if instant.is_none() {
-                faults.push(FieldFault::new(name, "want an RFC 3339 instant such as `2026-11-22T13:00:00Z`"));
+                faults.push(FieldFault::new(
+                    name,
+                    "want an RFC 3339 instant such as `2026-11-22T13:00:00Z`",
+                ));
             }
             instant
         };
@@ -126,21 +129,35 @@ impl Filters {
         let after = self.after.as_ref().and_then(|cursor| {
             let seq = read_cursor(cursor);
             if seq.is_none() {
-                faults.push(FieldFault::new("after", "send the `next` of the page before, as it was"));
+                faults.push(FieldFault::new(
+                    "after",
+                    "send the `next` of the page before, as it was",
+                ));
             }
             seq
         });
         let kind = self.kind.as_ref().and_then(|kind| {
             let kind = Kind::parse(kind);
             if kind.is_none() {
-                faults.push(FieldFault::new("kind", "want `decision`, `outcome` or another kind of record"));
+                faults.push(FieldFault::new(
+                    "kind",
+                    "want `decision`, `outcome` or another kind of record",
+                ));
             }
             kind
         });
         if !faults.is_empty() {
             return Err(Problem::fields(ProblemKind::MalformedQuery, faults));
         }
-        Ok(RecordQuery { from, to, kind, terms: self.terms(), any_of: scope(auditor), after, limit })
+        Ok(RecordQuery {
+            from,
+            to,
+            kind,
+            terms: self.terms(),
+            any_of: scope(auditor),
+            after,
+            limit,
+        })
     }
 
     /// Every parameter that was given.
@@ -220,7 +237,11 @@ async fn list(
     Ok(axum::Json(Page { records, next: next.flatten() }))
 }
 
-fn reading(auditor: &AsAuditor, operation: &'static str, query: BTreeMap<String, String>) -> Reading {
+fn reading(
+    auditor: &AsAuditor,
+    operation: &'static str,
+    query: BTreeMap<String, String>,
+) -> Reading {
     Reading { key: auditor.key.clone(), operation, query }
 }
 

@@ -55,7 +55,9 @@ impl Keys {
         match secret {
             None => Err(refused("send `Authorization: Bearer <API key>`")),
             Some(None) => Err(refused("the `Authorization` header is not `Bearer <API key>`")),
-            Some(Some(secret)) => self.find(secret).ok_or_else(|| refused("the API key is not known")),
+            Some(Some(secret)) => {
+                self.find(secret).ok_or_else(|| refused("the API key is not known"))
+            }
         }
     }
 }

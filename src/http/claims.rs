@@ -29,11 +29,13 @@ pub(super) fn take(
     for (name, value) in from_metadata(body)? {
         let header = claims.entry(name.clone()).or_insert_with(|| value.clone());
         if *header != value {
-            let detail = format!("`{HEADER}{name}` and metadata `{FIELD}{name}` contradict each other");
+            let detail =
+                format!("`{HEADER}{name}` and metadata `{FIELD}{name}` contradict each other");
             return Err(invalid(&format!("{HEADER}{name}"), detail));
         }
     }
-    let model = body.read::<String>("model").map_err(|error| invalid("/model", error.to_string()))?;
+    let model =
+        body.read::<String>("model").map_err(|error| invalid("/model", error.to_string()))?;
     let Some(model) = model else { return Err(invalid("/model", "name a model".to_owned())) };
     let is_deployment = organisation.deployment(&model).is_some();
     Ok(CallRequest {
@@ -79,7 +81,9 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
 
 fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
     // Metadata that is no object is the backend's affair: it holds no claim.
-    let Ok(Some(mut metadata)) = body.read::<Fields>("metadata") else { return Ok(BTreeMap::new()) };
+    let Ok(Some(mut metadata)) = body.read::<Fields>("metadata") else {
+        return Ok(BTreeMap::new());
+    };
     let mut claims = BTreeMap::new();
     let names: Vec<String> = metadata.names().map(str::to_owned).collect();
     for name in names {
@@ -87,7 +91,9 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
         let shown = format!("metadata.{name}");
         let claim = known(claim, &shown)?;
         let text = metadata.read::<String>(&name).ok().flatten();
-        let Some(text) = text else { return Err(invalid(&shown, format!("`{shown}` must be a string"))) };
+        let Some(text) = text else {
+            return Err(invalid(&shown, format!("`{shown}` must be a string")));
+        };
         claims.insert(claim, normal(&text));
     }
     if !claims.is_empty() {
@@ -149,7 +155,8 @@ mod tests {
     #[test]
     fn claims_come_from_headers_or_metadata_and_leave_the_body() {
         let body = r#"{"model":"m","metadata":{"lexgate_subjects":"DE, SA","team":"x","lexgate_data":""}}"#;
-        let (call, left) = take_from(&[("x-lexgate-personal", "true"), ("x-lexgate-subjects", "DE,SA")], body);
+        let (call, left) =
+            take_from(&[("x-lexgate-personal", "true"), ("x-lexgate-subjects", "DE,SA")], body);
         let data = call.unwrap().data.unwrap();
         assert_eq!((data.personal, data.subjects), (true, vec!["DE".to_owned(), "SA".to_owned()]));
         assert_eq!(left, r#"{"model":"m","metadata":{"team":"x"}}"#);
@@ -159,7 +166,8 @@ mod tests {
 
     #[test]
     fn nothing_said_of_the_data_declares_nothing() {
-        let (call, _) = take_from(&[("x-lexgate-purpose", "dpv:ServiceProvision")], r#"{"model":"m"}"#);
+        let (call, _) =
+            take_from(&[("x-lexgate-purpose", "dpv:ServiceProvision")], r#"{"model":"m"}"#);
         assert_eq!(call.unwrap().data, None);
         let (call, _) = take_from(&[("x-lexgate-data", "")], r#"{"model":"m"}"#);
         assert!(!call.unwrap().data.unwrap().personal);
@@ -168,10 +176,16 @@ mod tests {
     #[test]
     fn contradictions_and_misspellings_are_refused() {
         for (headers, body) in [
-            (vec![("x-lexgate-subjects", "DE")], r#"{"model":"m","metadata":{"lexgate_subjects":"SA"}}"#),
+            (
+                vec![("x-lexgate-subjects", "DE")],
+                r#"{"model":"m","metadata":{"lexgate_subjects":"SA"}}"#,
+            ),
             (vec![("x-lexgate-subject", "DE")], r#"{"model":"m"}"#),
             (vec![("x-lexgate-personal", "no")], r#"{"model":"m"}"#),
-            (vec![("x-lexgate-personal", "true"), ("x-lexgate-personal", "false")], r#"{"model":"m"}"#),
+            (
+                vec![("x-lexgate-personal", "true"), ("x-lexgate-personal", "false")],
+                r#"{"model":"m"}"#,
+            ),
             (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE"]}}"#),
             (vec![], r#"{"messages":[]}"#),
         ] {

@@ -31,15 +31,15 @@ use crate::{
 const MAX_BATCH: usize = 100;
 
 problems! { DecideProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-    UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable,
-    Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable,
+Timeout, Internal }
 problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-    UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
 problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,
-    BodyTooLarge, UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout,
-    Internal }
+BodyTooLarge, UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout,
+Internal }
 problems! { ExplainProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-    UnsupportedMediaType, InvalidRequest, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, Timeout, Internal }
 
 /// The decision endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -76,19 +76,19 @@ pub(super) struct DecisionAnswer {
 
 /// One policy that decided, for one deployment and, where there is one, one flow.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct ReasonAnswer {
+pub(crate) struct ReasonAnswer {
     /// Its `@id`; `default-deny` where no permit matched.
-    pub(super) policy: PolicyId,
+    pub(crate) policy: PolicyId,
     /// What it does.
     effect: Effect,
     /// The law, licence or rule that it implements.
-    pub(super) citation: String,
+    pub(crate) citation: String,
     /// What to do about it.
-    pub(super) advice: Option<String>,
+    pub(crate) advice: Option<String>,
     /// The deployment.
-    deployment: DeploymentId,
+    pub(crate) deployment: DeploymentId,
     /// The flow; `null` when the use itself was judged.
-    flow: Option<Flow>,
+    pub(crate) flow: Option<Flow>,
 }
 
 /// A record's place in a log.
@@ -260,7 +260,7 @@ pub(crate) struct ExplainAnswer {
     /// Every deployment considered.
     pub(crate) candidates: Vec<Candidate>,
     /// The policies that would decide.
-    pub(super) reasons: Vec<ReasonAnswer>,
+    pub(crate) reasons: Vec<ReasonAnswer>,
     /// What the caller would have to do.
     duties: Vec<Duty>,
     /// Every policy whose scope matches the call.

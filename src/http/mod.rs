@@ -51,10 +51,7 @@ pub struct Shared {
 
 /// The endpoints that answer from what is known, within seconds.
 fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
-    OpenApiRouter::new()
-        .merge(decisions::routes())
-        .merge(audit::routes())
-        .merge(service::routes())
+    OpenApiRouter::new().merge(decisions::routes()).merge(audit::routes()).merge(service::routes())
 }
 
 /// The whole service.
@@ -67,8 +64,9 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let (models, _) =
         openai::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
-    let wrong_method =
-        || async { Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes") };
+    let wrong_method = || async {
+        Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
+    };
     Router::new()
         .merge(prompt)
         .merge(models)
@@ -77,8 +75,11 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .with_state(shared)
         .merge(openapi::docs())
         .layer(CatchPanicLayer::custom(|_| {
-            Problem::new(ProblemKind::Internal, "the service's log says more under this request's identifier")
-                .into_response()
+            Problem::new(
+                ProblemKind::Internal,
+                "the service's log says more under this request's identifier",
+            )
+            .into_response()
         }))
         .layer(middleware::from_fn(observe::observe))
 }

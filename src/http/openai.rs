@@ -103,7 +103,9 @@ impl Failure {
             ),
             (_, Some(status)) => (
                 StatusCode::BAD_GATEWAY,
-                format!("no allowed backend gave a usable answer (last status {status}); the call went nowhere else"),
+                format!(
+                    "no allowed backend gave a usable answer (last status {status}); the call went nowhere else"
+                ),
             ),
             (_, None) => (
                 StatusCode::BAD_GATEWAY,
@@ -119,7 +121,8 @@ impl Failure {
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let first = problem.errors.first();
-        let unknown_model = first.is_some_and(|fault| fault.pointer == "/model" || fault.pointer == "/deployment");
+        let unknown_model =
+            first.is_some_and(|fault| fault.pointer == "/model" || fault.pointer == "/deployment");
         let (status, kind, code) = match problem.kind {
             ProblemKind::InvalidRequest if unknown_model => {
                 (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found")
@@ -154,7 +157,8 @@ impl From<GateError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
-        let mut response = (self.status, axum::Json(ErrorAnswer { error: self.body })).into_response();
+        let mut response =
+            (self.status, axum::Json(ErrorAnswer { error: self.body })).into_response();
         let headers = response.headers_mut();
         if !self.may_retry {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
@@ -238,21 +242,24 @@ async fn chat_completions(
     })
 }
 
-async fn model_call(shared: &Shared, path: &'static str, request: Request) -> Result<ModelCall, Failure> {
+async fn model_call(
+    shared: &Shared,
+    path: &'static str,
+    request: Request,
+) -> Result<ModelCall, Failure> {
     body::require_json(request.headers())?;
     let headers = request.headers().clone();
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
     let bytes = Bytes::from_request(request, &()).await;
     let bytes = bytes.map_err(|rejection| body::unreadable(&rejection, MODEL_BODY))?;
-    let malformed = |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
+    let malformed =
+        |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
     let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
     let judge = shared.gate.keeper().current();
     let request = claims::take(&headers, &mut body, &judge.snapshot().organisation)?;
     let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
-    let options: Fields = body
-        .read("stream_options")
-        .map_err(|error| malformed(&error))?
-        .unwrap_or_default();
+    let options: Fields =
+        body.read("stream_options").map_err(|error| malformed(&error))?.unwrap_or_default();
     let wants_usage = options.read::<bool>("include_usage").map_err(|error| malformed(&error))?;
     Ok(ModelCall {
         request,
@@ -267,10 +274,12 @@ async fn model_call(shared: &Shared, path: &'static str, request: Request) -> Re
 fn answer(served: &Served, body: ReplyBody) -> Response {
     let body = match body {
         ReplyBody::Whole(whole) => Body::from(whole),
-        ReplyBody::Stream(pieces) => Body::from_stream(stream::unfold(pieces, |mut pieces| async {
-            let piece = pieces.recv().await?;
-            Some((Ok::<_, Infallible>(piece), pieces))
-        })),
+        ReplyBody::Stream(pieces) => {
+            Body::from_stream(stream::unfold(pieces, |mut pieces| async {
+                let piece = pieces.recv().await?;
+                Some((Ok::<_, Infallible>(piece), pieces))
+            }))
+        }
     };
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(served.status).unwrap_or(StatusCode::OK);

@@ -9,16 +9,14 @@ use axum::{
 use serde::Serialize;
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{
-        Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder,
-    },
+    openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder},
 };
 
 use crate::{domain::FieldFault, gate::GateError};
 
 /// The kinds of problem, each with one type URI and one status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ProblemKind {
+pub(super) enum ProblemKind {
     /// The body is not JSON.
     MalformedBody,
     /// The query string cannot be read.
@@ -61,11 +59,15 @@ impl ProblemKind {
             Self::Unauthenticated => (401, "unauthenticated", "A valid API key is required"),
             Self::Forbidden => (403, "forbidden", "The API key lacks the role"),
             Self::NotFound => (404, "not-found", "There is no such thing"),
-            Self::MethodNotAllowed => (405, "method-not-allowed", "The path does not take this method"),
+            Self::MethodNotAllowed => {
+                (405, "method-not-allowed", "The path does not take this method")
+            }
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
-            Self::InvalidRequest => (422, "invalid-request", "The request is understood but invalid"),
+            Self::InvalidRequest => {
+                (422, "invalid-request", "The request is understood but invalid")
+            }
             Self::IdempotencyKeyReused => {
                 (422, "idempotency-key-reused", "The idempotency key belongs to another request")
             }
@@ -79,13 +81,13 @@ impl ProblemKind {
 
     /// The HTTP status.
     #[must_use]
-    pub fn status(self) -> StatusCode {
+    pub(super) fn status(self) -> StatusCode {
         StatusCode::from_u16(self.parts().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// The last part of the type URI.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         self.parts().1
     }
 
@@ -105,7 +107,10 @@ impl ProblemKind {
             Self::UnsupportedMediaType => ("send `Content-Type: application/json`", &[]),
             Self::InvalidRequest => (
                 "1 field cannot be used",
-                &[("/data/subjects/0", "unknown jurisdiction `XX`: want an ISO 3166 code such as `DE` or `CA-QC`")],
+                &[(
+                    "/data/subjects/0",
+                    "unknown jurisdiction `XX`: want an ISO 3166 code such as `DE` or `CA-QC`",
+                )],
             ),
             Self::IdempotencyKeyReused => ("the idempotency key was used for another request", &[]),
             Self::QueueFull => ("the ledger's queue is full", &[]),
@@ -122,7 +127,7 @@ impl ProblemKind {
 
 /// A problem on its way to the client.
 #[derive(Clone, Debug)]
-pub struct Problem {
+pub(super) struct Problem {
     /// Its kind.
     pub kind: ProblemKind,
     /// What happened this time.
@@ -134,7 +139,7 @@ pub struct Problem {
 /// A problem document (RFC 9457), `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(title = "Problem")]
-pub struct ProblemDocument {
+pub(super) struct ProblemDocument {
     /// The kind of problem: a stable URI.
     #[serde(rename = "type")]
     #[schema(example = "urn:lexgate:problem:invalid-request")]
@@ -156,13 +161,13 @@ pub struct ProblemDocument {
 
 impl Problem {
     /// A problem of `kind`.
-    pub fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
         Self { kind, detail: detail.into(), errors: Vec::new() }
     }
 
     /// A problem of fields.
     #[must_use]
-    pub fn fields(kind: ProblemKind, errors: Vec<FieldFault>) -> Self {
+    pub(super) fn fields(kind: ProblemKind, errors: Vec<FieldFault>) -> Self {
         let detail = match errors.len() {
             1 => "1 field cannot be used".to_owned(),
             n => format!("{n} fields cannot be used"),
@@ -172,7 +177,7 @@ impl Problem {
 
     /// How long to wait before asking again, where that helps.
     #[must_use]
-    pub fn retry_after(&self) -> Option<&'static str> {
+    pub(super) fn retry_after(&self) -> Option<&'static str> {
         (self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
     }
 

@@ -10,8 +10,8 @@ pub mod time;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, GenesisBody, OutcomeBody,
-    OutcomeStatus, ReportedStatus, TokenCount,
+    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, GenesisBody,
+    OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
 };
 pub use canonical::CanonicalError;
 pub use entry::{

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{
-    ActivationBody, DecisionBody, GenesisBody, OutcomeBody,
+    ActivationBody, AuditReadBody, DecisionBody, GenesisBody, OutcomeBody,
     entry::{Entry, EntryError, Kind, Origin, leaf_of},
     time::timestamp_text,
 };
@@ -232,6 +232,7 @@ impl Verifier {
             Kind::BundleActivated => self.activate(&body(&entry.kind, entry.body)?),
             Kind::Decision => self.decide(entry.seq, leaf, &body(&entry.kind, entry.body)?),
             Kind::Outcome => self.pair(entry.seq, &body(&entry.kind, entry.body)?),
+            Kind::AuditRead => body::<AuditReadBody>(&entry.kind, entry.body).map(drop),
             Kind::Other(_) => Ok(()),
         }
     }

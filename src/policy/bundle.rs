@@ -107,9 +107,10 @@ fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
 fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
     let Some(file) = files.iter().find(|file| &*file.path == SCHEMA_FILE) else {
         let missing = SourceFile::new(SCHEMA_FILE, "");
-        return Err(missing.fault(0..0, "the policy folder has no schema").help(
-            "`lexgate init` writes one; `[policies] dir` names the folder",
-        ).into());
+        return Err(missing
+            .fault(0..0, "the policy folder has no schema")
+            .help("`lexgate init` writes one; `[policies] dir` names the folder")
+            .into());
     };
     match Schema::from_cedarschema_str(&file.text) {
         Ok((schema, warnings)) => {
@@ -132,9 +133,10 @@ fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults
     };
     if let Some(template) = set.templates().next() {
         let id = template.annotation("id").unwrap_or("?");
-        faults.0.push(file.fault(0..0, format!("policy `{id}` is a template")).help(
-            "write the entities out: a record must show what a policy says",
-        ));
+        faults.0.push(
+            file.fault(0..0, format!("policy `{id}` is a template"))
+                .help("write the entities out: a record must show what a policy says"),
+        );
     }
     // Cedar numbers the policies of a text in order, and keeps the text of each.
     let mut policies: Vec<_> = set.policies().collect();
@@ -162,7 +164,8 @@ fn check_unique<'a>(
     let mut seen: BTreeMap<&str, &Rule> = BTreeMap::new();
     for rule in rules {
         if let Some(first) = seen.insert(rule.id.as_str(), rule) {
-            let message = format!("policy id `{}` is already used at {}:{}", rule.id, first.file, first.line);
+            let message =
+                format!("policy id `{}` is already used at {}:{}", rule.id, first.file, first.line);
             faults.0.push(fault_at(files, rule, message).help("give each policy an id of its own"));
         }
         if [super::DEFAULT_DENY, super::EVALUATION_ERROR].contains(&rule.id.as_str()) {
@@ -221,9 +224,8 @@ fn validate(files: &[SourceFile], validator: &Validator, rules: &[Arc<Rule>], fa
 /// Cedar's own words and place; `fallback` where it gives no place.
 fn diagnose(file: &SourceFile, fallback: std::ops::Range<usize>, error: &dyn Diagnostic) -> Fault {
     let label = error.labels().and_then(|mut labels| labels.next());
-    let span = label.as_ref().map_or(fallback, |label| {
-        label.offset()..label.offset() + label.len()
-    });
+    let span =
+        label.as_ref().map_or(fallback, |label| label.offset()..label.offset() + label.len());
     let mut message = error.to_string();
     if let Some(text) = label.as_ref().and_then(|label| label.label()) {
         message = format!("{message}: {text}");
@@ -237,7 +239,6 @@ fn diagnose(file: &SourceFile, fallback: std::ops::Range<usize>, error: &dyn Dia
 
 /// The files that decide, as one JSON object from path to text.
 fn content_of(files: &[SourceFile]) -> Vec<u8> {
-    let texts: BTreeMap<&str, &str> =
-        files.iter().map(|file| (&*file.path, &*file.text)).collect();
+    let texts: BTreeMap<&str, &str> = files.iter().map(|file| (&*file.path, &*file.text)).collect();
     serde_json::to_vec(&texts).unwrap_or_default()
 }

@@ -66,7 +66,8 @@ pub fn use_context(
 pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, ContextCreationError> {
     let subjects = flow.data.map_or(0, |data| data.subject_count);
     let subjects = i64::try_from(subjects).unwrap_or(i64::MAX);
-    let sensitive = if flow.data.is_some_and(|data| data.categories.is_empty()) { 0 } else { subjects };
+    let sensitive =
+        if flow.data.is_some_and(|data| data.categories.is_empty()) { 0 } else { subjects };
     let volume = [
         ("subjects".to_owned(), Value::new_long(subjects)),
         ("sensitiveSubjects".to_owned(), Value::new_long(sensitive)),

@@ -177,7 +177,13 @@ impl Engine {
         slice
     }
 
-    fn choose(&self, set: RuleSet, action: &EntityUid, principal: u32, resource: u32) -> Vec<usize> {
+    fn choose(
+        &self,
+        set: RuleSet,
+        action: &EntityUid,
+        principal: u32,
+        resource: u32,
+    ) -> Vec<usize> {
         let groups = self.action_groups.get(action).map_or(&[][..], Vec::as_slice);
         let class = |number: u32| usize::try_from(number).ok().and_then(|n| self.classes.get(n));
         let (Some(principal), Some(resource)) = (class(principal), class(resource)) else {

@@ -42,7 +42,11 @@ impl Rule {
         let text = policy.to_cedar().unwrap_or_default();
         let fault = |message: String| file.fault(start..start + text.len(), message);
         let annotation = |name: &str| {
-            policy.annotation(name).map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+            policy
+                .annotation(name)
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
         };
         let Some(id) = annotation("id") else {
             return Err(fault("the policy has no `@id`".to_owned())
@@ -62,8 +66,9 @@ impl Rule {
                 .help("say in a sentence what the reader can do about a denial"));
         }
         if is_duty && (effect == Effect::Forbid || duty.is_none()) {
-            return Err(fault(format!("duty `{id}` must be a `permit` with a `@duty`"))
-                .help("duties are evaluated after an allow and can only add; write denials elsewhere"));
+            return Err(fault(format!("duty `{id}` must be a `permit` with a `@duty`")).help(
+                "duties are evaluated after an allow and can only add; write denials elsewhere",
+            ));
         }
         if !is_duty && duty.is_some() {
             return Err(fault(format!("policy `{id}` has a `@duty` outside `duties/`"))
