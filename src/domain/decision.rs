@@ -171,10 +171,10 @@ pub struct Reason {
     pub citation: String,
     /// What the policy does.
     pub effect: Effect,
-    /// Its `@id`, `default-deny` where no permit matched, `evaluation-error` where a policy failed.
-    pub policy: PolicyId,
     /// Each deployment and flow for which it decided.
     pub places: Vec<Place>,
+    /// Its `@id`, `default-deny` where no permit matched, `evaluation-error` where a policy failed.
+    pub policy: PolicyId,
 }
 
 /// A deployment, and the flow to it where a flow was judged.
