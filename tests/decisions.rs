@@ -164,7 +164,7 @@ fn eu_gdpr() -> Vec<Case> {
         case(
             about,
             "to the US, certified for the framework",
-            with(personal(&["DE"], "us-certified"), json!({})),
+            personal(&["DE"], "us-certified"),
             Allow("us-certified"),
         ),
         case(about, "stored in the US", personal(&["DE"], "stores-in-us"), Deny(denied)),

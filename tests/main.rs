@@ -1,5 +1,6 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
 
+mod decision_api;
 mod decisions;
 mod harness;
 mod lab;
