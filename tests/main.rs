@@ -2,6 +2,8 @@
 
 mod decision_api;
 mod decisions;
+mod faults;
 mod harness;
 mod lab;
+mod openapi;
 mod smoke;
