@@ -1,5 +1,6 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
 
+mod audit;
 mod decision_api;
 mod decisions;
 mod faults;
