@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
+    facts::parse_toml,
     ledger::Origin,
 };
 
@@ -191,6 +192,8 @@ impl Config {
         let file = read_file(path).map_err(|fault| {
             fault.help("`lexgate init` writes a configuration; `--config FILE` names another")
         })?;
+        // Figment would say where broken TOML breaks in a text of its own.
+        let _: toml::Table = parse_toml(&file)?;
         let figment = Figment::new()
             .merge(Toml::string(&file.text))
             // Only names with a section are the configuration's: LEXGATE_LOG is not.
@@ -261,10 +264,12 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             }
             _ => locate(file, &path),
         };
+        // Figment quotes its list of names once more.
+        let kind = error.kind.to_string().replace("``", "`").replace("`one of `", "one of `");
         let message = if from_environment {
-            format!("environment variable for `{}`: {}", path.join("."), error.kind)
+            format!("environment variable for `{}`: {kind}", path.join("."))
         } else {
-            error.kind.to_string()
+            kind
         };
         let help = match &error.kind {
             figment::error::Kind::UnknownField(..) => "remove the key, or correct its spelling",
