@@ -96,7 +96,10 @@ impl DecisionBody {
         let mut terms = self.shared_terms();
         for attempt in attempts {
             terms.insert(format!("deployment:{}", attempt.deployment));
-            let tried = self.candidates.iter().find(|c| c.deployment == attempt.deployment);
+            let tried = self
+                .candidates
+                .iter()
+                .find(|c| c.deployment == attempt.deployment);
             terms.extend(tried.map(|candidate| format!("tier:{}", candidate.tier.as_str())));
         }
         terms.into_iter().collect()
@@ -115,10 +118,23 @@ impl DecisionBody {
             format!("tenant:{}", self.caller.tenant),
             format!("app:{}", self.caller.app),
         ]);
-        terms.extend(self.call.model.as_ref().map(|model| format!("model:{model}")));
-        terms.extend(self.route.as_ref().map(|route| format!("model:{}", route.model)));
+        terms.extend(
+            self.call
+                .model
+                .as_ref()
+                .map(|model| format!("model:{model}")),
+        );
+        terms.extend(
+            self.route
+                .as_ref()
+                .map(|route| format!("model:{}", route.model)),
+        );
         if let Some(data) = &self.call.data {
-            terms.extend(data.categories.iter().map(|category| format!("category:{category}")));
+            terms.extend(
+                data.categories
+                    .iter()
+                    .map(|category| format!("category:{category}")),
+            );
             terms.extend(data.origins().map(|place| format!("jurisdiction:{place}")));
         }
         for candidate in &self.candidates {
@@ -127,7 +143,11 @@ impl DecisionBody {
                 terms.extend(reached.iter().map(|place| format!("jurisdiction:{place}")));
             }
         }
-        terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));
+        terms.extend(
+            self.reasons
+                .iter()
+                .map(|reason| format!("policy:{}", reason.policy)),
+        );
         terms
     }
 }

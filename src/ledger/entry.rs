@@ -249,14 +249,22 @@ impl<'a> Entry<'a> {
             id: uuid(&wire.id)
                 .ok_or_else(|| field("id", &wire.id, "want a UUID in lower case, with hyphens"))?,
             kind: Kind::parse(&wire.kind).ok_or_else(|| {
-                field("kind", &wire.kind, "want 1 to 64 of `a`-`z`, `0`-`9` and `_`")
+                field(
+                    "kind",
+                    &wire.kind,
+                    "want 1 to 64 of `a`-`z`, `0`-`9` and `_`",
+                )
             })?,
             log: wire
                 .log
                 .parse()
                 .map_err(|_| field("log", &wire.log, "want visible ASCII characters"))?,
             prev: Digest::from_hex(&wire.prev).ok_or_else(|| {
-                field("prev", &wire.prev, "want 64 hexadecimal digits in lower case")
+                field(
+                    "prev",
+                    &wire.prev,
+                    "want 64 hexadecimal digits in lower case",
+                )
             })?,
             seq: wire.seq,
             ts: parse_timestamp(&wire.ts)
@@ -266,7 +274,11 @@ impl<'a> Entry<'a> {
 }
 
 fn field(field: &'static str, text: &str, want: &'static str) -> EntryError {
-    EntryError::Field { field, text: text.chars().take(80).collect(), want }
+    EntryError::Field {
+        field,
+        text: text.chars().take(80).collect(),
+        want,
+    }
 }
 
 /// A UUID in its one lower-case form.
@@ -337,7 +349,10 @@ mod tests {
             assert!(error.contains(want), "{to}: {error}");
         }
         let long = format!("\"{}\"", "a".repeat(ENTRY_LIMIT));
-        assert!(matches!(Entry::parse(long.as_bytes()), Err(EntryError::TooLong(65_537))));
+        assert!(matches!(
+            Entry::parse(long.as_bytes()),
+            Err(EntryError::TooLong(65_537))
+        ));
     }
 
     #[test]

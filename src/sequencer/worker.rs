@@ -51,7 +51,18 @@ impl Worker {
     ) -> Self {
         let waiting = VecDeque::new();
         let (pause, orphans, same_log) = (None, Vec::new(), false);
-        Self { store, settings, clock, queue, room, closing, waiting, pause, orphans, same_log }
+        Self {
+            store,
+            settings,
+            clock,
+            queue,
+            room,
+            closing,
+            waiting,
+            pause,
+            orphans,
+            same_log,
+        }
     }
 
     /// Commits until the ledger is closed and nothing waits.
@@ -65,7 +76,11 @@ impl Worker {
 
     /// Waits until there is something to commit. `false`: there never will be.
     async fn gather(&mut self) -> bool {
-        let pause = if self.waiting.is_empty() { Some(Duration::MAX) } else { self.pause };
+        let pause = if self.waiting.is_empty() {
+            Some(Duration::MAX)
+        } else {
+            self.pause
+        };
         if let Some(pause) = pause {
             tokio::select! {
                 biased;
@@ -113,7 +128,10 @@ impl Worker {
                 break;
             }
         }
-        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
+        let depth = self
+            .settings
+            .queue
+            .saturating_sub(self.room.available_permits());
         metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
         metrics::histogram!("lexgate_batch_size").record(f64_of(records));
         groups
@@ -160,8 +178,9 @@ impl Worker {
         }
         let error = Arc::new(error);
         let keep = !refused && !self.closing.is_cancelled();
-        let (kept, failed): (Vec<_>, Vec<_>) =
-            groups.into_iter().partition(|group| keep && group.is_patient());
+        let (kept, failed): (Vec<_>, Vec<_>) = groups
+            .into_iter()
+            .partition(|group| keep && group.is_patient());
         for group in failed {
             group.fail(&error);
         }
@@ -178,7 +197,9 @@ impl Worker {
 
     fn pause_longer(&mut self) -> Duration {
         let (shortest, longest) = PAUSES;
-        let pause = self.pause.map_or(shortest, |pause| (pause * 2).min(longest));
+        let pause = self
+            .pause
+            .map_or(shortest, |pause| (pause * 2).min(longest));
         self.pause = Some(pause);
         pause
     }
@@ -187,7 +208,9 @@ impl Worker {
     async fn settle(&mut self, batch: Batch<'_>, error: StoreError) {
         metrics::counter!("lexgate_append_failures_total").increment(1);
         tracing::warn!(%error, "nobody knows whether a batch was committed");
-        let Some((id, leaf)) = batch.probe else { return self.fail(batch.groups, error) };
+        let Some((id, leaf)) = batch.probe else {
+            return self.fail(batch.groups, error);
+        };
         let mut last_looks = 0;
         loop {
             match self.store.settle(id).await {
@@ -206,7 +229,7 @@ impl Worker {
                 }
                 Err(error) if last_looks >= LAST_LOOKS => return self.fail(batch.groups, error),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot look up whether a batch was committed")
+                    tracing::warn!(%error, "cannot look up whether a batch was committed");
                 }
             }
             last_looks += u32::from(self.closing.is_cancelled());

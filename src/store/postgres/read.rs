@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
+    ledger::Kind,
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
         row::{self, limit_column, seq_column},
@@ -20,8 +21,9 @@ pub(super) async fn has_migrations(connection: &mut PgConnection) -> Result<bool
 }
 
 pub(super) async fn head(connection: &mut PgConnection) -> Result<Head, StoreError> {
-    let row =
-        sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT next, leaf, ts, revision FROM head")
+        .fetch_one(connection)
+        .await?;
     row::head(&row)
 }
 
@@ -92,7 +94,7 @@ pub(super) async fn query(
     .bind(query.after.map_or(-1, seq_column))
     .bind(query.from.map(Timestamp::as_microsecond))
     .bind(query.to.map(Timestamp::as_microsecond))
-    .bind(query.kind.as_ref().map(|kind| kind.as_str()))
+    .bind(query.kind.as_ref().map(Kind::as_str))
     .bind(&query.terms)
     .bind(&query.any_of)
     .bind(limit_column(query.limit))
@@ -156,7 +158,9 @@ pub(super) async fn expired(
 }
 
 pub(super) async fn open_dispatches(connection: &mut PgConnection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
+    let row = sqlx::query("SELECT count(*) FROM open_dispatches")
+        .fetch_one(connection)
+        .await?;
     row::count(&row)
 }
 

@@ -1,4 +1,4 @@
-//! The ledger in a SQLite file: nothing to install, one machine. SQLite's write lock decides who
+//! The ledger in a file of `SQLite`: nothing to install, one machine. The file's lock decides who
 //! appends.
 
 mod append;
@@ -48,10 +48,12 @@ impl SqliteStore {
             return Err(StoreError::Address(url.to_owned()));
         }
         if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
-            tokio::fs::create_dir_all(folder).await.map_err(|error| StoreError::Folder {
-                path: folder.display().to_string(),
-                error,
-            })?;
+            tokio::fs::create_dir_all(folder)
+                .await
+                .map_err(|error| StoreError::Folder {
+                    path: folder.display().to_string(),
+                    error,
+                })?;
         }
         let options = parsed
             .create_if_missing(true)
@@ -63,7 +65,11 @@ impl SqliteStore {
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self { writer: Writer::new(options.clone()), options, pool })
+        Ok(Self {
+            writer: Writer::new(options.clone()),
+            options,
+            pool,
+        })
     }
 
     async fn connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
@@ -171,14 +177,22 @@ impl Store for SqliteStore {
 
     async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::prune_idempotency(&mut connection, before)).await?;
+        within(
+            OPERATION,
+            append::prune_idempotency(&mut connection, before),
+        )
+        .await?;
         connection.give_back();
         Ok(())
     }
 
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::renew_lease(&mut connection, process, until)).await?;
+        within(
+            OPERATION,
+            append::renew_lease(&mut connection, process, until),
+        )
+        .await?;
         connection.give_back();
         Ok(())
     }
