@@ -123,7 +123,8 @@ pub fn read_key(config: &Config) -> Result<SigningKey, Fault> {
 fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    if mode.trailing_zeros() >= 6 || mode & 0o077 == 0 {
+    // The last six bits are the rights of group and others.
+    if mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     let path = path.display();
@@ -231,7 +232,7 @@ impl App {
             tokio::time::sleep(FLUSH).await;
         };
         tokio::select! {
-            served = async { server.await } => served.map_err(failed)?,
+            ended = async { server.await } => ended.map_err(failed)?,
             () = finished => tracing::warn!("connections that did not end are cut off"),
         }
         self.stop().await;

@@ -225,9 +225,10 @@ impl Course<'_> {
         let exchange = async {
             let mut answer = self.gate.backends.send(address, request).await?;
             // A stream is handed on as it comes; anything else is read to its end first.
-            let whole = match answer.is_event_stream() && self.call.stream {
-                true => None,
-                false => Some(read_whole(&mut answer).await?),
+            let whole = if answer.is_event_stream() && self.call.stream {
+                None
+            } else {
+                Some(read_whole(&mut answer).await?)
             };
             Ok::<_, SendError>((answer, whole))
         };

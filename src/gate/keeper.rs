@@ -229,10 +229,10 @@ impl Office {
             if digests == Some(same.digests) {
                 return Ok(Arc::new(same));
             }
-            match self.activate(same, revision, cause).await? {
-                Some(snapshot) => return Ok(Arc::new(snapshot)),
-                None => tracing::info!("another process activated a snapshot first"),
+            if let Some(snapshot) = self.activate(same, revision, cause).await? {
+                return Ok(Arc::new(snapshot));
             }
+            tracing::info!("another process activated a snapshot first");
         }
         Err(GateError::Unsettled.into())
     }

@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dispatch::Fields,
+    domain::JurisdictionCode,
     gate::{GateError, ModelCall, Recorded, Reply, ReplyBody, Served},
     ledger::OutcomeStatus,
 };
@@ -285,7 +286,8 @@ fn answer(served: &Served, body: ReplyBody) -> Response {
     *response.status_mut() = StatusCode::from_u16(served.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     name_decision(headers, &served.recorded);
-    let jurisdictions: Vec<&str> = served.jurisdictions.iter().map(|code| code.as_str()).collect();
+    let jurisdictions: Vec<&str> =
+        served.jurisdictions.iter().map(JurisdictionCode::as_str).collect();
     for (name, text) in [
         ("content-type", served.content_type.clone()),
         ("x-lexgate-deployment", served.deployment.to_string()),

@@ -98,7 +98,9 @@ fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
             }
         }
         Some(serde_json::Value::Array(items)) => {
-            items.iter().for_each(|item| collect_strings(Some(item), found));
+            for item in items {
+                collect_strings(Some(item), found);
+            }
         }
         _ => {}
     }

@@ -20,7 +20,7 @@ pub struct FlowContext<'a> {
     pub deployment: &'a DeploymentId,
 }
 
-fn data_value(data: Option<&Data>) -> Result<Value, ContextCreationError> {
+fn data_value(data: Option<&Data>) -> Result<Value, Box<ContextCreationError>> {
     let classified = data.is_some_and(Data::is_classified);
     let personal = data.is_some_and(|data| data.personal);
     let categories = data.into_iter().flat_map(|data| &data.categories);
@@ -29,7 +29,7 @@ fn data_value(data: Option<&Data>) -> Result<Value, ContextCreationError> {
         ("personal".to_owned(), Value::new_bool(personal)),
         ("categories".to_owned(), strings(categories)),
     ];
-    Ok(Value::new_record(fields)?)
+    Ok(Value::new_record(fields).map_err(ContextCreationError::from)?)
 }
 
 fn strings<'a>(texts: impl IntoIterator<Item = &'a String>) -> Value {
@@ -48,22 +48,23 @@ pub fn use_context(
     data: Option<&Data>,
     purpose: Option<&str>,
     audience: &[JurisdictionCode],
-) -> Result<Context, ContextCreationError> {
+) -> Result<Context, Box<ContextCreationError>> {
     let audience = audience
         .iter()
         .map(|code| Value::new_entity_uid(uid(EntityKind::Jurisdiction, code.as_str())));
-    Context::from_pairs([
+    let pairs = [
         ("data".to_owned(), data_value(data)?),
         ("purpose".to_owned(), purpose_value(purpose)),
         ("audience".to_owned(), Value::new_set(audience)),
-    ])
+    ];
+    Ok(Context::from_pairs(pairs)?)
 }
 
 /// The context of a flow request.
 ///
 /// # Errors
 /// When Cedar refuses a value, which typed values do not give cause for.
-pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, ContextCreationError> {
+pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, Box<ContextCreationError>> {
     let subjects = flow.data.map_or(0, |data| data.subject_count);
     let subjects = i64::try_from(subjects).unwrap_or(i64::MAX);
     let sensitive =
@@ -72,15 +73,17 @@ pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, ContextCreationEr
         ("subjects".to_owned(), Value::new_long(subjects)),
         ("sensitiveSubjects".to_owned(), Value::new_long(sensitive)),
     ];
-    Context::from_pairs([
+    let volume = Value::new_record(volume).map_err(ContextCreationError::from)?;
+    let pairs = [
         ("data".to_owned(), data_value(flow.data)?),
         ("purpose".to_owned(), purpose_value(flow.purpose)),
         ("instruments".to_owned(), strings(flow.instruments)),
-        ("volume".to_owned(), Value::new_record(volume)?),
+        ("volume".to_owned(), volume),
         ("tenant".to_owned(), Value::new_entity_uid(uid(EntityKind::Tenant, flow.tenant.as_str()))),
         (
             "deployment".to_owned(),
             Value::new_entity_uid(uid(EntityKind::Deployment, flow.deployment.as_str())),
         ),
-    ])
+    ];
+    Ok(Context::from_pairs(pairs)?)
 }

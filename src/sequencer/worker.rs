@@ -187,7 +187,9 @@ impl Worker {
     async fn settle(&mut self, batch: Batch<'_>, error: StoreError) {
         metrics::counter!("lexgate_append_failures_total").increment(1);
         tracing::warn!(%error, "nobody knows whether a batch was committed");
-        let Some((id, leaf)) = batch.probe else { return self.fail(batch.groups, error) };
+        let Some((id, leaf)) = batch.probe else {
+            return self.fail(batch.groups, error);
+        };
         let mut last_looks = 0;
         loop {
             match self.store.settle(id).await {
@@ -206,7 +208,7 @@ impl Worker {
                 }
                 Err(error) if last_looks >= LAST_LOOKS => return self.fail(batch.groups, error),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot look up whether a batch was committed")
+                    tracing::warn!(%error, "cannot look up whether a batch was committed");
                 }
             }
             last_looks += u32::from(self.closing.is_cancelled());

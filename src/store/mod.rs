@@ -6,7 +6,7 @@
 mod batch;
 mod bound;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod error;
 mod migrations;
 mod postgres;
@@ -49,7 +49,7 @@ pub struct RecordQuery {
     pub to: Option<Timestamp>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// Having each of these terms. The first one leads the search in SQLite: put the rarest there.
+    /// Having each of these terms. The first one leads the search in `SQLite`: put the rarest there.
     pub terms: Vec<String>,
     /// Having at least one of these terms, unless there are none.
     pub any_of: Vec<String>,

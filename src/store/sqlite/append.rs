@@ -1,4 +1,4 @@
-//! Writes to SQLite.
+//! Writes to `SQLite`.
 
 use jiff::Timestamp;
 use sqlx::{Executor as _, Row as _, SqliteConnection};
@@ -142,7 +142,9 @@ async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result
 
 async fn activate(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
     for row in &sealed.rows {
-        let Some(activation) = &row.activation else { continue };
+        let Some(activation) = &row.activation else {
+            continue;
+        };
         for (digest, kind, bytes) in &activation.contents {
             sqlx::query(
                 "INSERT INTO contents (digest, kind, bytes) VALUES (?1, ?2, ?3)

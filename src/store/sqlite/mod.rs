@@ -1,4 +1,4 @@
-//! The ledger in a SQLite file: nothing to install, one machine. SQLite's write lock decides who
+//! The ledger in a file of `SQLite`: nothing to install, one machine. The file's lock decides who
 //! appends.
 
 mod append;

@@ -1,4 +1,4 @@
-//! Questions to SQLite. Lists are handed over as JSON texts.
+//! Questions to `SQLite`. Lists are handed over as JSON texts.
 
 use jiff::Timestamp;
 use serde::Serialize;
