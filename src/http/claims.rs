@@ -125,7 +125,9 @@ fn list(text: &str) -> Vec<String> {
 
 fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Problem> {
     let of = |name: &str| claims.get(name).map(|text| list(text));
-    let (categories, subjects) = (of("data"), of("subjects"));
+    // Empty categories are a declaration; a subjects header that nobody filled in is none.
+    let (categories, subjects) =
+        (of("data"), of("subjects").filter(|subjects| !subjects.is_empty()));
     let personal = match claims.get("personal").map(String::as_str) {
         Some("true") => Some(true),
         Some("false") => Some(false),
