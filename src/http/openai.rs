@@ -232,7 +232,11 @@ async fn chat_completions(
     let AsCaller(caller) = caller?;
     let call = model_call(&shared, "/chat/completions", request).await?;
     Ok(match shared.gate.call(caller, call).await? {
-        Reply::Denied(recorded) => Failure::denied(*recorded).into_response(),
+        Reply::Denied(recorded) => {
+            let mut response = Failure::denied((*recorded).clone()).into_response();
+            name_decision(response.headers_mut(), &recorded);
+            response
+        }
         Reply::Answered(served, body) => answer(&served, body),
         Reply::Failed { recorded, status, upstream, retry_after } => {
             let mut response = Failure::upstream(status, upstream, retry_after).into_response();
