@@ -143,6 +143,7 @@ impl From<Problem> for Failure {
         };
         let message = first.map_or(problem.detail.clone(), |fault| fault.detail.clone());
         let mut failure = Self::new(status, kind, code, message);
+        failure.may_retry = problem.kind != ProblemKind::NoBackend;
         failure.body.param = first.map(|fault| fault.pointer.trim_start_matches('/').to_owned());
         failure.retry_after = problem.retry_after().map(str::to_owned);
         failure
