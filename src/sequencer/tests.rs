@@ -28,7 +28,7 @@ macro_rules! under_way {
         let task = $desk
             .tracker
             .spawn(async move { $submission(sequencer).await });
-        $faulty.waiting.acquire().await.unwrap().forget();
+        $faulty.reached().await;
         task
     }};
 }
@@ -94,7 +94,7 @@ async fn what_waits_is_committed_together() {
     faulty.gate.add_permits(1);
     first.await.unwrap().unwrap();
     for _ in 0..2 {
-        faulty.waiting.acquire().await.unwrap().forget();
+        faulty.reached().await;
         desk.clock.advance(SignedDuration::from_secs(1));
         faulty.gate.add_permits(1);
     }
