@@ -25,8 +25,10 @@ async fn desk(change: impl FnOnce(&mut SequencerSettings)) -> (Bed, Arc<Faulty>,
 macro_rules! under_way {
     ($desk:expr, $faulty:expr, $submission:expr) => {{
         let sequencer = $desk.sequencer.clone();
-        let task = $desk.tracker.spawn(async move { $submission(sequencer).await });
-        $faulty.waiting.acquire().await.unwrap().forget();
+        let task = $desk
+            .tracker
+            .spawn(async move { $submission(sequencer).await });
+        $faulty.reached().await;
         task
     }};
 }
@@ -73,7 +75,7 @@ async fn what_waits_is_committed_together() {
     faulty.gate.add_permits(1);
     first.await.unwrap().unwrap();
     for _ in 0..2 {
-        faulty.waiting.acquire().await.unwrap().forget();
+        faulty.reached().await;
         desk.clock.advance(SignedDuration::from_secs(1));
         faulty.gate.add_permits(1);
     }

@@ -3,11 +3,12 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 use crate::{
@@ -38,7 +39,7 @@ pub(crate) struct Faulty {
     appends: Mutex<VecDeque<Fault>>,
     settles: Mutex<u32>,
     pub(crate) gate: Semaphore,
-    pub(crate) waiting: Semaphore,
+    waiting: Semaphore,
 }
 
 impl Faulty {
@@ -60,6 +61,12 @@ impl Faulty {
     /// The next `n` look-ups fail.
     pub(crate) fn will_not_settle(&self, n: u32) {
         *self.settles.lock().unwrap() = n;
+    }
+
+    /// Waits until an append waits.
+    pub(crate) async fn reached(&self) {
+        let reached = timeout(Duration::from_secs(5), self.waiting.acquire()).await;
+        reached.expect("no append came").unwrap().forget();
     }
 
     async fn wait(&self) {

@@ -86,6 +86,26 @@ impl Bed {
         }
         Ok(())
     }
+
+    /// Does something while another process is about to append.
+    pub(crate) async fn locking<T>(&self, meanwhile: impl AsyncFnOnce() -> T) -> T {
+        if self.folder.is_some() {
+            let mut other = SqliteConnection::connect(&self.url).await.unwrap();
+            other.execute("BEGIN IMMEDIATE").await.unwrap();
+            let done = meanwhile().await;
+            other.execute("ROLLBACK").await.unwrap();
+            done
+        } else {
+            let mut other = PgConnection::connect(&self.url).await.unwrap();
+            other
+                .execute("BEGIN; SELECT 1 FROM head FOR UPDATE")
+                .await
+                .unwrap();
+            let done = meanwhile().await;
+            other.execute("ROLLBACK").await.unwrap();
+            done
+        }
+    }
 }
 
 impl Drop for Bed {

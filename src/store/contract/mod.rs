@@ -195,26 +195,33 @@ async fn a_snapshot_follows_the_one_before_it(bed: Bed) {
 async fn the_ledger_is_append_only(bed: Bed) {
     let desk = Desk::on(bed.migrated().await);
     desk.activate(1).await;
+    let sent = desk.sequencer.submit(decision(true)).await.unwrap();
+    desk.sequencer.submit(outcome(&sent)).await.unwrap();
     let before = desk.entries().await;
-    for table in ["entries", "contents", "activations"] {
-        let column = if table == "entries" { "ts" } else { "kind" };
-        let column = if table == "activations" { "seq" } else { column };
-        let mut attempts =
-            vec![format!("UPDATE {table} SET {column} = {column}"), format!("DELETE FROM {table}")];
-        match (table, bed.url.starts_with("sqlite")) {
-            (_, false) => attempts.push(format!("TRUNCATE {table} CASCADE")),
-            ("entries", true) => attempts.extend([
-                "REPLACE INTO entries SELECT seq, id, 0, kind, about, leaf, entry FROM entries"
-                    .to_owned(),
-                "REPLACE INTO entries SELECT 9, id, 0, kind, about, leaf, entry FROM entries"
-                    .to_owned(),
-            ]),
-            _ => {}
-        }
-        for sql in attempts {
-            let error = bed.execute(&sql).await.unwrap_err().to_string();
-            assert!(error.contains("the ledger is append-only"), "{sql}: {error}");
-        }
+    let mut attempts = vec![
+        "UPDATE entries SET ts = ts",
+        "UPDATE contents SET kind = kind",
+        "UPDATE activations SET seq = seq",
+        "DELETE FROM entries WHERE seq = 3",
+        "DELETE FROM contents",
+        "DELETE FROM activations",
+    ];
+    attempts.extend(if bed.url.starts_with("sqlite") {
+        // REPLACE removes whatever has the same position, identifier or decision.
+        [
+            "REPLACE INTO entries SELECT 3, x'00', 0, kind, 9, leaf, x'' FROM entries WHERE seq = 0",
+            "REPLACE INTO entries SELECT 9, id, 0, kind, 9, leaf, x'' FROM entries WHERE seq = 3",
+            "REPLACE INTO entries SELECT 9, x'00', 0, kind, about, leaf, x'' FROM entries WHERE seq = 3",
+        ]
+    } else {
+        ["TRUNCATE entries", "TRUNCATE contents", "TRUNCATE activations"]
+    });
+    for sql in attempts {
+        let error = bed.execute(sql).await.unwrap_err().to_string();
+        assert!(
+            error.contains("the ledger is append-only"),
+            "{sql}: {error}"
+        );
     }
     assert_eq!(desk.entries().await, before);
 }

@@ -1,10 +1,13 @@
 //! Two processes on one store.
 
+use uuid::Uuid;
+
 use super::kit::{Bed, Desk, decision, outcome};
 
 super::on_both! {
     two_processes_write_one_chain
     two_processes_open_one_log
+    nothing_is_settled_while_a_commit_may_be_under_way
 }
 
 async fn two_processes_write_one_chain(bed: Bed) {
@@ -34,4 +37,17 @@ async fn two_processes_open_one_log(bed: Bed) {
     let mut places = [a.seq.get(), b.seq.get()];
     places.sort_unstable();
     assert_eq!(places, [1, 2], "one genesis");
+}
+
+async fn nothing_is_settled_while_a_commit_may_be_under_way(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let settled = bed
+        .locking(async || desk.store.settle(Uuid::max()).await)
+        .await;
+    assert!(
+        settled.is_err(),
+        "another transaction holds the lock: {settled:?}"
+    );
+    assert_eq!(desk.store.settle(Uuid::max()).await.unwrap(), None);
 }

@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -36,7 +36,9 @@ const CUT_AFTER_COMMIT: u8 = 2;
 /// A line to Postgres that can be made to fail.
 struct Line {
     mode: Arc<AtomicU8>,
-    stalled: watch::Sender<bool>,
+    /// Connections with a lower number than this hang.
+    stalled: watch::Sender<u64>,
+    connections: Arc<AtomicU64>,
     store: Arc<dyn Store>,
     bed: Bed,
 }
@@ -49,7 +51,9 @@ impl Line {
         let (server, database) = rest.split_once('/').unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("{before}@{}/{database}", listener.local_addr().unwrap());
-        let (mode, (stalled, flow)) = (Arc::new(AtomicU8::new(PASS)), watch::channel(false));
+        let (mode, (stalled, flow)) = (Arc::new(AtomicU8::new(PASS)), watch::channel(0));
+        let connections = Arc::new(AtomicU64::new(0));
+        let counter = connections.clone();
         let (tracker, server, watched) = (TaskTracker::new(), server.to_owned(), mode.clone());
         tracker.clone().spawn(async move {
             loop {
@@ -57,7 +61,12 @@ impl Line {
                 let server = TcpStream::connect(&server).await.unwrap();
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
-                let (mode, flow) = (watched.clone(), flow.clone());
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let flow = Flow {
+                    number,
+                    stalled: flow.clone(),
+                };
+                let mode = watched.clone();
                 tracker.spawn(async move {
                     tokio::select! {
                         () = requests(from_client, to_server, mode, flow.clone()) => {}
@@ -67,7 +76,13 @@ impl Line {
             }
         });
         let store = store::open(&url).await.unwrap();
-        Self { mode, stalled, store, bed }
+        Self {
+            mode,
+            stalled,
+            connections,
+            store,
+            bed,
+        }
     }
 
     fn will(&self, mode: u8) {
@@ -75,8 +90,20 @@ impl Line {
     }
 }
 
-async fn flowing(flow: &mut watch::Receiver<bool>) {
-    let _ = flow.wait_for(|stalled| !stalled).await;
+/// Whether one connection hangs.
+#[derive(Clone)]
+struct Flow {
+    number: u64,
+    stalled: watch::Receiver<u64>,
+}
+
+impl Flow {
+    async fn flows(&mut self) {
+        let _ = self
+            .stalled
+            .wait_for(|stalled| self.number >= *stalled)
+            .await;
+    }
 }
 
 /// Passes on what the client asks, until the line is to be cut.
@@ -84,11 +111,11 @@ async fn requests(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
     mode: Arc<AtomicU8>,
-    mut flow: watch::Receiver<bool>,
+    mut flow: Flow,
 ) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        flowing(&mut flow).await;
+        flow.flows().await;
         let commits = buffer[..n].windows(6).any(|window| window == b"COMMIT");
         let mode = if commits { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
         if mode == CUT_BEFORE_COMMIT {
@@ -104,11 +131,11 @@ async fn requests(
 }
 
 /// Passes on what the server answers, a little late, so that a cut after COMMIT comes first.
-async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: watch::Receiver<bool>) {
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: Flow) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         tokio::time::sleep(Duration::from_millis(30)).await;
-        flowing(&mut flow).await;
+        flow.flows().await;
         if to.write_all(&buffer[..n]).await.is_err() {
             return;
         }
@@ -138,7 +165,7 @@ async fn a_hanging_postgres_ends_in_errors_and_the_service_recovers() {
     let line = Line::new().await;
     let desk = Desk::on(line.store.clone());
     desk.activate(1).await;
-    line.stalled.send_replace(true);
+    line.stalled.send_replace(u64::MAX);
     let started = Instant::now();
     for _ in 0..2 {
         let answer = desk.sequencer.submit(decision(false)).await;
@@ -147,11 +174,36 @@ async fn a_hanging_postgres_ends_in_errors_and_the_service_recovers() {
     assert!(started.elapsed() < Duration::from_millis(4_300), "{:?}", started.elapsed());
     let (head, writable) = tokio::join!(desk.store.head(), desk.store.writable());
     assert!(head.is_err() && writable.is_err());
-    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
-    line.stalled.send_replace(false);
+    assert!(
+        started.elapsed() < Duration::from_secs(11),
+        "{:?}",
+        started.elapsed()
+    );
+    line.stalled.send_replace(0);
     let receipt = desk.insist(decision(false)).await;
     assert_eq!(receipt.seq.get(), 2, "the failed ones were not written");
     desk.verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_hang_for_good_are_replaced() {
+    let line = Line::new().await;
+    let read = async || {
+        let one = || line.store.head();
+        tokio::join!(one(), one(), one(), one(), one(), one(), one(), one())
+    };
+    assert!(read().await.0.is_ok());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // In the middle of the question, after the pool has found each connection well.
+    let stall = async {
+        tokio::time::sleep(Duration::from_millis(45)).await;
+        line.stalled.send_replace(u64::MAX);
+    };
+    let (answers, ()) = tokio::join!(read(), stall);
+    assert!(answers.0.is_err() && answers.7.is_err());
+    line.stalled
+        .send_replace(line.connections.load(Ordering::SeqCst));
+    assert!(line.store.head().await.is_ok());
 }
 
 /// A process that is stopped while it holds the head's lock.
