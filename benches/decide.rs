@@ -16,6 +16,9 @@ use lexgate::{
     gate::Judge,
 };
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     divan::main();
 }

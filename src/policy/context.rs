@@ -5,6 +5,19 @@ use cedar_policy::{Context, ContextCreationError, RestrictedExpression as Value}
 use super::names::{EntityKind, uid};
 use crate::domain::{Data, DeploymentId, JurisdictionCode, TenantId};
 
+/// What a use request knows beside the app and the deployment.
+#[derive(Debug)]
+pub struct UseContext<'a> {
+    /// The call's data.
+    pub data: Option<&'a Data>,
+    /// The declared purpose.
+    pub purpose: Option<&'a str>,
+    /// Where the answer is used.
+    pub audience: &'a [JurisdictionCode],
+    /// Every zone that holds one of these places.
+    pub audience_zones: &'a [&'a str],
+}
+
 /// What a flow request knows beside its two jurisdictions.
 #[derive(Debug)]
 pub struct FlowContext<'a> {
@@ -44,18 +57,17 @@ fn purpose_value(purpose: Option<&str>) -> Value {
 ///
 /// # Errors
 /// When Cedar refuses a value, which typed values do not give cause for.
-pub fn use_context(
-    data: Option<&Data>,
-    purpose: Option<&str>,
-    audience: &[JurisdictionCode],
-) -> Result<Context, Box<ContextCreationError>> {
-    let audience = audience
-        .iter()
-        .map(|code| Value::new_entity_uid(uid(EntityKind::Jurisdiction, code.as_str())));
+pub fn use_context(call: &UseContext<'_>) -> Result<Context, Box<ContextCreationError>> {
+    let entities = |kind, ids: &mut dyn Iterator<Item = &str>| {
+        Value::new_set(ids.map(|id| Value::new_entity_uid(uid(kind, id))))
+    };
+    let audience = &mut call.audience.iter().map(JurisdictionCode::as_str);
+    let zones = &mut call.audience_zones.iter().copied();
     let pairs = [
-        ("data".to_owned(), data_value(data)?),
-        ("purpose".to_owned(), purpose_value(purpose)),
-        ("audience".to_owned(), Value::new_set(audience)),
+        ("data".to_owned(), data_value(call.data)?),
+        ("purpose".to_owned(), purpose_value(call.purpose)),
+        ("audience".to_owned(), entities(EntityKind::Jurisdiction, audience)),
+        ("audienceZones".to_owned(), entities(EntityKind::Zone, zones)),
     ];
     Ok(Context::from_pairs(pairs)?)
 }

@@ -7,7 +7,7 @@ use proptest::{prelude::*, sample::subsequence};
 use serde_json::json;
 
 use super::{
-    context::{FlowContext, flow_context, use_context},
+    context::{FlowContext, UseContext, flow_context, use_context},
     names::{action_uid, flow_uid},
 };
 use crate::domain::{Action, Data, FlowAction, JurisdictionCode};
@@ -67,13 +67,20 @@ proptest! {
         instruments in prop::collection::vec("[a-z-]{1,10}", 0..4),
     ) {
         let schema = &*SCHEMA;
-        let context = use_context(data.as_ref(), purpose.as_deref(), &audience).unwrap();
+        let context = use_context(&UseContext {
+            data: data.as_ref(),
+            purpose: purpose.as_deref(),
+            audience: &audience,
+            audience_zones: &["EU", "EEA"],
+        })
+        .unwrap();
         let places: Vec<_> =
             audience.iter().map(|code| entity("Jurisdiction", code.as_str())).collect();
         let written = json!({
             "data": data_json(data.as_ref()),
             "purpose": purpose.clone().unwrap_or_default(),
             "audience": places,
+            "audienceZones": [entity("Zone", "EU"), entity("Zone", "EEA")],
         });
         for action in [Action::Infer, Action::Embed, Action::FineTune, Action::Distil] {
             let action = action_uid(action);

@@ -19,7 +19,7 @@ use proptest::{
 
 use super::{
     bundle::Bundle,
-    context::{FlowContext, flow_context, use_context},
+    context::{FlowContext, UseContext, flow_context, use_context},
     engine::{Engine, Judgement, RuleSet},
     rule::Rule,
 };
@@ -254,7 +254,10 @@ impl Asked {
     fn context(&self) -> Context {
         if self.principal.starts_with("App") {
             let audience: Vec<JurisdictionCode> = vec!["DE".parse().unwrap()];
-            return use_context(self.data.as_ref(), None, &audience).unwrap();
+            let data = self.data.as_ref();
+            let call =
+                UseContext { data, purpose: None, audience: &audience, audience_zones: &["EU"] };
+            return use_context(&call).unwrap();
         }
         let (tenant, deployment) = ("t0".into(), "d0".into());
         flow_context(&FlowContext {

@@ -13,7 +13,7 @@ mod rule;
 mod scope;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
-pub use context::{FlowContext, flow_context, use_context};
+pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use rule::Rule;
@@ -22,6 +22,9 @@ pub use rule::Rule;
 pub const DEFAULT_DENY: &str = "default-deny";
 /// The policy named in the reasons of a request during which a policy failed.
 pub const EVALUATION_ERROR: &str = "evaluation-error";
+/// The policy named in the reasons of a call that says too little about its data, where no policy
+/// of the bundle denies it already.
+pub const UNDECLARED_DATA: &str = "undeclared-data";
 /// The policy engine's name, as it stands in records.
 pub const ENGINE_NAME: &str = "cedar-policy";
 

@@ -25,9 +25,7 @@ async fn desk(change: impl FnOnce(&mut SequencerSettings)) -> (Bed, Arc<Faulty>,
 macro_rules! under_way {
     ($desk:expr, $faulty:expr, $submission:expr) => {{
         let sequencer = $desk.sequencer.clone();
-        let task = $desk
-            .tracker
-            .spawn(async move { $submission(sequencer).await });
+        let task = $desk.tracker.spawn(async move { $submission(sequencer).await });
         $faulty.reached().await;
         task
     }};

@@ -97,10 +97,7 @@ impl Bed {
             done
         } else {
             let mut other = PgConnection::connect(&self.url).await.unwrap();
-            other
-                .execute("BEGIN; SELECT 1 FROM head FOR UPDATE")
-                .await
-                .unwrap();
+            other.execute("BEGIN; SELECT 1 FROM head FOR UPDATE").await.unwrap();
             let done = meanwhile().await;
             other.execute("ROLLBACK").await.unwrap();
             done

@@ -218,10 +218,7 @@ async fn the_ledger_is_append_only(bed: Bed) {
     });
     for sql in attempts {
         let error = bed.execute(sql).await.unwrap_err().to_string();
-        assert!(
-            error.contains("the ledger is append-only"),
-            "{sql}: {error}"
-        );
+        assert!(error.contains("the ledger is append-only"), "{sql}: {error}");
     }
     assert_eq!(desk.entries().await, before);
 }

@@ -42,12 +42,7 @@ async fn two_processes_open_one_log(bed: Bed) {
 async fn nothing_is_settled_while_a_commit_may_be_under_way(bed: Bed) {
     let desk = Desk::on(bed.migrated().await);
     desk.activate(1).await;
-    let settled = bed
-        .locking(async || desk.store.settle(Uuid::max()).await)
-        .await;
-    assert!(
-        settled.is_err(),
-        "another transaction holds the lock: {settled:?}"
-    );
+    let settled = bed.locking(async || desk.store.settle(Uuid::max()).await).await;
+    assert!(settled.is_err(), "another transaction holds the lock: {settled:?}");
     assert_eq!(desk.store.settle(Uuid::max()).await.unwrap(), None);
 }

@@ -62,10 +62,7 @@ impl Line {
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
                 let number = counter.fetch_add(1, Ordering::SeqCst);
-                let flow = Flow {
-                    number,
-                    stalled: flow.clone(),
-                };
+                let flow = Flow { number, stalled: flow.clone() };
                 let mode = watched.clone();
                 tracker.spawn(async move {
                     tokio::select! {
@@ -76,13 +73,7 @@ impl Line {
             }
         });
         let store = store::open(&url).await.unwrap();
-        Self {
-            mode,
-            stalled,
-            connections,
-            store,
-            bed,
-        }
+        Self { mode, stalled, connections, store, bed }
     }
 
     fn will(&self, mode: u8) {
@@ -99,10 +90,7 @@ struct Flow {
 
 impl Flow {
     async fn flows(&mut self) {
-        let _ = self
-            .stalled
-            .wait_for(|stalled| self.number >= *stalled)
-            .await;
+        let _ = self.stalled.wait_for(|stalled| self.number >= *stalled).await;
     }
 }
 
@@ -174,11 +162,7 @@ async fn a_hanging_postgres_ends_in_errors_and_the_service_recovers() {
     assert!(started.elapsed() < Duration::from_millis(4_300), "{:?}", started.elapsed());
     let (head, writable) = tokio::join!(desk.store.head(), desk.store.writable());
     assert!(head.is_err() && writable.is_err());
-    assert!(
-        started.elapsed() < Duration::from_secs(11),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
     line.stalled.send_replace(0);
     let receipt = desk.insist(decision(false)).await;
     assert_eq!(receipt.seq.get(), 2, "the failed ones were not written");
@@ -201,8 +185,7 @@ async fn connections_that_hang_for_good_are_replaced() {
     };
     let (answers, ()) = tokio::join!(read(), stall);
     assert!(answers.0.is_err() && answers.7.is_err());
-    line.stalled
-        .send_replace(line.connections.load(Ordering::SeqCst));
+    line.stalled.send_replace(line.connections.load(Ordering::SeqCst));
     assert!(line.store.head().await.is_ok());
 }
 
