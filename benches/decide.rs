@@ -1,1 +1,72 @@
-fn main(){}
+//! What a decision costs before it is recorded: three candidates, data of people in two
+//! jurisdictions, the shipped packs; alone and beside 10,000 policies for other jurisdictions.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a bench ends where its input is wrong"
+)]
+
+use std::{fmt::Write, path::Path, sync::Arc};
+
+use lexgate::{
+    config,
+    domain::{AppId, CallRequest, Revision, SourceFile},
+    facts::{Proposal, Snapshot},
+    gate::Judge,
+};
+
+fn main() {
+    divan::main();
+}
+
+fn judge(other_policies: usize) -> Judge {
+    let mut policies = config::read_policies(Path::new("policies")).unwrap();
+    let mut text = String::new();
+    // Jurisdictions that neither the call's subjects nor its destinations touch.
+    let others =
+        ["AU", "BR", "CA", "CL", "CO", "EG", "ID", "JP", "KE", "KR", "MX", "NG", "PE", "TR", "ZA"];
+    for n in 0..other_policies {
+        let from = others[n % others.len()];
+        writeln!(
+            text,
+            "@id(\"other-{n}\") @citation(\"bench\") @advice(\"none\")
+             forbid (principal == Jurisdiction::\"{from}\", action in Action::\"transfer\", resource)
+             when {{ context.data.personal && context.volume.subjects > {n} }};"
+        )
+        .unwrap();
+    }
+    policies.push(SourceFile::new("sovereignty/others.cedar", &text));
+    let organisation = config::read_file(Path::new("config/organisation.toml")).unwrap();
+    let proposal = Proposal::load(&policies, organisation).unwrap();
+    let now = "2026-11-22T12:00:00Z".parse().unwrap();
+    Judge::new(Arc::new(Snapshot::at(&proposal, now, Revision(1)).unwrap()))
+}
+
+fn call() -> (AppId, CallRequest) {
+    let call = serde_json::json!({
+        "action": "infer",
+        "model": "assistant",
+        "data": { "personal": true, "categories": ["dpv-pd:Health"], "subjects": ["DE", "SA"] },
+        "purpose": "dpv:ServiceProvision",
+        "location": "DE",
+    });
+    ("support-copilot".into(), serde_json::from_value(call).unwrap())
+}
+
+/// Nothing remembered of the call; the slices of policies are.
+#[divan::bench(args = [0, 10_000], sample_count = 2000, sample_size = 1)]
+fn cold(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
+    let (judge, (app, call)) = (judge(other_policies), call());
+    let candidates = judge.judge_afresh(&app, &call).unwrap().evaluation.candidates.len();
+    assert_eq!(candidates, 3, "the bench is about three candidates");
+    bencher.bench_local(|| judge.judge_afresh(&app, &call).unwrap());
+}
+
+/// The same call again.
+#[divan::bench(args = [0, 10_000])]
+fn memo(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
+    let (judge, (app, call)) = (judge(other_policies), call());
+    judge.judge(&app, &call).unwrap();
+    bencher.bench_local(|| judge.judge(&app, &call).unwrap());
+}

@@ -1,3 +1,7 @@
 //! The `lexgate` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lexgate::cli::main()
+}

@@ -12,7 +12,9 @@ use super::{
 };
 
 /// Whether something is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It may happen.
@@ -33,7 +35,9 @@ impl Verdict {
 }
 
 /// What a policy does when it matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// It allows, unless another forbids.
@@ -43,7 +47,9 @@ pub enum Effect {
 }
 
 /// Where a deployment runs, seen from the caller.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Tier {
     /// On the caller's own machine.
@@ -67,7 +73,9 @@ impl Tier {
 }
 
 /// How data, or power over it, reaches a jurisdiction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum FlowAction {
     /// Inference runs there.
@@ -84,8 +92,7 @@ pub enum FlowAction {
 
 impl FlowAction {
     /// Every way, in the order in which they are judged.
-    pub const ALL: [Self; 5] =
-        [Self::Process, Self::Store, Self::Access, Self::Operate, Self::Own];
+    pub const ALL: [Self; 5] = [Self::Process, Self::Store, Self::Access, Self::Operate, Self::Own];
 
     /// The word of the contract, which is also the Cedar action's name.
     #[must_use]
@@ -164,10 +171,10 @@ pub struct Reason {
     pub citation: String,
     /// What the policy does.
     pub effect: Effect,
-    /// Its `@id`, `default-deny` where no permit matched, `evaluation-error` where a policy failed.
-    pub policy: PolicyId,
     /// Each deployment and flow for which it decided.
     pub places: Vec<Place>,
+    /// Its `@id`, `default-deny` where no permit matched, `evaluation-error` where a policy failed.
+    pub policy: PolicyId,
 }
 
 /// A deployment, and the flow to it where a flow was judged.

@@ -13,7 +13,9 @@ pub struct JurisdictionCode(Arc<str>);
 
 /// The text does not have the form of a jurisdiction code.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not an ISO 3166 code: want two capital letters (`DE`), or those and a subdivision (`CA-QC`)")]
+#[error(
+    "`{0}` is not an ISO 3166 code: want two capital letters (`DE`), or those and a subdivision (`CA-QC`)"
+)]
 pub struct InvalidJurisdiction(String);
 
 impl JurisdictionCode {

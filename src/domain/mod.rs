@@ -12,7 +12,7 @@ mod jurisdiction;
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
 pub use clock::{Clock, SystemClock};
 pub use decision::{
-    Candidate, Caller, Duty, Effect, Evaluation, EvaluationFault, Flow, FlowAction,
+    Caller, Candidate, Duty, Effect, Evaluation, EvaluationFault, Flow, FlowAction,
     InstrumentInForce, Place, Placement, Reason, Revision, Route, SnapshotDigests, Tier, Verdict,
 };
 pub use digest::Digest;

@@ -2,7 +2,7 @@
 //!
 //! Fields stand in alphabetical order: their JSON is then canonical (RFC 8785) as it is written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use crate::domain::{
     Call, Caller, Candidate, DeploymentId, Digest, Duty, EvaluationFault, FlowAction,
-    InstrumentInForce, Reason, Route, Seq, SnapshotDigests, Verdict,
+    InstrumentInForce, JurisdictionCode, KeyName, Reason, Route, Seq, SnapshotDigests, Verdict,
 };
 
 /// Entry 0: who keeps the log, and with which key.
@@ -96,10 +96,7 @@ impl DecisionBody {
         let mut terms = self.shared_terms();
         for attempt in attempts {
             terms.insert(format!("deployment:{}", attempt.deployment));
-            let tried = self
-                .candidates
-                .iter()
-                .find(|c| c.deployment == attempt.deployment);
+            let tried = self.candidates.iter().find(|c| c.deployment == attempt.deployment);
             terms.extend(tried.map(|candidate| format!("tier:{}", candidate.tier.as_str())));
         }
         terms.into_iter().collect()
@@ -118,38 +115,30 @@ impl DecisionBody {
             format!("tenant:{}", self.caller.tenant),
             format!("app:{}", self.caller.app),
         ]);
-        terms.extend(
-            self.call
-                .model
-                .as_ref()
-                .map(|model| format!("model:{model}")),
-        );
-        terms.extend(
-            self.route
-                .as_ref()
-                .map(|route| format!("model:{}", route.model)),
-        );
+        terms.extend(self.call.model.as_ref().map(|model| format!("model:{model}")));
+        terms.extend(self.route.as_ref().map(|route| format!("model:{}", route.model)));
         if let Some(data) = &self.call.data {
-            terms.extend(
-                data.categories
-                    .iter()
-                    .map(|category| format!("category:{category}")),
-            );
-            terms.extend(data.origins().map(|place| format!("jurisdiction:{place}")));
+            terms.extend(data.categories.iter().map(|category| format!("category:{category}")));
+            data.origins().for_each(|place| touch(&mut terms, place));
         }
         for candidate in &self.candidates {
             for action in FlowAction::ALL {
-                let reached = candidate.placement.of(action);
-                terms.extend(reached.iter().map(|place| format!("jurisdiction:{place}")));
+                for place in candidate.placement.of(action) {
+                    touch(&mut terms, place);
+                }
             }
         }
-        terms.extend(
-            self.reasons
-                .iter()
-                .map(|reason| format!("policy:{}", reason.policy)),
-        );
+        terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));
         terms
     }
+}
+
+/// A subdivision is found under its country too.
+fn touch(terms: &mut BTreeSet<String>, place: &JurisdictionCode) {
+    if let Some((country, _)) = place.as_str().split_once('-') {
+        terms.insert(format!("jurisdiction:{country}"));
+    }
+    terms.insert(format!("jurisdiction:{place}"));
 }
 
 /// What became of a call.
@@ -162,6 +151,8 @@ pub struct OutcomeBody {
     pub decision: DecisionRef,
     /// The model that the backend, or the caller, says was served.
     pub model: Option<String>,
+    /// How it ended in the caller's words, when the status is `reported`.
+    pub reported: Option<ReportedStatus>,
     /// How it ended.
     pub status: OutcomeStatus,
     /// What was consumed, where it is known.
@@ -192,10 +183,51 @@ pub enum OutcomeStatus {
     Timeout,
     /// The client went away.
     ClientDisconnected,
-    /// The caller ran inference itself and says that it ended well.
+    /// The caller ran inference itself and said how it ended.
     Reported,
     /// Nobody knows: the process that sent it ended first.
     Unknown,
+}
+
+impl OutcomeStatus {
+    /// The word in the record.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::UpstreamError => "upstream_error",
+            Self::Timeout => "timeout",
+            Self::ClientDisconnected => "client_disconnected",
+            Self::Reported => "reported",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// How a call ended, in the words of the caller that made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ReportedStatus {
+    /// An answer was received whole.
+    Ok,
+    /// The backend failed.
+    UpstreamError,
+    /// No answer in time.
+    Timeout,
+    /// The end user went away.
+    ClientDisconnected,
+}
+
+/// Somebody read the ledger. What they found is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AuditReadBody {
+    /// The API key that read.
+    pub key: KeyName,
+    /// What was asked for, by its name in the OpenAPI document.
+    pub operation: String,
+    /// The question: each parameter with its value.
+    pub query: BTreeMap<String, String>,
 }
 
 /// One try at one deployment.

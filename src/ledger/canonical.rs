@@ -93,18 +93,11 @@ pub fn to_vec<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CanonicalErro
 /// The first place where it is not.
 pub fn check(text: &[u8]) -> Result<(), CanonicalError> {
     if let Err(error) = std::str::from_utf8(text) {
-        return Err(CanonicalError::Form {
-            at: error.valid_up_to(),
-            flaw: Flaw::NotUtf8,
-        });
+        return Err(CanonicalError::Form { at: error.valid_up_to(), flaw: Flaw::NotUtf8 });
     }
     let mut scanner = Scanner { text, at: 0 };
     scanner.value(0)?;
-    if scanner.at == text.len() {
-        Ok(())
-    } else {
-        scanner.fail(Flaw::Trailing)
-    }
+    if scanner.at == text.len() { Ok(()) } else { scanner.fail(Flaw::Trailing) }
 }
 
 struct Scanner<'a> {
@@ -225,9 +218,7 @@ impl Scanner<'_> {
         let digits = self.at;
         let mut magnitude: u64 = 0;
         while let Some(digit @ b'0'..=b'9') = self.peek() {
-            magnitude = magnitude
-                .saturating_mul(10)
-                .saturating_add(u64::from(digit - b'0'));
+            magnitude = magnitude.saturating_mul(10).saturating_add(u64::from(digit - b'0'));
             self.at += 1;
         }
         let length = self.at - digits;
@@ -293,9 +284,7 @@ impl Scanner<'_> {
 
 /// The bytes between a string's quotes.
 fn inner(quoted: &[u8]) -> &[u8] {
-    quoted
-        .get(1..quoted.len().saturating_sub(1))
-        .unwrap_or_default()
+    quoted.get(1..quoted.len().saturating_sub(1)).unwrap_or_default()
 }
 
 /// The UTF-16 code units that a quoted string stands for.

@@ -53,13 +53,7 @@ fn each_flaw_is_named_with_its_place() {
     ] {
         assert_eq!(flaw(text), want, "{text}");
     }
-    assert!(matches!(
-        check(b"\"\xff\""),
-        Err(CanonicalError::Form {
-            at: 1,
-            flaw: Flaw::NotUtf8
-        })
-    ));
+    assert!(matches!(check(b"\"\xff\""), Err(CanonicalError::Form { at: 1, flaw: Flaw::NotUtf8 })));
     let deep = |n: usize| "[".repeat(n) + &"]".repeat(n);
     assert!(check(deep(MAX_DEPTH).as_bytes()).is_ok());
     assert_eq!(flaw(&deep(MAX_DEPTH + 1)), (MAX_DEPTH, Flaw::TooDeep));
@@ -93,10 +87,7 @@ fn a_type_with_fields_out_of_order_cannot_be_written() {
     assert!(to_vec(&Disorderly { b: 1, a: 2 }).is_err());
     assert!(to_vec(&1.5).is_err());
     assert!(to_vec(&u64::MAX).is_err());
-    assert_eq!(
-        to_vec(&BTreeMap::from([("a", 1), ("b", 2)])).unwrap(),
-        br#"{"a":1,"b":2}"#
-    );
+    assert_eq!(to_vec(&BTreeMap::from([("a", 1), ("b", 2)])).unwrap(), br#"{"a":1,"b":2}"#);
 }
 
 fn value() -> impl Strategy<Value = Value> {
@@ -155,25 +146,15 @@ fn every_record_is_canonical_as_it_is_written() {
         from: "DE".parse().unwrap(),
         to: "SG".parse().unwrap(),
     };
-    let place = Place {
-        deployment: "a".into(),
-        flow: Some(flow),
-    };
+    let place = Place { deployment: "a".into(), flow: Some(flow) };
     let mut decision = fixture::decision(1, true, "everything");
-    decision.duties.push(Duty {
-        citation: "a".into(),
-        duty: "b".into(),
-        policy: "c".into(),
-    });
+    decision.duties.push(Duty { citation: "a".into(), duty: "b".into(), policy: "c".into() });
     decision.errors.push(EvaluationFault {
         at: place.clone(),
         message: "a".into(),
         policy: "b".into(),
     });
-    decision.instruments.push(InstrumentInForce {
-        id: "a".into(),
-        kind: "eu-scc".into(),
-    });
+    decision.instruments.push(InstrumentInForce { id: "a".into(), kind: "eu-scc".into() });
     decision.reasons.push(Reason {
         advice: Some("a".into()),
         citation: "GDPR Art. 44 § 1 – “transfer”".into(),
@@ -184,10 +165,7 @@ fn every_record_is_canonical_as_it_is_written() {
     for body in [
         to_vec(&fixture::genesis()),
         to_vec(&fixture::activation(1)),
-        to_vec(&fixture::outcome(
-            Seq::new(1),
-            crate::domain::Digest::of(b""),
-        )),
+        to_vec(&fixture::outcome(Seq::new(1), crate::domain::Digest::of(b""))),
         to_vec(&decision),
     ] {
         let body = body.unwrap();

@@ -65,13 +65,9 @@ pub fn read_bundle(mut bundle: &[u8]) -> Result<Vec<&[u8]>, BundleError> {
         if n == BUNDLE_WIDTH {
             return Err(BundleError::TooMany);
         }
-        let (length, rest) = bundle
-            .split_first_chunk()
-            .ok_or(BundleError::Truncated(n))?;
+        let (length, rest) = bundle.split_first_chunk().ok_or(BundleError::Truncated(n))?;
         let length = usize::from(u16::from_be_bytes(*length));
-        let (entry, rest) = rest
-            .split_at_checked(length)
-            .ok_or(BundleError::Truncated(n))?;
+        let (entry, rest) = rest.split_at_checked(length).ok_or(BundleError::Truncated(n))?;
         entries.push(entry);
         bundle = rest;
     }
@@ -95,19 +91,10 @@ mod tests {
 
     #[test]
     fn a_bundle_is_length_and_bytes() {
-        assert_eq!(
-            write_bundle(&[b"ab".as_slice(), b""]).unwrap(),
-            b"\x00\x02ab\x00\x00"
-        );
+        assert_eq!(write_bundle(&[b"ab".as_slice(), b""]).unwrap(), b"\x00\x02ab\x00\x00");
         assert_eq!(write_bundle(&vec![b""; 257]), Err(BundleError::TooMany));
-        assert_eq!(
-            write_bundle(&[vec![0; 65_536]]),
-            Err(BundleError::TooLong(0))
-        );
-        assert_eq!(
-            read_bundle(b"\x00\x02ab\x00"),
-            Err(BundleError::Truncated(1))
-        );
+        assert_eq!(write_bundle(&[vec![0; 65_536]]), Err(BundleError::TooLong(0)));
+        assert_eq!(read_bundle(b"\x00\x02ab\x00"), Err(BundleError::Truncated(1)));
         assert_eq!(read_bundle(b"\x00\x02a"), Err(BundleError::Truncated(0)));
         assert_eq!(read_bundle(&[0; 514]), Err(BundleError::TooMany));
     }

@@ -31,10 +31,7 @@ pub(crate) fn genesis() -> GenesisBody {
 }
 
 fn engine() -> Engine {
-    Engine {
-        name: "lexgate".into(),
-        version: "0.1.0".into(),
-    }
+    Engine { name: "lexgate".into(), version: "0.1.0".into() }
 }
 
 pub(crate) fn snapshot(revision: u64) -> SnapshotDigests {
@@ -49,10 +46,7 @@ pub(crate) fn snapshot(revision: u64) -> SnapshotDigests {
 }
 
 pub(crate) fn activation(revision: u64) -> ActivationBody {
-    ActivationBody {
-        cause: "start".into(),
-        snapshot: snapshot(revision),
-    }
+    ActivationBody { cause: "start".into(), snapshot: snapshot(revision) }
 }
 
 /// A decision like a real one; `note` tells it from others.
@@ -125,11 +119,9 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
         }],
         decision: DecisionRef { leaf, seq },
         model: Some("smollm2".into()),
+        reported: None,
         status: OutcomeStatus::Ok,
-        tokens: TokenCount {
-            input: Some(12),
-            output: None,
-        },
+        tokens: TokenCount { input: Some(12), output: None },
     }
 }
 
@@ -151,18 +143,14 @@ impl Chain {
         chain.push(&Kind::Decision, &decision(1, true, "c"));
         chain.push_outcome(2);
         chain.push(&Kind::BundleActivated, &activation(2));
-        chain.push(&Kind::parse("audit_read").unwrap(), &serde_json::json!({}));
+        chain.push(&Kind::parse("later_kind").unwrap(), &serde_json::json!({}));
         chain
     }
 
     pub(crate) fn push(&mut self, kind: &Kind, body: &impl serde::Serialize) {
         let body = canonical::to_vec(body).unwrap();
         let micros = i64::try_from(self.entries.len() / 2).unwrap();
-        self.push_at(
-            kind,
-            &body,
-            instant() + jiff::SignedDuration::from_micros(micros),
-        );
+        self.push_at(kind, &body, instant() + jiff::SignedDuration::from_micros(micros));
     }
 
     pub(crate) fn push_outcome(&mut self, decision: usize) {
@@ -176,11 +164,7 @@ impl Chain {
             id: Uuid::from_u128(u128::from(n)),
             kind,
             log: &origin(),
-            prev: self
-                .leaves
-                .last()
-                .copied()
-                .unwrap_or(Digest::from_bytes([0; 32])),
+            prev: self.leaves.last().copied().unwrap_or(Digest::from_bytes([0; 32])),
             seq: Seq::new(n),
             ts,
         };

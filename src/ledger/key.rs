@@ -81,9 +81,7 @@ mod tests {
     fn vkey_is_that_of_the_reference_implementation() {
         let seed = STANDARD.decode(SEED).unwrap();
         // PKCS#8 version 1 around the 32 bytes (RFC 8410, 7).
-        let mut der = vec![
-            0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20,
-        ];
+        let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
         der.extend_from_slice(&seed[1..]);
         let key = SigningKey::from_pkcs8(&der).unwrap();
         assert_eq!(key.vkey(&"PeterNeumann".parse().unwrap()), VKEY);

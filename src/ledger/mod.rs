@@ -12,8 +12,8 @@ pub mod time;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, Attempt, DecisionBody, DecisionRef, Engine, GenesisBody, OutcomeBody,
-    OutcomeStatus, TokenCount,
+    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, GenesisBody,
+    OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
 };
 pub use canonical::CanonicalError;
 pub use entry::{

@@ -23,10 +23,7 @@ pub fn parse_timestamp(text: &str) -> Option<Timestamp> {
 #[must_use]
 pub fn to_micros(instant: Timestamp) -> Timestamp {
     let micros = instant.as_nanosecond().div_euclid(1_000);
-    i64::try_from(micros)
-        .ok()
-        .and_then(|n| Timestamp::from_microsecond(n).ok())
-        .unwrap_or(instant)
+    i64::try_from(micros).ok().and_then(|n| Timestamp::from_microsecond(n).ok()).unwrap_or(instant)
 }
 
 /// Writes an instant.

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{
-    ActivationBody, DecisionBody, GenesisBody, OutcomeBody,
+    ActivationBody, AuditReadBody, DecisionBody, GenesisBody, OutcomeBody,
     entry::{Entry, EntryError, Kind, Origin, leaf_of},
     time::timestamp_text,
 };
@@ -167,10 +167,7 @@ impl Verifier {
     /// # Errors
     /// What is wrong with it. Nothing after it means anything: stop there.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Finding> {
-        self.read(bytes).map_err(|fault| Finding {
-            seq: Seq::new(self.next),
-            fault,
-        })
+        self.read(bytes).map_err(|fault| Finding { seq: Seq::new(self.next), fault })
     }
 
     /// What was read.
@@ -183,12 +180,7 @@ impl Verifier {
             leaf: self.leaf,
             span: self.first.zip(self.last),
             kinds: self.kinds,
-            open: self
-                .decisions
-                .iter()
-                .filter(|(_, d)| open(d))
-                .map(|(seq, _)| *seq)
-                .collect(),
+            open: self.decisions.iter().filter(|(_, d)| open(d)).map(|(seq, _)| *seq).collect(),
         }
     }
 
@@ -211,16 +203,10 @@ impl Verifier {
             return Err(ChainFault::Position(entry.seq));
         }
         if entry.prev != self.leaf {
-            return Err(ChainFault::Chain {
-                said: entry.prev.hex(),
-                is: self.leaf.hex(),
-            });
+            return Err(ChainFault::Chain { said: entry.prev.hex(), is: self.leaf.hex() });
         }
         if let Some(origin) = self.origin.as_ref().filter(|origin| **origin != entry.log) {
-            return Err(ChainFault::OtherLog {
-                said: entry.log.clone(),
-                is: origin.clone(),
-            });
+            return Err(ChainFault::OtherLog { said: entry.log.clone(), is: origin.clone() });
         }
         if let Some(last) = self.last.filter(|last| entry.ts < *last) {
             let (said, is) = (timestamp_text(entry.ts), timestamp_text(last));
@@ -237,16 +223,16 @@ impl Verifier {
             Kind::Genesis => {
                 let genesis: GenesisBody = body(&entry.kind, entry.body)?;
                 match genesis.origin.parse::<Origin>() {
-                    Ok(said) if said != entry.log => Err(ChainFault::OtherLog {
-                        said,
-                        is: entry.log.clone(),
-                    }),
+                    Ok(said) if said != entry.log => {
+                        Err(ChainFault::OtherLog { said, is: entry.log.clone() })
+                    }
                     _ => Ok(()),
                 }
             }
             Kind::BundleActivated => self.activate(&body(&entry.kind, entry.body)?),
             Kind::Decision => self.decide(entry.seq, leaf, &body(&entry.kind, entry.body)?),
             Kind::Outcome => self.pair(entry.seq, &body(&entry.kind, entry.body)?),
+            Kind::AuditRead => body::<AuditReadBody>(&entry.kind, entry.body).map(drop),
             Kind::Other(_) => Ok(()),
         }
     }
@@ -264,19 +250,9 @@ impl Verifier {
     fn decide(&mut self, seq: Seq, leaf: Digest, body: &DecisionBody) -> Result<(), ChainFault> {
         if self.active != Some(body.snapshot) {
             let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
-            return Err(ChainFault::Superseded {
-                said: body.snapshot.revision.0,
-                is,
-            });
+            return Err(ChainFault::Superseded { said: body.snapshot.revision.0, is });
         }
-        self.decisions.insert(
-            seq,
-            Decided {
-                leaf,
-                dispatched: body.dispatch,
-                outcome: None,
-            },
-        );
+        self.decisions.insert(seq, Decided { leaf, dispatched: body.dispatch, outcome: None });
         Ok(())
     }
 
@@ -289,20 +265,14 @@ impl Verifier {
             return Err(ChainFault::OtherDecision(decision.seq));
         }
         if let Some(first) = decided.outcome.replace(seq) {
-            return Err(ChainFault::SecondOutcome {
-                decision: decision.seq,
-                first,
-            });
+            return Err(ChainFault::SecondOutcome { decision: decision.seq, first });
         }
         Ok(())
     }
 }
 
 fn body<T: DeserializeOwned>(kind: &Kind, text: &RawValue) -> Result<T, ChainFault> {
-    serde_json::from_str(text.get()).map_err(|error| ChainFault::Body {
-        kind: kind.clone(),
-        error,
-    })
+    serde_json::from_str(text.get()).map_err(|error| ChainFault::Body { kind: kind.clone(), error })
 }
 
 #[cfg(test)]

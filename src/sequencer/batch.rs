@@ -39,11 +39,7 @@ impl From<Draft> for Prepared {
     fn from(draft: Draft) -> Self {
         // Postgres keeps no NUL in a text; a term is only an index.
         let storable = |term: String| {
-            if term.contains('\0') {
-                term.replace('\0', "\u{fffd}")
-            } else {
-                term
-            }
+            if term.contains('\0') { term.replace('\0', "\u{fffd}") } else { term }
         };
         Self {
             id: draft.id,
@@ -79,13 +75,7 @@ impl Group {
         deadline: Option<Instant>,
         room: OwnedSemaphorePermit,
     ) -> Self {
-        Self {
-            drafts,
-            reply,
-            deadline,
-            room: Some(room),
-            alone: false,
-        }
+        Self { drafts, reply, deadline, room: Some(room), alone: false }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -156,9 +146,7 @@ impl Seal for Batch<'_> {
         let key = |claim: &Claim| (claim.scope.clone(), claim.key.clone());
         Lookups {
             genesis: !self.same_log,
-            claims: drafts()
-                .filter_map(|draft| draft.claim.as_deref().map(key))
-                .collect(),
+            claims: drafts().filter_map(|draft| draft.claim.as_deref().map(key)).collect(),
             decisions: drafts().filter_map(|draft| draft.about).collect(),
         }
     }
@@ -169,10 +157,7 @@ impl Seal for Batch<'_> {
                 .map_err(|_| StoreError::Corrupt("entry 0 is not an entry"))?;
             if entry.log != self.settings.origin {
                 let want = self.settings.origin.clone();
-                return Err(StoreError::OtherLog {
-                    found: entry.log,
-                    want,
-                });
+                return Err(StoreError::OtherLog { found: entry.log, want });
             }
         }
         let mut pen = Pen {
@@ -186,17 +171,10 @@ impl Seal for Batch<'_> {
         if head.next == Seq::new(0) {
             pen.open_log()?;
         }
-        self.answers = self
-            .groups
-            .iter()
-            .map(|group| pen.write_group(group))
-            .collect();
+        self.answers = self.groups.iter().map(|group| pen.write_group(group)).collect();
         self.probe = pen.rows.first().map(|row| (row.id, row.leaf));
         self.same_log = true;
-        Ok(Sealed {
-            rows: pen.rows,
-            head: pen.head,
-        })
+        Ok(Sealed { rows: pen.rows, head: pen.head })
     }
 }
 
@@ -240,11 +218,7 @@ impl Pen<'_> {
             return group.drafts.iter().map(|draft| self.write(draft)).collect();
         }
         let late = Arc::new(StoreError::TimedOut);
-        group
-            .drafts
-            .iter()
-            .map(|_| Err(SubmitError::Unavailable(late.clone())))
-            .collect()
+        group.drafts.iter().map(|_| Err(SubmitError::Unavailable(late.clone()))).collect()
     }
 
     fn write(&mut self, draft: &Prepared) -> Result<Receipt, SubmitError> {
@@ -259,17 +233,9 @@ impl Pen<'_> {
         };
         let (entry, leaf) = seal(&envelope, &draft.body);
         if entry.len() > ENTRY_LIMIT {
-            return Err(SubmitError::TooLarge {
-                bytes: entry.len(),
-                limit: ENTRY_LIMIT,
-            });
+            return Err(SubmitError::TooLarge { bytes: entry.len(), limit: ENTRY_LIMIT });
         }
-        let receipt = Receipt {
-            seq: self.head.next,
-            leaf,
-            ts: self.ts,
-            entry: entry.into(),
-        };
+        let receipt = Receipt { seq: self.head.next, leaf, ts: self.ts, entry: entry.into() };
         self.place(draft, &receipt);
         Ok(receipt)
     }
@@ -281,40 +247,26 @@ impl Pen<'_> {
         {
             return Err(SubmitError::Claimed(*seq));
         }
-        if draft
-            .about
-            .is_some_and(|decision| self.reported.contains(&decision))
-        {
+        if draft.about.is_some_and(|decision| self.reported.contains(&decision)) {
             return Err(SubmitError::AlreadyReported);
         }
         let active = self.head.revision;
         let superseded = draft.revision.is_some_and(|revision| revision != active)
-            || draft
-                .activation
-                .as_ref()
-                .is_some_and(|new| new.expected != active);
+            || draft.activation.as_ref().is_some_and(|new| new.expected != active);
         let expired = draft.valid_until.is_some_and(|end| self.ts >= end);
-        if superseded || expired {
-            Err(SubmitError::Stale)
-        } else {
-            Ok(())
-        }
+        if superseded || expired { Err(SubmitError::Stale) } else { Ok(()) }
     }
 
     fn place(&mut self, draft: &Prepared, receipt: &Receipt) {
         if let Some(claim) = &draft.claim {
-            self.claims
-                .insert((claim.scope.clone(), claim.key.clone()), receipt.seq);
+            self.claims.insert((claim.scope.clone(), claim.key.clone()), receipt.seq);
         }
         self.reported.extend(draft.about);
         self.head = Head {
             next: Seq::new(receipt.seq.get() + 1),
             leaf: receipt.leaf,
             ts: self.ts,
-            revision: draft
-                .activation
-                .as_ref()
-                .map_or(self.head.revision, |new| new.revision()),
+            revision: draft.activation.as_ref().map_or(self.head.revision, |new| new.revision()),
         };
         self.rows.push(Row {
             seq: receipt.seq,

@@ -139,12 +139,7 @@ impl Sequencer {
         let (queue, waiting) = mpsc::channel(size);
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(size));
-        let handle = Self {
-            queue,
-            room: room.clone(),
-            size,
-            closing: closing.clone(),
-        };
+        let handle = Self { queue, room: room.clone(), size, closing: closing.clone() };
         tracker.spawn(worker::Worker::new(store, settings, clock, waiting, room, closing).run());
         handle
     }
@@ -169,13 +164,10 @@ impl Sequencer {
     ) -> Result<Vec<Result<Receipt, SubmitError>>, SubmitError> {
         let places = u32::try_from(drafts.len()).map_err(|_| SubmitError::QueueFull)?;
         let room =
-            self.room
-                .clone()
-                .try_acquire_many_owned(places)
-                .map_err(|error| match error {
-                    TryAcquireError::NoPermits => SubmitError::QueueFull,
-                    TryAcquireError::Closed => SubmitError::Closed,
-                })?;
+            self.room.clone().try_acquire_many_owned(places).map_err(|error| match error {
+                TryAcquireError::NoPermits => SubmitError::QueueFull,
+                TryAcquireError::Closed => SubmitError::Closed,
+            })?;
         let deadline = Instant::now() + PATIENCE;
         let answers = self.send(drafts, Some(deadline), room)?;
         match timeout_at(deadline, answers).await {
@@ -191,12 +183,7 @@ impl Sequencer {
     /// # Errors
     /// When it is refused, or the ledger is closed before it could be written.
     pub async fn submit_patiently(&self, draft: Draft) -> Result<Receipt, SubmitError> {
-        let room = self
-            .room
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| SubmitError::Closed)?;
+        let room = self.room.clone().acquire_owned().await.map_err(|_| SubmitError::Closed)?;
         let answers = self.send(vec![draft], None, room)?;
         let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
         answers.pop().unwrap_or(Err(SubmitError::Closed))
@@ -224,9 +211,7 @@ impl Sequencer {
         let drafts = drafts.into_iter().map(Prepared::from).collect();
         let group = Group::new(drafts, reply, deadline, room);
         // There are as many places in the channel as in the room: it cannot be full.
-        self.queue
-            .try_send(group)
-            .map_err(|_| SubmitError::Closed)?;
+        self.queue.try_send(group).map_err(|_| SubmitError::Closed)?;
         metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));
         Ok(answers)
     }

@@ -51,18 +51,7 @@ impl Worker {
     ) -> Self {
         let waiting = VecDeque::new();
         let (pause, orphans, same_log) = (None, Vec::new(), false);
-        Self {
-            store,
-            settings,
-            clock,
-            queue,
-            room,
-            closing,
-            waiting,
-            pause,
-            orphans,
-            same_log,
-        }
+        Self { store, settings, clock, queue, room, closing, waiting, pause, orphans, same_log }
     }
 
     /// Commits until the ledger is closed and nothing waits.
@@ -76,11 +65,7 @@ impl Worker {
 
     /// Waits until there is something to commit. `false`: there never will be.
     async fn gather(&mut self) -> bool {
-        let pause = if self.waiting.is_empty() {
-            Some(Duration::MAX)
-        } else {
-            self.pause
-        };
+        let pause = if self.waiting.is_empty() { Some(Duration::MAX) } else { self.pause };
         if let Some(pause) = pause {
             tokio::select! {
                 biased;
@@ -128,10 +113,7 @@ impl Worker {
                 break;
             }
         }
-        let depth = self
-            .settings
-            .queue
-            .saturating_sub(self.room.available_permits());
+        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
         metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
         metrics::histogram!("lexgate_batch_size").record(f64_of(records));
         groups
@@ -178,9 +160,8 @@ impl Worker {
         }
         let error = Arc::new(error);
         let keep = !refused && !self.closing.is_cancelled();
-        let (kept, failed): (Vec<_>, Vec<_>) = groups
-            .into_iter()
-            .partition(|group| keep && group.is_patient());
+        let (kept, failed): (Vec<_>, Vec<_>) =
+            groups.into_iter().partition(|group| keep && group.is_patient());
         for group in failed {
             group.fail(&error);
         }
@@ -197,9 +178,7 @@ impl Worker {
 
     fn pause_longer(&mut self) -> Duration {
         let (shortest, longest) = PAUSES;
-        let pause = self
-            .pause
-            .map_or(shortest, |pause| (pause * 2).min(longest));
+        let pause = self.pause.map_or(shortest, |pause| (pause * 2).min(longest));
         self.pause = Some(pause);
         pause
     }

@@ -28,10 +28,7 @@ pub(super) async fn within<T, E: Into<StoreError>>(
     limit: Duration,
     operation: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StoreError> {
-    timeout(limit, operation)
-        .await
-        .map_err(|_| StoreError::TimedOut)?
-        .map_err(Into::into)
+    timeout(limit, operation).await.map_err(|_| StoreError::TimedOut)?.map_err(Into::into)
 }
 
 /// The same, until an instant.
@@ -39,10 +36,7 @@ pub(super) async fn until<T, E: Into<StoreError>>(
     deadline: Instant,
     operation: impl Future<Output = Result<T, E>>,
 ) -> Result<T, StoreError> {
-    timeout_at(deadline, operation)
-        .await
-        .map_err(|_| StoreError::TimedOut)?
-        .map_err(Into::into)
+    timeout_at(deadline, operation).await.map_err(|_| StoreError::TimedOut)?.map_err(Into::into)
 }
 
 /// A pooled connection that is thrown away unless it is given back: after a failure or a timeout
@@ -56,9 +50,7 @@ impl<DB: Database> Borrowed<DB> {
 
     /// The connection, for one operation.
     pub(super) fn get(&mut self) -> Result<&mut DB::Connection, StoreError> {
-        self.0
-            .as_deref_mut()
-            .ok_or(StoreError::Corrupt("a connection was given back twice"))
+        self.0.as_deref_mut().ok_or(StoreError::Corrupt("a connection was given back twice"))
     }
 
     /// Gives the connection back: all went well.
@@ -90,26 +82,18 @@ impl<C: Connection> fmt::Debug for Writer<C> {
 
 impl<C: Connection> Writer<C> {
     pub(super) fn new(options: C::Options) -> Self {
-        Self {
-            options,
-            slot: Mutex::new(None),
-        }
+        Self { options, slot: Mutex::new(None) }
     }
 
     /// The connection, new if there is none.
     pub(super) async fn take(&self) -> Result<Taken<'_, C>, StoreError> {
-        let mut slot = timeout(CONNECT, self.slot.lock())
-            .await
-            .map_err(|_| StoreError::TimedOut)?;
+        let mut slot =
+            timeout(CONNECT, self.slot.lock()).await.map_err(|_| StoreError::TimedOut)?;
         let (connection, used) = match slot.take() {
             Some(connection) => (connection, true),
             None => (self.connect().await?, false),
         };
-        Ok(Taken {
-            slot,
-            connection,
-            used,
-        })
+        Ok(Taken { slot, connection, used })
     }
 
     /// A new connection.

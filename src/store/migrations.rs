@@ -13,29 +13,17 @@ use sqlx::{
 pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
 
 /// The tables in Postgres.
-pub(super) const POSTGRES: Files = Files(&[(
-    1,
-    "ledger",
-    include_str!("../../migrations/postgres/0001_ledger.sql"),
-)]);
+pub(super) const POSTGRES: Files =
+    Files(&[(1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql"))]);
 
 /// The tables in `SQLite`.
-pub(super) const SQLITE: Files = Files(&[(
-    1,
-    "ledger",
-    include_str!("../../migrations/sqlite/0001_ledger.sql"),
-)]);
+pub(super) const SQLITE: Files =
+    Files(&[(1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql"))]);
 
 impl MigrationSource<'static> for Files {
     fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {
         let migrations = self.0.iter().map(|(number, name, sql)| {
-            Migration::new(
-                *number,
-                (*name).into(),
-                MigrationType::Simple,
-                (*sql).into(),
-                false,
-            )
+            Migration::new(*number, (*name).into(), MigrationType::Simple, (*sql).into(), false)
         });
         Box::pin(std::future::ready(Ok(migrations.collect())))
     }

@@ -27,9 +27,7 @@ fn number(column: i64) -> Result<u64, StoreError> {
 }
 
 fn digest(column: &[u8]) -> Result<Digest, StoreError> {
-    let bytes = column
-        .try_into()
-        .map_err(|_| StoreError::Corrupt("a digest of another length"))?;
+    let bytes = column.try_into().map_err(|_| StoreError::Corrupt("a digest of another length"))?;
     Ok(Digest::from_bytes(bytes))
 }
 
@@ -61,11 +59,7 @@ pub(super) fn seq(row: &impl Columns, index: usize) -> Result<Seq, StoreError> {
 
 /// `seq, leaf, entry`.
 pub(super) fn stored(row: &impl Columns) -> Result<Stored, StoreError> {
-    Ok(Stored {
-        seq: seq(row, 0)?,
-        leaf: digest(&row.bytes(1)?)?,
-        entry: row.bytes(2)?.into(),
-    })
+    Ok(Stored { seq: seq(row, 0)?, leaf: digest(&row.bytes(1)?)?, entry: row.bytes(2)?.into() })
 }
 
 /// Rows of `seq, leaf, entry`.
@@ -94,18 +88,12 @@ pub(super) fn active(row: &impl Columns) -> Result<Active, StoreError> {
         registers: digest(&row.bytes(5)?)?,
         revision: Revision(number(row.integer(0)?)?),
     };
-    Ok(Active {
-        snapshot,
-        seq: seq(row, 1)?,
-    })
+    Ok(Active { snapshot, seq: seq(row, 1)? })
 }
 
 /// `request, seq`.
 pub(super) fn claimed(row: &impl Columns) -> Result<Claimed, StoreError> {
-    Ok(Claimed {
-        request: digest(&row.bytes(0)?)?,
-        seq: seq(row, 1)?,
-    })
+    Ok(Claimed { request: digest(&row.bytes(0)?)?, seq: seq(row, 1)? })
 }
 
 /// A count.

@@ -87,15 +87,8 @@ impl Store for Faulty {
                 Err(AppendError::Ambiguous(StoreError::TimedOut))
             }
             Some(Fault::LoseCommit) => {
-                let head = self
-                    .behind
-                    .head()
-                    .await
-                    .map_err(AppendError::NotCommitted)?
-                    .unwrap();
-                batch
-                    .seal(&head, &Found::default())
-                    .map_err(AppendError::NotCommitted)?;
+                let head = self.behind.head().await.map_err(AppendError::NotCommitted)?.unwrap();
+                batch.seal(&head, &Found::default()).map_err(AppendError::NotCommitted)?;
                 Err(AppendError::Ambiguous(StoreError::TimedOut))
             }
             Some(Fault::Wait) => {
@@ -117,11 +110,7 @@ impl Store for Faulty {
             *settles = settles.saturating_sub(1);
             fails
         };
-        if fails {
-            Err(StoreError::TimedOut)
-        } else {
-            self.behind.settle(id).await
-        }
+        if fails { Err(StoreError::TimedOut) } else { self.behind.settle(id).await }
     }
 
     async fn migrate(&self) -> Result<(), StoreError> {

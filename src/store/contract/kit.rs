@@ -51,26 +51,17 @@ impl Bed {
             Kept::Sqlite => {
                 let folder = env::temp_dir().join(name);
                 let url = format!("sqlite://{}", folder.join("data/lexgate.db").display());
-                Self {
-                    url,
-                    folder: Some(folder),
-                }
+                Self { url, folder: Some(folder) }
             }
             Kept::Postgres => {
                 let server = env::var("LEXGATE_TEST_POSTGRES").expect(
                     "LEXGATE_TEST_POSTGRES is not set: run the tests with scripts/test, which starts a Postgres for them",
                 );
                 let mut connection = PgConnection::connect(&server).await.unwrap();
-                connection
-                    .execute(format!("CREATE DATABASE {name}").as_str())
-                    .await
-                    .unwrap();
+                connection.execute(format!("CREATE DATABASE {name}").as_str()).await.unwrap();
                 let (path, options) = server.split_once('?').unwrap_or((&server, ""));
                 let (host, _) = path.rsplit_once('/').unwrap();
-                Self {
-                    url: format!("{host}/{name}?{options}"),
-                    folder: None,
-                }
+                Self { url: format!("{host}/{name}?{options}"), folder: None }
             }
         }
     }
@@ -89,10 +80,7 @@ impl Bed {
     /// Runs a statement behind the store's back, as an administrator.
     pub(crate) async fn execute(&self, sql: &str) -> Result<(), sqlx::Error> {
         if self.folder.is_some() {
-            SqliteConnection::connect(&self.url)
-                .await?
-                .execute(sql)
-                .await?;
+            SqliteConnection::connect(&self.url).await?.execute(sql).await?;
         } else {
             PgConnection::connect(&self.url).await?.execute(sql).await?;
         }
@@ -109,10 +97,7 @@ impl Bed {
             done
         } else {
             let mut other = PgConnection::connect(&self.url).await.unwrap();
-            other
-                .execute("BEGIN; SELECT 1 FROM head FOR UPDATE")
-                .await
-                .unwrap();
+            other.execute("BEGIN; SELECT 1 FROM head FOR UPDATE").await.unwrap();
             let done = meanwhile().await;
             other.execute("ROLLBACK").await.unwrap();
             done
@@ -174,13 +159,7 @@ impl Desk {
         change(&mut settings);
         let (clock, tracker) = (StoppedClock::new(), TaskTracker::new());
         let sequencer = Sequencer::start(store.clone(), settings, clock.clone(), &tracker);
-        Self {
-            store,
-            sequencer,
-            clock,
-            process,
-            tracker,
-        }
+        Self { store, sequencer, clock, process, tracker }
     }
 
     /// Activates the fixture's snapshot `revision`.
@@ -243,10 +222,7 @@ pub(crate) fn activation(revision: u64) -> Draft {
     };
     let body = fixture::activation(revision);
     let draft = draft(Kind::BundleActivated, 0xac00 + u128::from(revision), &body);
-    Draft {
-        activation: Some(activation),
-        ..draft
-    }
+    Draft { activation: Some(activation), ..draft }
 }
 
 /// A decision with an identifier of its own.
@@ -257,21 +233,12 @@ pub(crate) fn decision(dispatch: bool) -> Draft {
 pub(crate) fn numbered(dispatch: bool, id: u128) -> Draft {
     let body = fixture::decision(1, dispatch, &id.to_string());
     let draft = draft(Kind::Decision, id, &body);
-    Draft {
-        terms: body.terms(),
-        revision: Some(Revision(1)),
-        dispatch,
-        ..draft
-    }
+    Draft { terms: body.terms(), revision: Some(Revision(1)), dispatch, ..draft }
 }
 
 pub(crate) fn outcome(decision: &Receipt) -> Draft {
     let body = fixture::outcome(decision.seq, decision.leaf);
     let id = 0x0c00_0000 + u128::from(decision.seq.get());
     let draft = draft(Kind::Outcome, id, &body);
-    Draft {
-        about: Some(decision.seq),
-        terms: vec!["tenant:acme".into()],
-        ..draft
-    }
+    Draft { about: Some(decision.seq), terms: vec!["tenant:acme".into()], ..draft }
 }

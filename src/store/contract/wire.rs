@@ -62,10 +62,7 @@ impl Line {
                 let ((from_client, to_client), (from_server, to_server)) =
                     (client.into_split(), server.into_split());
                 let number = counter.fetch_add(1, Ordering::SeqCst);
-                let flow = Flow {
-                    number,
-                    stalled: flow.clone(),
-                };
+                let flow = Flow { number, stalled: flow.clone() };
                 let mode = watched.clone();
                 tracker.spawn(async move {
                     tokio::select! {
@@ -76,13 +73,7 @@ impl Line {
             }
         });
         let store = store::open(&url).await.unwrap();
-        Self {
-            mode,
-            stalled,
-            connections,
-            store,
-            bed,
-        }
+        Self { mode, stalled, connections, store, bed }
     }
 
     fn will(&self, mode: u8) {
@@ -99,10 +90,7 @@ struct Flow {
 
 impl Flow {
     async fn flows(&mut self) {
-        let _ = self
-            .stalled
-            .wait_for(|stalled| self.number >= *stalled)
-            .await;
+        let _ = self.stalled.wait_for(|stalled| self.number >= *stalled).await;
     }
 }
 
@@ -117,11 +105,7 @@ async fn requests(
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
         flow.flows().await;
         let commits = buffer[..n].windows(6).any(|window| window == b"COMMIT");
-        let mode = if commits {
-            mode.swap(PASS, Ordering::SeqCst)
-        } else {
-            PASS
-        };
+        let mode = if commits { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
         if mode == CUT_BEFORE_COMMIT {
             return;
         }
@@ -154,11 +138,7 @@ async fn a_line_cut_at_commit_writes_nothing_twice_and_loses_nothing() {
         desk.activate(1).await;
         let sent = desk.sequencer.submit(decision(true)).await.unwrap();
         line.will(mode);
-        let receipt = desk
-            .sequencer
-            .submit_patiently(outcome(&sent))
-            .await
-            .unwrap();
+        let receipt = desk.sequencer.submit_patiently(outcome(&sent)).await.unwrap();
         assert_eq!(receipt.seq.get(), 3);
         assert_eq!(line.mode.load(Ordering::SeqCst), PASS, "the line was cut");
         let report = desk.verified().await;
@@ -177,23 +157,12 @@ async fn a_hanging_postgres_ends_in_errors_and_the_service_recovers() {
     let started = Instant::now();
     for _ in 0..2 {
         let answer = desk.sequencer.submit(decision(false)).await;
-        assert!(
-            matches!(answer, Err(SubmitError::Unavailable(_))),
-            "{answer:?}"
-        );
+        assert!(matches!(answer, Err(SubmitError::Unavailable(_))), "{answer:?}");
     }
-    assert!(
-        started.elapsed() < Duration::from_millis(4_300),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_millis(4_300), "{:?}", started.elapsed());
     let (head, writable) = tokio::join!(desk.store.head(), desk.store.writable());
     assert!(head.is_err() && writable.is_err());
-    assert!(
-        started.elapsed() < Duration::from_secs(11),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
     line.stalled.send_replace(0);
     let receipt = desk.insist(decision(false)).await;
     assert_eq!(receipt.seq.get(), 2, "the failed ones were not written");
@@ -216,8 +185,7 @@ async fn connections_that_hang_for_good_are_replaced() {
     };
     let (answers, ()) = tokio::join!(read(), stall);
     assert!(answers.0.is_err() && answers.7.is_err());
-    line.stalled
-        .send_replace(line.connections.load(Ordering::SeqCst));
+    line.stalled.send_replace(line.connections.load(Ordering::SeqCst));
     assert!(line.store.head().await.is_ok());
 }
 
@@ -232,10 +200,7 @@ impl Seal for Stopped {
     fn seal(&mut self, head: &Head, _: &Found) -> Result<Sealed, StoreError> {
         self.0.send(()).unwrap();
         std::thread::sleep(Duration::from_secs(12));
-        Ok(Sealed {
-            rows: Vec::new(),
-            head: *head,
-        })
+        Ok(Sealed { rows: Vec::new(), head: *head })
     }
 }
 
@@ -246,22 +211,13 @@ async fn a_process_that_hangs_with_the_lock_does_not_stop_the_others_for_good() 
     desk.activate(1).await;
     let (holds, held) = std::sync::mpsc::channel();
     let hanging = bed.open().await;
-    let hung = desk
-        .tracker
-        .spawn(async move { hanging.append(&mut Stopped(holds)).await });
+    let hung = desk.tracker.spawn(async move { hanging.append(&mut Stopped(holds)).await });
     held.recv().unwrap();
     let started = Instant::now();
     let first = desk.sequencer.submit(decision(false)).await;
-    assert!(
-        matches!(first, Err(SubmitError::Unavailable(_))),
-        "{first:?}"
-    );
+    assert!(matches!(first, Err(SubmitError::Unavailable(_))), "{first:?}");
     desk.insist(decision(false)).await;
-    assert!(
-        started.elapsed() < Duration::from_millis(11_500),
-        "{:?}",
-        started.elapsed()
-    );
+    assert!(started.elapsed() < Duration::from_millis(11_500), "{:?}", started.elapsed());
     assert!(hung.await.unwrap().is_err(), "it has lost its transaction");
     desk.verified().await;
 }

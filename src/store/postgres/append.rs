@@ -43,15 +43,9 @@ pub(super) async fn append(
         .await
         .map_err(AppendError::NotCommitted)?;
     let end = if written { "COMMIT" } else { "ROLLBACK" };
-    until(deadline, connection.execute(end))
-        .await
-        .map_err(|error| {
-            if written {
-                AppendError::Ambiguous(error)
-            } else {
-                AppendError::NotCommitted(error)
-            }
-        })?;
+    until(deadline, connection.execute(end)).await.map_err(|error| {
+        if written { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
+    })?;
     connection.give_back();
     Ok(())
 }
@@ -117,16 +111,11 @@ async fn lock(
 async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Found, StoreError> {
     let mut found = Found::default();
     if lookups.genesis {
-        found.genesis = read::record(connection, Seq::new(0))
-            .await?
-            .map(|stored| stored.entry);
+        found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
     }
     if !lookups.claims.is_empty() {
-        let (scopes, keys): (Vec<_>, Vec<_>) = lookups
-            .claims
-            .iter()
-            .map(|(scope, key)| (scope.as_str(), key.as_str()))
-            .unzip();
+        let (scopes, keys): (Vec<_>, Vec<_>) =
+            lookups.claims.iter().map(|(scope, key)| (scope.as_str(), key.as_str())).unzip();
         let rows = sqlx::query(
             "SELECT seq, scope, key FROM idempotency
              WHERE (scope, key) IN (SELECT * FROM unnest($1::text[], $2::text[]))",
@@ -136,21 +125,12 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            found
-                .claims
-                .insert((row.try_get(1)?, row.try_get(2)?), row::seq(row, 0)?);
+            found.claims.insert((row.try_get(1)?, row.try_get(2)?), row::seq(row, 0)?);
         }
     }
     if !lookups.decisions.is_empty() {
         let rows = sqlx::query("SELECT about FROM entries WHERE about = ANY ($1)")
-            .bind(
-                lookups
-                    .decisions
-                    .iter()
-                    .copied()
-                    .map(seq_column)
-                    .collect::<Vec<_>>(),
-            )
+            .bind(lookups.decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
             .fetch_all(connection)
             .await?;
         for row in &rows {
@@ -198,14 +178,8 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
         .iter()
         .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
         .unzip();
-    let closed: Vec<_> = rows
-        .iter()
-        .filter_map(|row| row.about.map(seq_column))
-        .collect();
-    let claims = || {
-        rows.iter()
-            .filter_map(|row| Some((row.seq, row.claim.as_deref()?)))
-    };
+    let closed: Vec<_> = rows.iter().filter_map(|row| row.about.map(seq_column)).collect();
+    let claims = || rows.iter().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
     let done = sqlx::query(FINISH)
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
@@ -214,29 +188,13 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
         .bind(opened)
         .bind(processes)
         .bind(closed)
-        .bind(
-            claims()
-                .map(|(_, claim)| claim.scope.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            claims()
-                .map(|(_, claim)| claim.key.as_str())
-                .collect::<Vec<_>>(),
-        )
-        .bind(
-            claims()
-                .map(|(_, claim)| claim.request.as_bytes().as_slice())
-                .collect::<Vec<_>>(),
-        )
+        .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
+        .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
+        .bind(claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::Corrupt("no head"))
-    }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
 pub(super) async fn prune_idempotency(
@@ -282,13 +240,7 @@ pub(super) async fn abandon(
     decisions: &[Seq],
 ) -> Result<(), StoreError> {
     sqlx::query("UPDATE open_dispatches SET process = $2::uuid WHERE seq = ANY ($1)")
-        .bind(
-            decisions
-                .iter()
-                .copied()
-                .map(seq_column)
-                .collect::<Vec<_>>(),
-        )
+        .bind(decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
         .bind(Uuid::nil().to_string())
         .execute(connection)
         .await?;

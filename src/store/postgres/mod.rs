@@ -50,18 +50,12 @@ impl PostgresStore {
             // Searches are planned for the terms that they name.
             ("plan_cache_mode", "force_custom_plan"),
         ]);
-        let appending = bounded
-            .clone()
-            .options([("plan_cache_mode", "force_generic_plan")]);
+        let appending = bounded.clone().options([("plan_cache_mode", "force_generic_plan")]);
         let pool = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(bounded);
-        Ok(Self {
-            options,
-            writer: Writer::new(appending),
-            pool,
-        })
+        Ok(Self { options, writer: Writer::new(appending), pool })
     }
 
     async fn connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
@@ -163,22 +157,14 @@ impl Store for PostgresStore {
 
     async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(
-            OPERATION,
-            append::prune_idempotency(connection.get()?, before),
-        )
-        .await?;
+        within(OPERATION, append::prune_idempotency(connection.get()?, before)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(
-            OPERATION,
-            append::renew_lease(connection.get()?, process, until),
-        )
-        .await?;
+        within(OPERATION, append::renew_lease(connection.get()?, process, until)).await?;
         connection.give_back();
         Ok(())
     }
@@ -219,10 +205,6 @@ impl Store for PostgresStore {
         let mut connection = self.connection().await?;
         let writable = within(OPERATION, read::writable(connection.get()?)).await?;
         connection.give_back();
-        if writable {
-            Ok(())
-        } else {
-            Err(StoreError::ReadOnly)
-        }
+        if writable { Ok(()) } else { Err(StoreError::ReadOnly) }
     }
 }

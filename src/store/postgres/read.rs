@@ -21,9 +21,8 @@ pub(super) async fn has_migrations(connection: &mut PgConnection) -> Result<bool
 }
 
 pub(super) async fn head(connection: &mut PgConnection) -> Result<Head, StoreError> {
-    let row = sqlx::query("SELECT next, leaf, ts, revision FROM head")
-        .fetch_one(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
     row::head(&row)
 }
 
@@ -158,9 +157,7 @@ pub(super) async fn expired(
 }
 
 pub(super) async fn open_dispatches(connection: &mut PgConnection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT count(*) FROM open_dispatches")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
     row::count(&row)
 }
 

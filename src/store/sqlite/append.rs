@@ -24,19 +24,12 @@ pub(super) async fn append(
 ) -> Result<(), AppendError> {
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
     let deadline = Instant::now() + APPEND;
-    let written = until(deadline, write(&mut connection, batch))
-        .await
-        .map_err(AppendError::NotCommitted)?;
+    let written =
+        until(deadline, write(&mut connection, batch)).await.map_err(AppendError::NotCommitted)?;
     let end = if written { "COMMIT" } else { "ROLLBACK" };
-    until(deadline, connection.execute(end))
-        .await
-        .map_err(|error| {
-            if written {
-                AppendError::Ambiguous(error)
-            } else {
-                AppendError::NotCommitted(error)
-            }
-        })?;
+    until(deadline, connection.execute(end)).await.map_err(|error| {
+        if written { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
+    })?;
     connection.give_back();
     Ok(())
 }
@@ -88,9 +81,7 @@ async fn look_up(
 ) -> Result<Found, StoreError> {
     let mut found = Found::default();
     if lookups.genesis {
-        found.genesis = read::record(connection, Seq::new(0))
-            .await?
-            .map(|stored| stored.entry);
+        found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
     }
     if !lookups.claims.is_empty() {
         let rows = sqlx::query(
@@ -102,9 +93,7 @@ async fn look_up(
         .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
-            found
-                .claims
-                .insert((row.try_get(1)?, row.try_get(2)?), row::seq(row, 0)?);
+            found.claims.insert((row.try_get(1)?, row.try_get(2)?), row::seq(row, 0)?);
         }
     }
     if !lookups.decisions.is_empty() {
@@ -139,10 +128,8 @@ async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), Stor
 }
 
 async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), StoreError> {
-    let terms: Vec<_> = rows
-        .iter()
-        .flat_map(|row| row.terms.iter().map(|term| (term.as_str(), row.seq)))
-        .collect();
+    let terms: Vec<_> =
+        rows.iter().flat_map(|row| row.terms.iter().map(|term| (term.as_str(), row.seq))).collect();
     sqlx::query(
         "INSERT OR IGNORE INTO entry_terms (term, seq)
          SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)",
@@ -222,11 +209,7 @@ async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<()
         .bind(revision_column(head.revision))
         .execute(connection)
         .await?;
-    if done.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(StoreError::Corrupt("no head"))
-    }
+    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
 pub(super) async fn prune_idempotency(

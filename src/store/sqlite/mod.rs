@@ -48,12 +48,10 @@ impl SqliteStore {
             return Err(StoreError::Address(url.to_owned()));
         }
         if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
-            tokio::fs::create_dir_all(folder)
-                .await
-                .map_err(|error| StoreError::Folder {
-                    path: folder.display().to_string(),
-                    error,
-                })?;
+            tokio::fs::create_dir_all(folder).await.map_err(|error| StoreError::Folder {
+                path: folder.display().to_string(),
+                error,
+            })?;
         }
         let options = parsed
             .create_if_missing(true)
@@ -65,11 +63,7 @@ impl SqliteStore {
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self {
-            writer: Writer::new(options.clone()),
-            options,
-            pool,
-        })
+        Ok(Self { writer: Writer::new(options.clone()), options, pool })
     }
 
     async fn connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
@@ -177,22 +171,14 @@ impl Store for SqliteStore {
 
     async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(
-            OPERATION,
-            append::prune_idempotency(&mut connection, before),
-        )
-        .await?;
+        within(OPERATION, append::prune_idempotency(&mut connection, before)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(
-            OPERATION,
-            append::renew_lease(&mut connection, process, until),
-        )
-        .await?;
+        within(OPERATION, append::renew_lease(&mut connection, process, until)).await?;
         connection.give_back();
         Ok(())
     }

@@ -26,9 +26,8 @@ pub(super) async fn has_migrations(connection: &mut SqliteConnection) -> Result<
 }
 
 pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, StoreError> {
-    let row = sqlx::query("SELECT next, leaf, ts, revision FROM head")
-        .fetch_one(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
     row::head(&row)
 }
 
@@ -113,20 +112,16 @@ pub(super) async fn query(
     connection: &mut SqliteConnection,
     query: &RecordQuery,
 ) -> Result<Vec<Stored>, StoreError> {
-    let rows = sqlx::query(if query.terms.is_empty() {
-        QUERY
-    } else {
-        QUERY_BY_TERM
-    })
-    .bind(query.after.map_or(-1, seq_column))
-    .bind(query.from.map(Timestamp::as_microsecond))
-    .bind(query.to.map(Timestamp::as_microsecond))
-    .bind(query.kind.as_ref().map(|kind| kind.as_str().to_owned()))
-    .bind(json(&query.terms))
-    .bind(json(&query.any_of))
-    .bind(limit_column(query.limit))
-    .fetch_all(connection)
-    .await?;
+    let rows = sqlx::query(if query.terms.is_empty() { QUERY } else { QUERY_BY_TERM })
+        .bind(query.after.map_or(-1, seq_column))
+        .bind(query.from.map(Timestamp::as_microsecond))
+        .bind(query.to.map(Timestamp::as_microsecond))
+        .bind(query.kind.as_ref().map(|kind| kind.as_str().to_owned()))
+        .bind(json(&query.terms))
+        .bind(json(&query.any_of))
+        .bind(limit_column(query.limit))
+        .fetch_all(connection)
+        .await?;
     row::all_stored(&rows)
 }
 
@@ -187,8 +182,6 @@ pub(super) async fn expired(
 }
 
 pub(super) async fn open_dispatches(connection: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let row = sqlx::query("SELECT count(*) FROM open_dispatches")
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
     row::count(&row)
 }

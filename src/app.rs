@@ -1,0 +1,304 @@
+//! The wiring: from a configuration to a running gate, and back to nothing.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    config::{self, Config, Role},
+    dispatch::{OpenAiClient, SendError},
+    domain::{Clock, Fault, Faults, SourceFile, SystemClock},
+    facts::Proposal,
+    gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id},
+    http::{Keys, Shared, router},
+    ledger::{Engine, GenesisBody, SigningKey},
+    lifecycle::Lifecycle,
+    policy::SCHEMA_FILE,
+    sequencer::{Sequencer, SequencerSettings},
+    store::{self, Store, StoreError},
+    telemetry,
+};
+
+/// How long clients have to read their answers once all calls have ended.
+const FLUSH: Duration = Duration::from_secs(5);
+/// How many records may wait for the ledger.
+const QUEUE: usize = 4096;
+/// How many records are committed at once.
+const MAX_BATCH: usize = 1024;
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppError {
+    /// Something that a person wrote is wrong.
+    #[error("{0}")]
+    Faults(#[from] Faults),
+    /// The store's tables are not there.
+    #[error(
+        "the store's tables are missing or old: run `lexgate migrate`, or leave `[store] migrate` on"
+    )]
+    NotMigrated,
+    /// The store failed.
+    #[error("{0}")]
+    Store(#[from] StoreError),
+    /// No snapshot can decide.
+    #[error("{0}")]
+    Keeper(#[from] KeeperError),
+    /// The gate cannot work.
+    #[error("{0}")]
+    Gate(#[from] GateError),
+    /// The client for backends cannot be made.
+    #[error("{0}")]
+    Client(#[from] SendError),
+    /// Metrics cannot be kept.
+    #[error("metrics cannot be kept: {0}")]
+    Metrics(#[from] metrics_exporter_prometheus::BuildError),
+    /// The address cannot be listened on, or signals not be heard.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+/// A gate with everything that keeps it going.
+#[derive(Debug)]
+pub struct App {
+    /// The gate.
+    pub gate: Arc<Gate>,
+    /// The log's verifier key.
+    pub vkey: String,
+    store: Arc<dyn Store>,
+    sequencer: Sequencer,
+    lifecycle: Lifecycle,
+    process: Uuid,
+    /// Fires when keeper and reaper are to end, after the calls.
+    closing: CancellationToken,
+}
+
+/// Reads the files that `config` names, as one proposal.
+///
+/// # Errors
+/// Every fault found.
+pub fn read_proposal(config: &Config) -> Result<Proposal, Faults> {
+    let organisation = config::read_file(&config.organisation.file).map_err(|fault| {
+        fault.help("`[organisation] file` names it; `lexgate init` writes an example")
+    })?;
+    propose(&config.policies.dir, organisation)
+}
+
+/// Reads the policy folder `dir` together with an organisation.
+///
+/// # Errors
+/// Every fault found.
+pub fn propose(dir: &Path, organisation: SourceFile) -> Result<Proposal, Faults> {
+    let policies = config::read_policies(dir)?;
+    Proposal::load(&policies, organisation).map_err(|faults| under(dir, faults, &policies))
+}
+
+/// Reads the log's signing key.
+///
+/// # Errors
+/// A fault that says what to do.
+pub fn read_key(config: &Config) -> Result<SigningKey, Fault> {
+    let path = &config.ledger.signing_key_file;
+    let fault = |message: String| {
+        config
+            .fault(&["ledger", "signing_key_file"], message)
+            .help("`lexgate init` makes a key; restore this one from its backup if the log exists already")
+    };
+    let bytes = std::fs::read(path).map_err(|error| {
+        fault(format!("the signing key `{}` cannot be read: {error}", path.display()))
+    })?;
+    refuse_readable_by_others(path).map_err(fault)?;
+    SigningKey::from_pkcs8(&bytes).map_err(|error| fault(format!("`{}`: {error}", path.display())))
+}
+
+fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+    // The last six bits are the rights of group and others.
+    if mode.trailing_zeros() >= 6 {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(format!("the signing key `{path}` can be read by others: `chmod 600 {path}`"))
+}
+
+/// Opens the store that `config` names, with its tables as they must be.
+///
+/// # Errors
+/// When it cannot be reached, or its tables are old and may not be migrated.
+pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, AppError> {
+    let store = store::open(config.store.url.expose()).await?;
+    if config.store.migrate {
+        store.migrate().await?;
+    } else if !store.is_migrated().await? {
+        return Err(AppError::NotMigrated);
+    }
+    Ok(store)
+}
+
+impl App {
+    /// Builds everything that `config` describes, and starts what keeps it going.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the configuration, the files or the store; nothing is served then.
+    pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let key = read_key(config).map_err(Faults::from)?;
+        let proposal = read_proposal(config)?;
+        check_keys(config, &proposal)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
+        let lifecycle = Lifecycle::default();
+        let store = open_store(config).await?;
+        let vkey = key.vkey(&config.ledger.origin);
+        let settings = SequencerSettings {
+            origin: config.ledger.origin.clone(),
+            process,
+            queue: QUEUE,
+            max_batch: MAX_BATCH,
+            genesis: GenesisBody {
+                origin: config.ledger.origin.to_string(),
+                public_key: vkey.clone(),
+                software: Engine {
+                    name: env!("CARGO_PKG_NAME").to_owned(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                },
+            },
+        };
+        let sequencer =
+            Sequencer::start(store.clone(), settings, clock.clone(), &lifecycle.services);
+        let keeper = Keeper::start(
+            proposal,
+            activation(config),
+            store.clone(),
+            sequencer.clone(),
+            clock.clone(),
+        );
+        let keeper = Arc::new(keeper.await?);
+        let gate = Arc::new(Gate::new(GateParts {
+            keeper: keeper.clone(),
+            sequencer: sequencer.clone(),
+            store: store.clone(),
+            backends: Arc::new(OpenAiClient::new()?),
+            clock,
+            tasks: lifecycle.calls.clone(),
+            halt: lifecycle.halt.clone(),
+        }));
+        let closing = CancellationToken::new();
+        let reaper = Reaper::new(gate.clone(), process);
+        reaper.take_lease().await?;
+        lifecycle.services.spawn(keeper.run(closing.clone()));
+        lifecycle.services.spawn(reaper.run(closing.clone()));
+        Ok(Self { gate, vkey, store, sequencer, lifecycle, process, closing })
+    }
+
+    /// Serves HTTP until a signal comes, then ends in order.
+    ///
+    /// # Errors
+    /// When the address cannot be listened on.
+    pub async fn serve(self, config: &Config) -> Result<(), AppError> {
+        let address = config.server.listen;
+        let failed = |error| AppError::Listen { address, error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        self.lifecycle.listen().map_err(failed)?;
+        let draining = self.lifecycle.draining.clone();
+        let service = router(Arc::new(Shared {
+            gate: self.gate.clone(),
+            keys: Keys::new(config.api_keys.clone()),
+            metrics: telemetry::metrics()?,
+            draining: draining.clone(),
+        }));
+        announce(address, &self.vkey);
+        let listener = listener.tap_io(|connection| {
+            if let Err(error) = connection.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY could not be set");
+            }
+        });
+        let server = axum::serve(listener, service)
+            .with_graceful_shutdown(draining.clone().cancelled_owned());
+        // A client that does not read its answer must not keep the process for ever.
+        let finished = async {
+            draining.cancelled().await;
+            self.lifecycle.finish_calls().await;
+            tokio::time::sleep(FLUSH).await;
+        };
+        tokio::select! {
+            ended = async { server.await } => ended.map_err(failed)?,
+            () = finished => tracing::warn!("connections that did not end are cut off"),
+        }
+        self.stop().await;
+        Ok(())
+    }
+
+    /// Ends in order: calls, keeper and reaper, then the writer of the ledger.
+    pub async fn stop(self) {
+        self.lifecycle.finish_calls().await;
+        self.closing.cancel();
+        self.sequencer.close();
+        self.lifecycle.finish_services().await;
+        if let Err(error) = self.store.release_lease(self.process).await {
+            tracing::warn!(%error, "the lease could not be released; it runs out by itself");
+        }
+        tracing::info!("the service has ended");
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the one line by which a person finds the service")]
+fn announce(address: SocketAddr, vkey: &str) {
+    tracing::info!(%address, vkey, "listening");
+    println!("lexgate listens on http://{address} (documentation: http://{address}/docs)");
+}
+
+/// SQLite has one machine's files beside it; on Postgres replicas must not fight.
+fn activation(config: &Config) -> Activate {
+    match config.policies.activate_on_start {
+        Some(true) => Activate::Always,
+        Some(false) => Activate::Never,
+        None if config.store.url.expose().starts_with("sqlite") => Activate::Always,
+        None => Activate::WhenNone,
+    }
+}
+
+/// Every name in `[[api_keys]]` must lead somewhere.
+fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    for (index, key) in config.api_keys.iter().enumerate() {
+        let at = index.to_string();
+        let app = key.app.as_ref().filter(|_| key.roles.contains(&Role::Caller));
+        if let Some(app) = app.filter(|app| !proposal.organisation.apps.contains_key(*app)) {
+            let message = format!("API key `{}` names the unknown app `{app}`", key.name);
+            let fault = config.fault(&["api_keys", &at, "app"], message);
+            faults.0.push(
+                fault.help("correct it, or declare it in an `[[apps]]` of the organisation file"),
+            );
+        }
+        for code in &key.jurisdictions {
+            if !proposal.world.knows_jurisdiction(code.as_str()) {
+                let message =
+                    format!("API key `{}` names the unknown jurisdiction `{code}`", key.name);
+                let fault = config.fault(&["api_keys", &at, "jurisdictions"], message);
+                faults.0.push(fault.help("write an ISO 3166 code such as `SA`"));
+            }
+        }
+    }
+    faults.or(())
+}
+
+/// Faults of policy files under the paths that the reader would type.
+fn under(dir: &Path, mut faults: Faults, files: &[SourceFile]) -> Faults {
+    for fault in &mut faults.0 {
+        if files.iter().any(|file| file.path == fault.file) || *fault.file == *SCHEMA_FILE {
+            fault.file = dir.join(&*fault.file).display().to_string().into();
+        }
+    }
+    faults
+}

@@ -1,0 +1,276 @@
+//! `lexgate demo`
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    ConfigFile, Failure,
+    output::{self, Paint, paint},
+};
+use crate::{
+    app::{App, AppError},
+    config,
+    dispatch::Fields,
+    domain::{
+        Action, AppId, CallRequest, Caller, DataRequest, Effect, JurisdictionCode, PolicyId,
+        TenantId, Verdict,
+    },
+    facts::parse_toml,
+    gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
+    ledger::OutcomeStatus,
+    telemetry,
+};
+
+const ALLOW: &str = "ALLOW";
+const DENY: &str = "DENY";
+
+/// Run the example calls through the gate and show what becomes of each.
+///
+/// They are judged, recorded and, where they have a prompt, sent like any other call.
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// The example calls; `demo.toml` beside the organisation file unless given.
+    #[arg(long, value_name = "FILE")]
+    calls: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Script {
+    call: Vec<DemoCall>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DemoCall {
+    name: String,
+    app: AppId,
+    #[serde(default)]
+    prompt: Option<String>,
+    request: CallRequest,
+}
+
+/// A row of the table.
+#[derive(Debug, Serialize)]
+struct Row {
+    call: String,
+    data: String,
+    decision: Verdict,
+    went_to: String,
+    why: String,
+    #[serde(skip)]
+    notes: Vec<(PolicyId, String)>,
+    record: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answer: Option<String>,
+}
+
+impl Demo {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        telemetry::log_plain();
+        let config = self.config.load()?;
+        let path = self
+            .calls
+            .clone()
+            .unwrap_or_else(|| config.organisation.file.with_file_name("demo.toml"));
+        let script = config::read_file(&path).and_then(|file| parse_toml::<Script>(&file));
+        let script = script.map_err(|fault| Failure::Finding(fault.to_string()))?;
+        let app = App::start(&config).await?;
+        let mut rows = Vec::new();
+        let total = script.call.len();
+        for (index, call) in script.call.into_iter().enumerate() {
+            output::progress(&format!("call {} of {total}: {}", index + 1, call.name));
+            let row = run(&app.gate, call).await;
+            match row {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    app.stop().await;
+                    return Err(error);
+                }
+            }
+        }
+        output::end_progress();
+        let vkey = app.vkey.clone();
+        app.stop().await;
+        if self.json {
+            return output::json(&rows);
+        }
+        show(&rows, &vkey);
+        Ok(())
+    }
+}
+
+async fn run(gate: &Arc<Gate>, call: DemoCall) -> Result<Row, Failure> {
+    let failed = |error: GateError| match error {
+        GateError::Invalid(faults) => {
+            let lines = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
+            let lines: Vec<String> = lines.collect();
+            Failure::Finding(format!("call `{}`: {}", call.name, lines.join("; ")))
+        }
+        error => AppError::from(error).into(),
+    };
+    // The tenant is the app's, which the gate looks up.
+    let caller = Caller {
+        app: call.app.clone(),
+        authenticated: "command_line".to_owned(),
+        key: "demo".into(),
+        tenant: TenantId::from(""),
+    };
+    let data = describe(call.request.data.as_ref());
+    let (recorded, answer) = match &call.prompt {
+        Some(prompt) => ask(gate, caller, &call.request, prompt).await.map_err(failed)?,
+        None => (gate.decide(&caller, &call.request, None).await.map_err(failed)?, None),
+    };
+    Ok(Row {
+        data,
+        decision: recorded.body.decision,
+        went_to: went_to(&recorded),
+        why: why(&recorded),
+        notes: notes(&recorded),
+        record: recorded.seq.get(),
+        answer,
+        call: call.name,
+    })
+}
+
+/// Sends the call to the model that the decision chooses.
+async fn ask(
+    gate: &Arc<Gate>,
+    caller: Caller,
+    request: &CallRequest,
+    prompt: &str,
+) -> Result<(Recorded, Option<String>), GateError> {
+    let mut body = Fields::default();
+    let messages = serde_json::json!([{ "role": "user", "content": prompt }]);
+    let set = body.set("messages", &messages).and_then(|()| body.set("max_tokens", &60));
+    set.map_err(|_| GateError::Corrupt)?;
+    let call = ModelCall {
+        request: CallRequest { action: Action::Infer, ..request.clone() },
+        path: "/chat/completions",
+        body,
+        stream: false,
+        wants_usage: false,
+        request_id: "demo".to_owned(),
+    };
+    Ok(match gate.call(caller, call).await? {
+        Reply::Denied(recorded) => (*recorded, None),
+        Reply::Failed { recorded, status, .. } => {
+            let why = match status {
+                OutcomeStatus::Timeout => "the model did not answer in time",
+                _ => {
+                    "the model cannot be reached: `scripts/on-device-model` starts the one on this device"
+                }
+            };
+            ((*recorded).clone(), Some(format!("({why})")))
+        }
+        Reply::Answered(served, body) => {
+            let answer = match body {
+                ReplyBody::Whole(bytes) => text_of(&bytes),
+                ReplyBody::Stream(_) => None,
+            };
+            ((*served.recorded).clone(), answer)
+        }
+    })
+}
+
+fn text_of(answer: &[u8]) -> Option<String> {
+    let answer: serde_json::Value = serde_json::from_slice(answer).ok()?;
+    let text = answer.pointer("/choices/0/message/content")?.as_str()?;
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+fn describe(data: Option<&DataRequest>) -> String {
+    let Some(data) = data else { return "nothing declared".to_owned() };
+    let kind = if data.personal { "personal" } else { "not personal" };
+    let short = |term: &String| term.rsplit(':').next().unwrap_or(term).to_owned();
+    let categories: Vec<String> = data.categories.iter().map(short).collect();
+    let parts = [kind.to_owned(), categories.join(", "), data.subjects.join(", ")];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" · ")
+}
+
+fn went_to(recorded: &Recorded) -> String {
+    match &recorded.body.route {
+        None => "nowhere".to_owned(),
+        Some(route) => {
+            let places: Vec<&str> =
+                route.jurisdictions.iter().map(JurisdictionCode::as_str).collect();
+            format!("{} ({}, {})", route.deployment, route.tier.as_str(), places.join(", "))
+        }
+    }
+}
+
+/// What decided, in the law's words.
+fn why(recorded: &Recorded) -> String {
+    let body = &recorded.body;
+    let lines: Vec<String> = match body.decision {
+        Verdict::Allow if body.duties.is_empty() => vec!["every flow is lawful".to_owned()],
+        Verdict::Allow => {
+            body.duties.iter().map(|duty| format!("with a duty: {}", duty.policy)).collect()
+        }
+        Verdict::Deny => body
+            .reasons
+            .iter()
+            .map(|reason| format!("{}: {}", reason.policy, reason.citation))
+            .collect(),
+    };
+    lines.join("\n")
+}
+
+/// What each deciding policy asks for.
+fn notes(recorded: &Recorded) -> Vec<(PolicyId, String)> {
+    let body = &recorded.body;
+    let duties = body.duties.iter().map(|duty| (duty.policy.clone(), duty.duty.clone()));
+    let denials = body.reasons.iter().filter(|reason| reason.effect == Effect::Forbid);
+    let advice = denials.filter_map(|reason| Some((reason.policy.clone(), reason.advice.clone()?)));
+    duties.chain(advice).collect()
+}
+
+fn show(rows: &[Row], vkey: &str) {
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(output::width())
+        .set_header(["call", "data", "verdict", "went to", "why, in the law's words", "record"]);
+    for row in rows {
+        let verdict = match row.decision {
+            Verdict::Allow => ALLOW,
+            Verdict::Deny => DENY,
+        };
+        let record = row.record.to_string();
+        table.add_row([&row.call, &row.data, verdict, &row.went_to, &row.why, &record]);
+    }
+    // Coloured after the layout, which counts characters.
+    let table = table.to_string();
+    let table = table.replace(ALLOW, &paint(Paint::Good, ALLOW));
+    output::line(&table.replace(DENY, &paint(Paint::Bad, DENY)));
+    let notes: BTreeMap<_, _> = rows.iter().flat_map(|row| row.notes.iter().cloned()).collect();
+    output::line(&paint(Paint::Strong, "\nWhat to do about it:"));
+    for (policy, note) in &notes {
+        output::line(&format!("  {policy}: {note}"));
+    }
+    output::line("");
+    for row in rows {
+        if let Some(answer) = &row.answer {
+            output::line(&format!(
+                "{} {answer}",
+                paint(Paint::Strong, &format!("“{}” answered:", row.call))
+            ));
+        }
+    }
+    let allowed = rows.iter().filter(|row| row.decision == Verdict::Allow).count();
+    output::line(&format!(
+        "\n{} calls: {allowed} allowed, {} denied, each with its record",
+        rows.len(),
+        rows.len() - allowed
+    ));
+    output::line(&paint(Paint::Dim, &format!("verifier key of the log: {vkey}")));
+}

@@ -1,0 +1,112 @@
+//! `lexgate explain`
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::Args;
+use comfy_table::{ContentArrangement, Table, presets};
+
+use super::{
+    ConfigFile, Failure,
+    output::{self, Paint, paint},
+};
+use crate::{
+    app,
+    config::Config,
+    domain::{AppId, CallRequest, Clock, DeploymentId, Revision, SystemClock, Verdict},
+    facts::{Proposal, Snapshot},
+    gate::{GateError, Judge},
+    http::ExplainAnswer,
+};
+
+/// Say why a call would be allowed or denied. Nothing is recorded, nothing is sent.
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// A file with a call, as `POST /v1/explain` takes it.
+    #[arg(long, value_name = "FILE")]
+    call: PathBuf,
+    /// The app that makes the call; the first caller's in the configuration unless given.
+    #[arg(long)]
+    app: Option<String>,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Explain {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let config = self.config.load()?;
+        let proposal = app::read_proposal(&config)?;
+        let app = self.app(&config, &proposal)?;
+        let text = std::fs::read_to_string(&self.call)
+            .map_err(|error| Failure::io("read", &self.call, &error))?;
+        let call: CallRequest = serde_json::from_str(&text)
+            .map_err(|error| Failure::Usage(format!("{}: {error}", self.call.display())))?;
+        let snapshot = Snapshot::at(&proposal, SystemClock.now(), Revision(0))
+            .map_err(|error| Failure::Finding(super::chain(&error)))?;
+        let judge = Judge::new(Arc::new(snapshot));
+        let explanation = judge.explain(&app, &call).map_err(|error| match error {
+            GateError::Invalid(faults) => {
+                let lines =
+                    faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
+                Failure::Usage(lines.collect::<Vec<_>>().join("\n"))
+            }
+            error => Failure::Environment(super::chain(&error)),
+        })?;
+        let answer = ExplainAnswer::new(explanation, judge.snapshot().digests);
+        if self.json {
+            output::json(&answer)
+        } else {
+            show(&answer);
+            Ok(())
+        }
+    }
+
+    fn app(&self, config: &Config, proposal: &Proposal) -> Result<AppId, Failure> {
+        let configured = config.api_keys.iter().find_map(|key| key.app.clone());
+        let given = self.app.as_deref().map(AppId::from);
+        let first = || proposal.organisation.apps.keys().next().cloned();
+        given.or(configured).or_else(first).ok_or_else(|| {
+            Failure::Usage("the organisation file has no app: declare one in `[[apps]]`".to_owned())
+        })
+    }
+}
+
+fn show(answer: &ExplainAnswer) {
+    let verdict = match (&answer.decision, &answer.route) {
+        (Verdict::Allow, Some(route)) => {
+            paint(Paint::Good, &format!("ALLOW → {}", route.deployment))
+        }
+        _ => paint(Paint::Bad, "DENY"),
+    };
+    output::line(&verdict);
+    let mut table = Table::new();
+    table
+        .load_style(presets::UTF8_HORIZONTAL_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(output::width())
+        .set_header(["policy", "for", "citation", "advice"]);
+    for reason in &answer.reasons {
+        let flow = reason.flow.as_ref();
+        let place = flow.map_or_else(
+            || reason.deployment.to_string(),
+            |flow| {
+                format!(
+                    "{}: {} {} → {}",
+                    reason.deployment,
+                    flow.action.as_str(),
+                    flow.from,
+                    flow.to
+                )
+            },
+        );
+        let advice = reason.advice.clone().unwrap_or_default();
+        table.add_row([reason.policy.to_string(), place, reason.citation.clone(), advice]);
+    }
+    output::line(&table.to_string());
+    let elsewhere: Vec<&str> =
+        answer.allowed_deployments.iter().map(DeploymentId::as_str).collect();
+    let elsewhere = if elsewhere.is_empty() { "none".to_owned() } else { elsewhere.join(", ") };
+    output::line(&format!("deployments that may serve this call: {elsewhere}"));
+}

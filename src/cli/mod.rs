@@ -1,0 +1,159 @@
+//! The command line: one file for each subcommand. Arguments in, text and an exit code out.
+
+mod demo;
+mod explain;
+mod export;
+mod init;
+mod keys;
+mod migrate;
+mod openapi;
+mod output;
+mod policies;
+mod serve;
+mod verify;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{app::AppError, config, config::Config, domain::Faults};
+
+/// The checkpoint before an AI call: judged by Cedar policies, recorded in a verifiable ledger.
+///
+/// Exit codes: 0 done, 1 a finding (invalid policy, broken ledger), 2 wrong use, 3 environment.
+#[derive(Debug, Parser)]
+#[command(name = "lexgate", version)]
+struct Command {
+    #[command(subcommand)]
+    command: Subcommands,
+}
+
+#[derive(Debug, Subcommand)]
+enum Subcommands {
+    /// Write an example organisation, a signing key and one API key for each role.
+    Init(init::Init),
+    /// Serve the decision API, the gateway and the audit API.
+    Serve(serve::Serve),
+    /// Run the example calls through the gate and show what becomes of each.
+    Demo(demo::Demo),
+    /// Work on policies.
+    #[command(subcommand)]
+    Policies(policies::Policies),
+    /// Say why a call would be allowed or denied. Nothing is recorded, nothing is sent.
+    Explain(explain::Explain),
+    /// Write the ledger as static files that anybody can verify.
+    Export(export::Export),
+    /// Verify an exported ledger: no server, no secret.
+    Verify(verify::Verify),
+    /// Manage API keys.
+    #[command(subcommand)]
+    Keys(keys::Keys),
+    /// Bring the store's tables up to date.
+    Migrate(migrate::Migrate),
+    /// Print the OpenAPI document.
+    Openapi(openapi::Openapi),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file; paths in it are relative to the current folder.
+    #[arg(long, default_value = config::DEFAULT_FILE, value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Failure> {
+        Ok(Config::load(&self.config)?)
+    }
+}
+
+/// Why a command did not do what it was asked, and so its exit code.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// Something that was looked at is wrong.
+    #[error("{0}")]
+    Finding(String),
+    /// The command was used wrongly.
+    #[error("{0}")]
+    Usage(String),
+    /// The machine, a file or the store does not play along.
+    #[error("{0}")]
+    Environment(String),
+}
+
+impl Failure {
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Finding(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Environment(_) => 3,
+        })
+    }
+
+    /// An I/O error with what was being done.
+    fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Environment(format!("cannot {doing} `{}`: {error}", path.display()))
+    }
+}
+
+impl From<Faults> for Failure {
+    fn from(faults: Faults) -> Self {
+        Self::Finding(faults.to_string())
+    }
+}
+
+impl From<AppError> for Failure {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::Faults(faults) => faults.into(),
+            error => Self::Environment(chain(&error)),
+        }
+    }
+}
+
+/// An error with everything behind it, each part once.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Command { command } = Command::parse();
+    let result = match command {
+        Subcommands::Init(init) => init.run(),
+        Subcommands::Serve(serve) => block_on(serve.run()),
+        Subcommands::Demo(demo) => block_on(demo.run()),
+        Subcommands::Policies(policies) => policies.run(),
+        Subcommands::Explain(explain) => explain.run(),
+        Subcommands::Export(export) => block_on(export.run()),
+        Subcommands::Verify(verify) => verify.run(),
+        Subcommands::Keys(keys) => keys.run(),
+        Subcommands::Migrate(migrate) => block_on(migrate.run()),
+        Subcommands::Openapi(openapi) => openapi.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            output::error(&failure.to_string());
+            failure.exit_code()
+        }
+    }
+}
+
+fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|error| Failure::Environment(format!("the runtime cannot start: {error}")))?;
+    runtime.block_on(future)
+}

@@ -1,0 +1,133 @@
+//! `lexgate policies`
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{ConfigFile, Failure, output};
+use crate::{
+    app,
+    config::{self, Config},
+    domain::{Clock, Effect, Faults, Revision, SourceFile, SystemClock},
+    facts::{Proposal, Snapshot},
+};
+
+/// Work on policies.
+#[derive(Debug, Subcommand)]
+pub(super) enum Policies {
+    /// Parse and validate policies and facts, and check every name in them.
+    Check(Check),
+}
+
+/// Parse and validate policies and facts, and check every name in them.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// The policy folder; the configuration's unless given.
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Policies {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Check(check) => check.run(),
+        }
+    }
+}
+
+impl Check {
+    fn run(self) -> Result<(), Failure> {
+        match self.check() {
+            Ok((proposal, snapshot)) => self.report(&proposal, &snapshot),
+            Err(faults) if self.json => {
+                output::json(&json!({ "valid": false, "faults": faults.0 }))?;
+                Err(Failure::Finding(format!("{} found", count(faults.0.len(), "fault"))))
+            }
+            Err(faults) => {
+                let found = count(faults.0.len(), "fault");
+                Err(Failure::Finding(format!("{faults}\n{found} found")))
+            }
+        }
+    }
+
+    fn check(&self) -> Result<(Proposal, Snapshot), Faults> {
+        let proposal = self.proposal()?;
+        let now = SystemClock.now();
+        let snapshot = Snapshot::at(&proposal, now, Revision(0)).map_err(|error| {
+            let place = SourceFile::new(crate::policy::SCHEMA_FILE, "");
+            Faults::from(place.fault(0..0, super::chain(&error)))
+        })?;
+        Ok((proposal, snapshot))
+    }
+
+    /// Policies may name apps and tenants: the organisation is read where a configuration names it.
+    fn proposal(&self) -> Result<Proposal, Faults> {
+        let config = self.config.config.exists().then(|| Config::load(&self.config.config));
+        let config = config.transpose()?;
+        let dir =
+            self.dir.clone().or_else(|| config.as_ref().map(|config| config.policies.dir.clone()));
+        let dir = dir.unwrap_or_else(|| config::PoliciesConfig::default().dir);
+        match &config {
+            Some(config) => {
+                let organisation = config::read_file(&config.organisation.file)?;
+                app::propose(&dir, organisation)
+            }
+            None => app::propose(&dir, SourceFile::new("organisation.toml", "")),
+        }
+    }
+
+    fn report(&self, proposal: &Proposal, snapshot: &Snapshot) -> Result<(), Failure> {
+        let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for rule in proposal.bundle.rules() {
+            let (forbids, permits) = files.entry(&rule.file).or_default();
+            *match rule.effect {
+                Effect::Forbid => forbids,
+                Effect::Permit => permits,
+            } += 1;
+        }
+        let facts = &snapshot.facts;
+        if self.json {
+            return output::json(&json!({
+                "valid": true,
+                "policies": proposal.bundle.rules().count(),
+                "bundle": snapshot.digests.bundle,
+                "facts": snapshot.digests.facts,
+            }));
+        }
+        for (file, (forbids, permits)) in &files {
+            output::line(&format!(
+                "{file:<40} {:>10}  {:>10}",
+                count(*forbids, "forbid"),
+                count(*permits, "permit")
+            ));
+        }
+        output::line(&format!(
+            "{}; {} jurisdictions, {} zones, {} findings, {} licences hold today",
+            output::paint(
+                output::Paint::Good,
+                &format!("{} are valid", count(proposal.bundle.rules().count(), "policy"))
+            ),
+            facts.jurisdictions.len(),
+            facts.zones.len(),
+            facts.adequacy.len(),
+            facts.licences.len(),
+        ));
+        if let Some(until) = snapshot.valid_until {
+            output::line(&format!("the next dated fact begins or ends at {until}"));
+        }
+        Ok(())
+    }
+}
+
+fn count(n: usize, noun: &str) -> String {
+    match (n, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (n, Some(stem)) => format!("{n} {stem}ies"),
+        (n, None) => format!("{n} {noun}s"),
+    }
+}

@@ -1,0 +1,83 @@
+//! Sending an approved call to a backend, and reading what comes back. Not whether it may be sent
+//! (`gate`), nor what the record says of it (`ledger`).
+
+mod client;
+mod fields;
+mod sse;
+
+use std::fmt;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+pub use client::OpenAiClient;
+pub use fields::{Fields, FieldsError};
+pub use sse::{Event, Events};
+
+use crate::facts::BackendAddress;
+
+/// One request to an OpenAI-compatible backend.
+#[derive(Clone, Debug)]
+pub struct BackendRequest {
+    /// The path below the backend's base URL, such as `/chat/completions`.
+    pub path: &'static str,
+    /// The JSON body, with the backend's own name for the model.
+    pub body: Bytes,
+    /// Whether the answer is to come in chunks.
+    pub stream: bool,
+    /// The identifier under which the caller knows the request.
+    pub request_id: String,
+}
+
+/// What a backend answers, as soon as it begins to.
+pub struct BackendReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The content type, where it names one.
+    pub content_type: Option<String>,
+    /// Its `Retry-After`, where it sends one.
+    pub retry_after: Option<String>,
+    /// The body, in pieces as they arrive.
+    pub body: BoxStream<'static, Result<Bytes, SendError>>,
+}
+
+impl fmt::Debug for BackendReply {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BackendReply")
+            .field("status", &self.status)
+            .field("content_type", &self.content_type)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a backend gave no whole answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Its key is not there.
+    #[error(
+        "the environment variable `{0}`, which holds the backend's key, is not set or is no header value"
+    )]
+    NoKey(String),
+    /// It could not be asked, or broke off.
+    #[error("the backend cannot be reached or broke off")]
+    Broken(#[source] reqwest::Error),
+    /// It took too long.
+    #[error("the backend took too long: no {0} in time")]
+    Timeout(&'static str),
+    /// It sent more than is taken.
+    #[error("the backend's answer is larger than {0} bytes")]
+    TooLarge(usize),
+}
+
+/// Something that takes requests for deployments.
+#[async_trait]
+pub trait Backends: Send + Sync + fmt::Debug {
+    /// Sends `request` to the backend at `address`, once, and returns when the answer begins.
+    async fn send(
+        &self,
+        address: &BackendAddress,
+        request: BackendRequest,
+    ) -> Result<BackendReply, SendError>;
+}

@@ -1,0 +1,24 @@
+//! What is known: dated facts of the world, the organisation's own facts, and the snapshot of both
+//! with the policies that judge by them. Not the judging.
+
+mod dated;
+mod entities;
+mod now;
+mod organisation;
+mod organisation_file;
+mod proposal;
+mod resolve;
+mod snapshot;
+mod toml_file;
+mod world;
+
+pub use dated::{Confidence, Dated, Validity};
+pub use now::{FactsAt, Jurisdiction, Licence};
+pub use organisation::{
+    App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
+};
+pub use proposal::Proposal;
+pub use resolve::{Resolved, resolve};
+pub use snapshot::{Content, Snapshot, SnapshotError};
+pub use toml_file::parse as parse_toml;
+pub use world::{TermKind, World};

@@ -1,0 +1,75 @@
+//! The world facts that hold at one instant: what a snapshot pins and a replay needs.
+//!
+//! Fields stand in alphabetical order and sets are sorted: the JSON is the same on every machine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::world::TermKind;
+use crate::domain::{JurisdictionCode, LicenceId};
+
+/// Every fact that holds at one instant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FactsAt {
+    /// Adequacy findings: which jurisdictions each set holds.
+    pub adequacy: BTreeMap<String, BTreeSet<JurisdictionCode>>,
+    /// Jurisdictions whose law on personal data some pack implements.
+    pub coverage: BTreeSet<JurisdictionCode>,
+    /// Every jurisdiction.
+    pub jurisdictions: BTreeMap<JurisdictionCode, Jurisdiction>,
+    /// Every licence.
+    pub licences: BTreeMap<LicenceId, Licence>,
+    /// The vocabulary.
+    pub terms: BTreeMap<TermKind, BTreeSet<String>>,
+    /// Zones: which jurisdictions each holds.
+    pub zones: BTreeMap<String, BTreeSet<JurisdictionCode>>,
+}
+
+impl FactsAt {
+    /// Whether the vocabulary holds the term.
+    #[must_use]
+    pub fn knows_term(&self, kind: TermKind, id: &str) -> bool {
+        self.terms.get(&kind).is_some_and(|terms| terms.contains(id))
+    }
+
+    /// The members of all these zones.
+    pub(super) fn zone_members(&self, zones: &[String]) -> BTreeSet<JurisdictionCode> {
+        zones.iter().filter_map(|zone| self.zones.get(zone)).flatten().cloned().collect()
+    }
+}
+
+/// A country or a subdivision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Jurisdiction {
+    /// Its English name.
+    pub name: String,
+    /// The country, for a subdivision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<JurisdictionCode>,
+}
+
+/// What a model licence allows, as far as it can be typed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Licence {
+    /// More than this many US dollars a year need a side licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annual_revenue_usd_limit: Option<u64>,
+    /// Whether it may serve commerce.
+    pub commercial_use: bool,
+    /// Purposes that it forbids.
+    pub excluded_purposes: BTreeSet<String>,
+    /// Where neither model nor output may be used.
+    pub excluded_territories: BTreeSet<JurisdictionCode>,
+    /// More than this many users a month need a side licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_active_users_limit: Option<u64>,
+    /// More than this many US dollars a month need a side licence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_revenue_usd_limit: Option<u64>,
+    /// Whether its answers may train another model.
+    pub output_training: bool,
+}

@@ -1,0 +1,203 @@
+//! The organisation's own facts: who calls, what may be called, who runs it, what is signed.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::dated::Validity;
+use crate::domain::{
+    AppId, DeploymentId, InstrumentId, JurisdictionCode, LicenceId, ModelId, OperatorId, Placement,
+    TenantId, Tier, VirtualModelId,
+};
+
+/// Everything in `organisation.toml`, with every reference known to lead somewhere.
+#[derive(Debug, Default)]
+pub struct Organisation {
+    /// Legal entities that call models.
+    pub tenants: BTreeMap<TenantId, Tenant>,
+    /// Their applications.
+    pub apps: BTreeMap<AppId, App>,
+    /// Whoever runs deployments.
+    pub operators: BTreeMap<OperatorId, Operator>,
+    /// Models, wherever they run.
+    pub models: BTreeMap<ModelId, Model>,
+    /// Deployments, in the file's order.
+    pub deployments: Vec<Deployment>,
+    /// The organisation's names for several deployments, in order of preference.
+    pub virtual_models: BTreeMap<VirtualModelId, Vec<DeploymentId>>,
+    /// Legal instruments, in the file's order.
+    pub instruments: Vec<Instrument>,
+}
+
+/// A legal entity that calls models.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    /// Where it is established.
+    pub domicile: JurisdictionCode,
+    /// Whether it trades.
+    pub commercial: bool,
+    /// Users of its products in a month.
+    pub monthly_active_users: u64,
+    /// Revenue in a month, in US dollars.
+    pub monthly_revenue_usd: u64,
+    /// Revenue in a year, in US dollars.
+    pub annual_revenue_usd: u64,
+    /// Licences for which it has agreed separate terms.
+    pub side_licences: Vec<LicenceId>,
+}
+
+/// An application.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// Where its calls are made, unless a call says otherwise.
+    pub location: JurisdictionCode,
+    /// Whether it serves end users as a hosted product.
+    pub hosted_for_end_users: bool,
+}
+
+/// Whoever runs a deployment.
+#[derive(Clone, Debug)]
+pub struct Operator {
+    /// Where it is established.
+    pub seat: JurisdictionCode,
+    /// Where those that own it are established.
+    pub owners: Vec<JurisdictionCode>,
+    /// What it is certified for.
+    pub certifications: Vec<String>,
+}
+
+/// A model.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// Its licence.
+    pub license: LicenceId,
+    /// Who made it.
+    pub provider: String,
+    /// What it reads and writes.
+    pub modalities: Vec<String>,
+}
+
+/// A place of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Site {
+    /// Where the call is made, written `@location`.
+    Caller,
+    /// Always there.
+    Fixed(JurisdictionCode),
+}
+
+/// One model at one place.
+#[derive(Clone, Debug)]
+pub struct Deployment {
+    /// Its name.
+    pub id: DeploymentId,
+    /// The model that it serves.
+    pub model: ModelId,
+    /// Who runs it.
+    pub operator: OperatorId,
+    /// Where it runs, seen from the caller.
+    pub tier: Tier,
+    /// Whether the organisation lets it be used.
+    pub approved: bool,
+    /// Where inference runs.
+    pub process: Vec<Site>,
+    /// Where anything is stored.
+    pub store: Vec<Site>,
+    /// From where staff or support can read plaintext.
+    pub access: Vec<Site>,
+    /// How long it keeps what it was sent.
+    pub retention_hours: u64,
+    /// Its protections.
+    pub safeguards: Vec<String>,
+    /// How it is reached; without one, callers run inference themselves.
+    pub backend: Option<BackendAddress>,
+}
+
+/// How a deployment is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendAddress {
+    /// The base of its OpenAI-compatible API, such as `http://127.0.0.1:8091/v1`.
+    pub base_url: String,
+    /// What it calls the model.
+    pub model: String,
+    /// The environment variable that holds its key.
+    pub api_key_env: Option<String>,
+}
+
+/// A legal instrument between an exporter and a recipient.
+#[derive(Clone, Debug, Serialize)]
+pub struct Instrument {
+    /// Who exports.
+    pub exporter: TenantId,
+    /// Its name.
+    pub id: InstrumentId,
+    /// What it is, such as `eu-scc`.
+    pub kind: String,
+    /// Who receives.
+    pub recipient: OperatorId,
+    /// Where the paper lies.
+    pub reference: String,
+    /// When it holds.
+    #[serde(skip)]
+    pub valid: Validity,
+}
+
+impl Organisation {
+    /// The deployment with this id.
+    #[must_use]
+    pub fn deployment(&self, id: &str) -> Option<&Deployment> {
+        self.deployments.iter().find(|deployment| deployment.id.as_str() == id)
+    }
+
+    /// The deployments behind a virtual model, a model or a deployment id, in order of preference.
+    #[must_use]
+    pub fn deployments_of(&self, name: &str) -> Vec<&Deployment> {
+        if let Some(ids) = self.virtual_models.get(name) {
+            return ids.iter().filter_map(|id| self.deployment(id.as_str())).collect();
+        }
+        let serves = |deployment: &&Deployment| {
+            deployment.model.as_str() == name || deployment.id.as_str() == name
+        };
+        self.deployments.iter().filter(serves).collect()
+    }
+
+    /// The instruments that hold at `instant`.
+    pub fn instruments_at(&self, instant: Timestamp) -> impl Iterator<Item = &Instrument> {
+        self.instruments.iter().filter(move |instrument| instrument.valid.holds_at(instant))
+    }
+
+    /// The first instant after `instant` at which an instrument begins or ends.
+    #[must_use]
+    pub fn next_change(&self, instant: Timestamp) -> Option<Timestamp> {
+        let boundaries = self.instruments.iter().flat_map(|row| row.valid.boundaries());
+        boundaries.filter(|boundary| *boundary > instant).min()
+    }
+
+    /// The jurisdictions that `deployment` touches when it is called from `location`.
+    #[must_use]
+    pub fn placement(&self, deployment: &Deployment, location: &JurisdictionCode) -> Placement {
+        let resolve = |sites: &[Site]| {
+            let mut places: Vec<JurisdictionCode> = sites
+                .iter()
+                .map(|site| match site {
+                    Site::Caller => location.clone(),
+                    Site::Fixed(code) => code.clone(),
+                })
+                .collect();
+            places.sort();
+            places.dedup();
+            places
+        };
+        let operator = self.operators.get(&deployment.operator);
+        Placement {
+            access: resolve(&deployment.access),
+            operate: operator.map(|operator| operator.seat.clone()).into_iter().collect(),
+            own: operator.map(|operator| operator.owners.clone()).unwrap_or_default(),
+            process: resolve(&deployment.process),
+            store: resolve(&deployment.store),
+        }
+    }
+}

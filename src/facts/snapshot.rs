@@ -1,0 +1,142 @@
+//! The snapshot: everything that decides, at one instant, under one number.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use jiff::Timestamp;
+
+use super::{
+    entities::entities,
+    now::FactsAt,
+    organisation::{Deployment, Instrument, Organisation},
+    proposal::Proposal,
+};
+use crate::{
+    domain::{DeploymentId, Digest, Revision, SnapshotDigests, TenantId},
+    policy::Engine,
+};
+
+/// Policies, world facts and organisation as they stand at one instant. A decision is a pure
+/// function of a call and a snapshot.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// The digest of each part, and the snapshot's number.
+    pub digests: SnapshotDigests,
+    /// The first instant at which a dated fact changes, and this snapshot is past.
+    pub valid_until: Option<Timestamp>,
+    /// The world facts.
+    pub facts: FactsAt,
+    /// The organisation.
+    pub organisation: Arc<Organisation>,
+    /// The policies, over these facts.
+    pub engine: Engine,
+    instruments: Vec<Instrument>,
+    contents: Vec<Content>,
+    deployments: BTreeMap<DeploymentId, usize>,
+}
+
+/// A part of a snapshot, as it is kept for replay.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// What it is: `bundle`, `facts`, `organisation`, `registers`.
+    pub kind: &'static str,
+    /// The digest of `bytes`.
+    pub digest: Digest,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl Content {
+    fn new(kind: &'static str, bytes: Vec<u8>) -> Self {
+        Self { kind, digest: Digest::of(&bytes), bytes }
+    }
+}
+
+/// Why checked files still made no snapshot.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// A value that Cedar does not take.
+    #[error("a fact cannot be expressed in Cedar")]
+    Attribute(#[from] Box<cedar_policy::EntityAttrEvaluationError>),
+    /// Facts that do not fit the schema.
+    #[error("the facts do not fit `schema.cedarschema`")]
+    Entities(#[from] Box<cedar_policy::entities_errors::EntitiesError>),
+    /// Facts that cannot be written as JSON.
+    #[error("the facts cannot be written as JSON")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<cedar_policy::entities_errors::EntitiesError> for SnapshotError {
+    fn from(error: cedar_policy::entities_errors::EntitiesError) -> Self {
+        Self::Entities(Box::new(error))
+    }
+}
+
+impl Snapshot {
+    /// What `proposal` amounts to at `instant`, under the number `revision`.
+    ///
+    /// # Errors
+    /// When the facts do not fit the policies' schema.
+    pub fn at(
+        proposal: &Proposal,
+        instant: Timestamp,
+        revision: Revision,
+    ) -> Result<Self, SnapshotError> {
+        let Proposal { bundle, world, organisation, organisation_file } = proposal;
+        let facts = world.at(instant);
+        let instruments: Vec<Instrument> = organisation.instruments_at(instant).cloned().collect();
+        let contents = vec![
+            Content::new("bundle", bundle.content.clone()),
+            Content::new("facts", serde_json::to_vec(&facts)?),
+            Content::new("organisation", organisation_file.text.as_bytes().to_vec()),
+            Content::new("registers", serde_json::to_vec(&instruments)?),
+        ];
+        let digest = |kind: &str| {
+            let found = contents.iter().find(|content| content.kind == kind);
+            found.map_or_else(|| Digest::of(b""), |content| content.digest)
+        };
+        let digests = SnapshotDigests {
+            bundle: digest("bundle"),
+            facts: digest("facts"),
+            organisation: digest("organisation"),
+            registers: digest("registers"),
+            revision,
+        };
+        let ends = [world.next_change(instant), organisation.next_change(instant)];
+        let deployments = organisation.deployments.iter().enumerate();
+        let entities = entities(&facts, organisation, bundle.schema())?;
+        Ok(Self {
+            digests,
+            valid_until: ends.into_iter().flatten().min(),
+            engine: Engine::new(bundle.clone(), entities),
+            facts,
+            organisation: organisation.clone(),
+            instruments,
+            deployments: deployments.map(|(index, row)| (row.id.clone(), index)).collect(),
+            contents,
+        })
+    }
+
+    /// The parts, as they are kept for replay.
+    #[must_use]
+    pub fn contents(&self) -> &[Content] {
+        &self.contents
+    }
+
+    /// The deployment with this id.
+    #[must_use]
+    pub fn deployment(&self, id: &DeploymentId) -> Option<&Deployment> {
+        self.deployments.get(id).and_then(|index| self.organisation.deployments.get(*index))
+    }
+
+    /// The instruments in force between `tenant` and the operator of `deployment`.
+    pub fn instruments<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        deployment: &'a Deployment,
+    ) -> impl Iterator<Item = &'a Instrument> {
+        self.instruments.iter().filter(move |instrument| {
+            instrument.exporter == *tenant && instrument.recipient == deployment.operator
+        })
+    }
+}

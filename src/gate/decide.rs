@@ -1,0 +1,280 @@
+//! Decide and record: no answer before its record is durable, none from a snapshot that is past.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Gate, GateError, judge::Judged};
+use crate::{
+    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq, Verdict},
+    ledger::{self, DecisionBody, Engine, Entry, Kind, canonical},
+    policy,
+    sequencer::{Draft, Receipt, SubmitError},
+    store::{Claim, Stored},
+};
+
+/// How often a call is judged again because the snapshot moved.
+const ATTEMPTS: usize = 5;
+
+/// A caller's own name for a request, under which the first answer is given again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// At most 128 visible ASCII characters.
+    ///
+    /// # Errors
+    /// A fault of the header.
+    pub fn parse(text: &str) -> Result<Self, FieldFault> {
+        let fits =
+            (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if fits {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(FieldFault::new("Idempotency-Key", "want 1 to 128 visible ASCII characters"))
+        }
+    }
+}
+
+/// A decision with its place in the ledger.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// The decision's identifier, which is its entry's.
+    pub id: DecisionId,
+    /// When it was recorded.
+    pub ts: Timestamp,
+    /// The log that holds it.
+    pub log: String,
+    /// Its position.
+    pub seq: Seq,
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// What the record says.
+    pub body: DecisionBody,
+}
+
+impl Recorded {
+    /// The decision that `stored` holds.
+    pub(super) fn read(stored: &Stored) -> Result<Self, GateError> {
+        let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
+        if entry.kind != Kind::Decision {
+            return Err(GateError::NoSuchDecision);
+        }
+        let body = serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+        Ok(Self {
+            id: entry.id.into(),
+            ts: entry.ts,
+            log: entry.log.as_str().to_owned(),
+            seq: stored.seq,
+            leaf: stored.leaf,
+            body,
+        })
+    }
+}
+
+/// How a decision is to be recorded.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Manner {
+    /// Whether Lexgate sends the call when it is allowed.
+    pub(super) dispatch: bool,
+    /// The claim of an idempotency key.
+    pub(super) claim: Option<Claim>,
+}
+
+/// A decision on its way into the ledger.
+struct Pending {
+    body: DecisionBody,
+    draft: Draft,
+}
+
+impl Gate {
+    /// Judges `request` and records the decision.
+    ///
+    /// # Errors
+    /// When it cannot be judged, or not be recorded: the call must not be made then.
+    pub async fn decide(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Recorded, GateError> {
+        let claim = key.map(|key| claim(caller, request, key));
+        if let Some(claim) = &claim
+            && let Some(known) = self.store.idempotent(&claim.scope, &claim.key).await?
+        {
+            return self.repeat(claim, known.seq).await;
+        }
+        self.decide_in(caller, request, Manner { dispatch: false, claim }).await
+    }
+
+    /// Judges all `requests` and records the decisions in one commit.
+    ///
+    /// # Errors
+    /// When one of them cannot be judged, or they cannot be recorded.
+    pub async fn decide_all(
+        &self,
+        caller: &Caller,
+        requests: &[CallRequest],
+    ) -> Result<Vec<Recorded>, GateError> {
+        for _ in 0..ATTEMPTS {
+            let judge = self.keeper.current();
+            let (mut pending, mut faults) = (Vec::new(), Vec::new());
+            for (index, request) in requests.iter().enumerate() {
+                let started = Instant::now();
+                match judge.judge(&caller.app, request) {
+                    Ok(judged) => {
+                        pending.push(self.pending(
+                            caller,
+                            &judge,
+                            &judged,
+                            started,
+                            &Manner::default(),
+                        )?);
+                    }
+                    Err(found) => faults.extend(found.into_iter().map(|fault| {
+                        FieldFault::new(format!("/calls/{index}{}", fault.pointer), fault.detail)
+                    })),
+                }
+            }
+            if !faults.is_empty() {
+                return Err(GateError::Invalid(faults));
+            }
+            let (bodies, drafts): (Vec<_>, Vec<_>) =
+                pending.into_iter().map(|pending| (pending.body, pending.draft)).unzip();
+            let receipts = self.sequencer.submit_all(drafts).await.map_err(refused)?;
+            let receipts: Result<Vec<_>, _> = receipts.into_iter().collect();
+            match receipts {
+                Ok(receipts) => {
+                    let recorded = bodies.into_iter().zip(receipts);
+                    return recorded.map(|(body, receipt)| recorded_as(body, &receipt)).collect();
+                }
+                // One snapshot judged them all: it is past for all of them.
+                Err(SubmitError::Stale) => self.keeper.refresh().await?,
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Err(GateError::Unsettled)
+    }
+
+    pub(super) async fn decide_in(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        manner: Manner,
+    ) -> Result<Recorded, GateError> {
+        for _ in 0..ATTEMPTS {
+            let judge = self.keeper.current();
+            let started = Instant::now();
+            let judged = judge.judge(&caller.app, request).map_err(GateError::Invalid)?;
+            let Pending { body, draft } =
+                self.pending(caller, &judge, &judged, started, &manner)?;
+            match self.sequencer.submit(draft).await {
+                Ok(receipt) => return recorded_as(body, &receipt),
+                Err(SubmitError::Stale) => self.keeper.refresh().await?,
+                Err(SubmitError::Claimed(seq)) => {
+                    let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
+                    return self.repeat(claim, seq).await;
+                }
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Err(GateError::Unsettled)
+    }
+
+    fn pending(
+        &self,
+        caller: &Caller,
+        judge: &super::Judge,
+        judged: &Arc<Judged>,
+        started: Instant,
+        manner: &Manner,
+    ) -> Result<Pending, GateError> {
+        let snapshot = judge.snapshot();
+        let evaluation = judged.evaluation.clone();
+        let elapsed = started.elapsed();
+        metrics::histogram!("lexgate_evaluate_seconds").record(elapsed.as_secs_f64());
+        let body = DecisionBody {
+            call: judged.call.clone(),
+            caller: Caller { tenant: judged.tenant.clone(), ..caller.clone() },
+            candidates: evaluation.candidates,
+            decision: evaluation.decision,
+            dispatch: manner.dispatch && evaluation.decision == Verdict::Allow,
+            duties: evaluation.duties,
+            engine: Engine {
+                name: policy::ENGINE_NAME.to_owned(),
+                version: policy::engine_version(),
+            },
+            errors: evaluation.errors,
+            evaluation_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
+            instruments: evaluation.instruments,
+            reasons: evaluation.reasons,
+            route: evaluation.route,
+            snapshot: snapshot.digests,
+        };
+        let draft = Draft {
+            id: self.fresh_id()?,
+            kind: Kind::Decision,
+            body: canonical::to_vec(&body)?,
+            terms: body.terms(),
+            revision: Some(snapshot.digests.revision),
+            valid_until: snapshot.valid_until,
+            about: None,
+            dispatch: body.dispatch,
+            claim: manner.claim.clone(),
+            activation: None,
+        };
+        Ok(Pending { body, draft })
+    }
+
+    /// The first answer that was given under an idempotency key.
+    async fn repeat(&self, claim: &Claim, seq: Seq) -> Result<Recorded, GateError> {
+        let known = self.store.idempotent(&claim.scope, &claim.key).await?;
+        if known.is_none_or(|known| known.request != claim.request) {
+            return Err(GateError::KeyReused);
+        }
+        let stored = self.store.record(seq).await?.ok_or(GateError::Corrupt)?;
+        Recorded::read(&stored)
+    }
+}
+
+fn recorded_as(body: DecisionBody, receipt: &Receipt) -> Result<Recorded, GateError> {
+    let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
+    let decision = body.decision.as_str();
+    metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
+        .increment(1);
+    let (id, log) = identity(&receipt.entry)?;
+    Ok(Recorded { id, ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body })
+}
+
+/// The identifier and the log of an entry that this process has just sealed.
+fn identity(entry: &Bytes) -> Result<(DecisionId, String), GateError> {
+    let entry = Entry::parse(entry).map_err(|_| GateError::Corrupt)?;
+    Ok((entry.id.into(), entry.log.as_str().to_owned()))
+}
+
+/// The gate's word for why the sequencer took nothing.
+pub(super) fn refused(error: SubmitError) -> GateError {
+    match error {
+        SubmitError::QueueFull => GateError::QueueFull,
+        SubmitError::TooLarge { bytes, limit } => GateError::RecordTooLarge { bytes, limit },
+        SubmitError::AlreadyReported => GateError::AlreadyReported,
+        SubmitError::Closed => GateError::Closed,
+        SubmitError::Stale => GateError::Unsettled,
+        error => {
+            tracing::warn!(%error, "the ledger took no record");
+            GateError::LedgerUnavailable
+        }
+    }
+}
+
+/// Keys belong to an app; the same key and request are the same wherever they arrive.
+fn claim(caller: &Caller, request: &CallRequest, key: IdempotencyKey) -> Claim {
+    let request = serde_json::to_vec(request).unwrap_or_default();
+    Claim { scope: caller.app.to_string(), key: key.0, request: Digest::of(&request) }
+}
+
+/// Microsecond times, as records write them.
+pub(super) fn instant(clock: &dyn crate::domain::Clock) -> Timestamp {
+    ledger::to_micros(clock.now())
+}

@@ -1,0 +1,67 @@
+//! Why the gate gave no answer. A denial is an answer, not an error.
+
+use crate::{domain::FieldFault, facts::SnapshotError, ledger::CanonicalError, store::StoreError};
+
+/// Why the gate gave no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GateError {
+    /// The call names something unknown.
+    #[error("the call is understood and cannot be judged")]
+    Invalid(Vec<FieldFault>),
+    /// The idempotency key was used for another request.
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    /// The ledger cannot be written now.
+    #[error("the ledger cannot be written: no record, no call")]
+    LedgerUnavailable,
+    /// Too much waits for the ledger.
+    #[error("the ledger's queue is full")]
+    QueueFull,
+    /// The policies kept changing while the call was judged.
+    #[error("the active snapshot changed faster than the call could be judged")]
+    Unsettled,
+    /// The record would be larger than an entry may be.
+    #[error("the decision's record would hold {bytes} bytes; an entry holds at most {limit}")]
+    RecordTooLarge {
+        /// What it would hold.
+        bytes: usize,
+        /// What it may.
+        limit: usize,
+    },
+    /// No such decision of this caller.
+    #[error("there is no such decision of this app")]
+    NoSuchDecision,
+    /// The decision was a denial: nothing happened that could be reported.
+    #[error("the decision was a denial: there is no outcome to report")]
+    Denied,
+    /// Lexgate sent this call itself, and records its outcome itself.
+    #[error("this call was sent by the gateway, which records its outcome itself")]
+    Dispatched,
+    /// The outcome is recorded already.
+    #[error("the outcome of this decision is already recorded")]
+    AlreadyReported,
+    /// No allowed deployment can be reached through the gateway.
+    #[error(
+        "no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself"
+    )]
+    NoBackend,
+    /// The process is ending.
+    #[error("the service is shutting down")]
+    Closed,
+    /// The machine gives no randomness.
+    #[error("the machine gives no randomness")]
+    NoRandomness,
+    /// The store failed.
+    #[error("the store failed")]
+    Store(#[from] StoreError),
+    /// A record could not be written in canonical form.
+    #[error("a record has no canonical form")]
+    Canonical(#[from] CanonicalError),
+    /// The facts make no snapshot.
+    #[error("the facts make no snapshot")]
+    Snapshot(#[from] SnapshotError),
+    /// The ledger holds something that this software cannot have written.
+    #[error("the ledger holds a record that cannot be read")]
+    Corrupt,
+}

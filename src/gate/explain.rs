@@ -1,0 +1,115 @@
+//! Explaining without deciding: nothing is recorded, nothing is sent.
+
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::{Gate, GateError, Judge, Judged};
+use crate::{
+    domain::{
+        Action, AppId, CallRequest, Data, DeploymentId, Effect, FlowAction, PolicyId, Verdict,
+    },
+    policy::{EntityKind, RuleSet, action_uid, flow_uid, uid},
+};
+
+/// A judged call, and what else there is to know of it.
+#[derive(Debug)]
+pub struct Explanation {
+    /// What the policies say.
+    pub judged: Judged,
+    /// Every policy that could apply, for any candidate.
+    pub considered: Vec<Considered>,
+    /// Deployments of the organisation that may serve this call, in its order.
+    pub allowed_deployments: Vec<DeploymentId>,
+}
+
+/// A policy whose scope matches the call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Considered {
+    /// The law, licence or rule that it implements.
+    pub citation: String,
+    /// What it does when it matches.
+    pub effect: Effect,
+    /// Where it is written: file and line in the policy folder.
+    #[schema(example = "sovereignty/eu-gdpr.cedar:14")]
+    pub file: String,
+    /// Its `@id`.
+    pub policy: PolicyId,
+    /// Its text.
+    pub text: String,
+}
+
+impl Gate {
+    /// What the policies say of `request`, and what would make it pass.
+    ///
+    /// # Errors
+    /// When it names something unknown.
+    pub fn explain(&self, app: &AppId, request: &CallRequest) -> Result<Explanation, GateError> {
+        self.keeper.current().explain(app, request)
+    }
+}
+
+impl Judge {
+    /// As [`Gate::explain`].
+    ///
+    /// # Errors
+    /// When the call names something unknown.
+    pub fn explain(&self, app: &AppId, request: &CallRequest) -> Result<Explanation, GateError> {
+        let judged = self.judge_afresh(app, request).map_err(GateError::Invalid)?;
+        Ok(Explanation {
+            considered: self.considered(app, request.action, &judged),
+            allowed_deployments: self.allowed_deployments(app, request),
+            judged,
+        })
+    }
+
+    fn considered(&self, app: &AppId, action: Action, judged: &Judged) -> Vec<Considered> {
+        let engine = &self.snapshot().engine;
+        let mut ids = BTreeSet::new();
+        for candidate in &judged.evaluation.candidates {
+            let principal = uid(EntityKind::App, app.as_str());
+            let resource = uid(EntityKind::Deployment, candidate.deployment.as_str());
+            ids.extend(engine.considered(
+                RuleSet::Rules,
+                &principal,
+                &action_uid(action),
+                &resource,
+            ));
+            for from in judged.call.data.iter().flat_map(Data::origins) {
+                let from = uid(EntityKind::Jurisdiction, from.as_str());
+                for flow in FlowAction::ALL {
+                    for to in candidate.placement.of(flow) {
+                        let to = uid(EntityKind::Jurisdiction, to.as_str());
+                        ids.extend(engine.considered(RuleSet::Rules, &from, &flow_uid(flow), &to));
+                    }
+                }
+            }
+        }
+        let rules = ids.iter().filter_map(|id| engine.rule(id));
+        rules
+            .map(|rule| Considered {
+                citation: rule.citation.clone(),
+                effect: rule.effect,
+                file: format!("{}:{}", rule.file, rule.line),
+                policy: rule.id.clone(),
+                text: rule.text.clone(),
+            })
+            .collect()
+    }
+
+    /// Asks the same of every deployment: what the organisation could do instead.
+    fn allowed_deployments(&self, app: &AppId, request: &CallRequest) -> Vec<DeploymentId> {
+        let deployments = self.snapshot().organisation.deployments.iter();
+        let allowed = deployments.filter(|deployment| {
+            let pinned = CallRequest {
+                model: None,
+                deployment: Some(deployment.id.to_string()),
+                ..request.clone()
+            };
+            let judged = self.judge_afresh(app, &pinned);
+            judged.is_ok_and(|judged| judged.evaluation.decision == Verdict::Allow)
+        });
+        allowed.map(|deployment| deployment.id.clone()).collect()
+    }
+}

@@ -1,0 +1,110 @@
+//! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
+
+mod decide;
+mod dispatch;
+mod error;
+mod explain;
+mod judge;
+mod keeper;
+mod outcome;
+mod reading;
+mod reaper;
+mod stream;
+
+use std::sync::Arc;
+
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use uuid::Uuid;
+
+pub use decide::{IdempotencyKey, Recorded};
+pub use dispatch::{ModelCall, Reply, ReplyBody, Served};
+pub use error::GateError;
+pub use explain::{Considered, Explanation};
+pub use judge::{Judge, Judged};
+pub use keeper::{Activate, Keeper, KeeperError};
+pub use outcome::OutcomeReport;
+pub use reading::Reading;
+pub use reaper::Reaper;
+
+use crate::{
+    dispatch::Backends,
+    domain::{Clock, DecisionId},
+    sequencer::Sequencer,
+    store::Store,
+};
+
+/// The checkpoint: every call goes through here, and only what passed leaves.
+#[derive(Debug)]
+pub struct Gate {
+    keeper: Arc<Keeper>,
+    sequencer: Sequencer,
+    store: Arc<dyn Store>,
+    backends: Arc<dyn Backends>,
+    clock: Arc<dyn Clock>,
+    random: SystemRandom,
+    /// Calls under way, which outlive the request that began them.
+    tasks: TaskTracker,
+    /// Fires when calls under way must end.
+    halt: CancellationToken,
+}
+
+/// What a gate is made of.
+#[derive(Debug)]
+pub struct GateParts {
+    /// Knows the snapshot that decides.
+    pub keeper: Arc<Keeper>,
+    /// Writes the ledger.
+    pub sequencer: Sequencer,
+    /// Reads it.
+    pub store: Arc<dyn Store>,
+    /// Takes calls for deployments.
+    pub backends: Arc<dyn Backends>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Holds the calls under way.
+    pub tasks: TaskTracker,
+    /// Ends them.
+    pub halt: CancellationToken,
+}
+
+impl Gate {
+    /// A gate of these parts.
+    #[must_use]
+    pub fn new(parts: GateParts) -> Self {
+        let GateParts { keeper, sequencer, store, backends, clock, tasks, halt } = parts;
+        Self { keeper, sequencer, store, backends, clock, random: SystemRandom::new(), tasks, halt }
+    }
+
+    /// The snapshot that decides.
+    #[must_use]
+    pub fn keeper(&self) -> &Arc<Keeper> {
+        &self.keeper
+    }
+
+    /// Where the ledger lies.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    /// The writer of the ledger.
+    #[must_use]
+    pub fn sequencer(&self) -> &Sequencer {
+        &self.sequencer
+    }
+
+    fn fresh_id(&self) -> Result<Uuid, GateError> {
+        fresh_id(&*self.clock, &self.random)
+    }
+}
+
+/// A new identifier, a UUID version 7.
+///
+/// # Errors
+/// When the machine gives no randomness.
+pub fn fresh_id(clock: &dyn Clock, random: &SystemRandom) -> Result<Uuid, GateError> {
+    let mut bytes = [0; 10];
+    random.fill(&mut bytes).map_err(|_| GateError::NoRandomness)?;
+    Ok(DecisionId::at(clock.now(), bytes).uuid())
+}

@@ -1,0 +1,131 @@
+//! Outcomes: what became of a call, once for each.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::{Gate, GateError, Recorded, decide::refused};
+use crate::{
+    domain::{Caller, Seq, Verdict},
+    ledger::{
+        Attempt, DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
+        canonical,
+    },
+    sequencer::{Draft, Receipt, SubmitError},
+};
+
+/// What a caller that ran inference itself says of it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct OutcomeReport {
+    /// How it ended.
+    pub status: ReportedStatus,
+    /// Tokens read.
+    #[serde(default)]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub input_tokens: Option<u64>,
+    /// Tokens written.
+    #[serde(default)]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub output_tokens: Option<u64>,
+    /// The model that was served.
+    #[serde(default)]
+    pub model: Option<String>,
+}
+
+impl Gate {
+    /// Records what `caller` says became of the decision `id`.
+    ///
+    /// # Errors
+    /// When there is no such decision of this app, it was denied or dispatched, or was reported
+    /// before.
+    pub async fn report(
+        &self,
+        caller: &Caller,
+        id: Uuid,
+        report: OutcomeReport,
+    ) -> Result<Seq, GateError> {
+        let stored = self.store.record_by_id(id).await?.ok_or(GateError::NoSuchDecision)?;
+        let decision = Recorded::read(&stored)?;
+        if decision.body.caller.app != caller.app {
+            return Err(GateError::NoSuchDecision);
+        }
+        match (decision.body.decision, decision.body.dispatch) {
+            (Verdict::Deny, _) => return Err(GateError::Denied),
+            (Verdict::Allow, true) => return Err(GateError::Dispatched),
+            (Verdict::Allow, false) => {}
+        }
+        let body = OutcomeBody {
+            attempts: Vec::new(),
+            decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            model: report.model.map(|model| model.chars().take(256).collect()),
+            reported: Some(report.status),
+            status: OutcomeStatus::Reported,
+            tokens: TokenCount { input: report.input_tokens, output: report.output_tokens },
+        };
+        let draft = self.outcome_draft(&decision, &body)?;
+        let receipt = self.sequencer.submit(draft).await.map_err(refused)?;
+        Ok(receipt.seq)
+    }
+
+    /// Records what became of a call that Lexgate sent. Comes back only once it is recorded, or
+    /// the process ends.
+    pub(super) async fn record_outcome(
+        &self,
+        decision: &Recorded,
+        attempts: Vec<Attempt>,
+        status: OutcomeStatus,
+        answer: Answered,
+    ) -> Result<(), GateError> {
+        let body = OutcomeBody {
+            attempts,
+            decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            model: answer.model,
+            reported: None,
+            status,
+            tokens: answer.tokens,
+        };
+        let draft = self.outcome_draft(decision, &body)?;
+        let status = status.as_str();
+        metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
+        settled(self.sequencer.submit_patiently(draft).await)
+    }
+
+    pub(super) fn outcome_draft(
+        &self,
+        decision: &Recorded,
+        body: &OutcomeBody,
+    ) -> Result<Draft, GateError> {
+        Ok(Draft {
+            id: self.fresh_id()?,
+            kind: Kind::Outcome,
+            body: canonical::to_vec(body)?,
+            terms: decision.body.outcome_terms(&body.attempts),
+            revision: None,
+            valid_until: None,
+            about: Some(decision.seq),
+            dispatch: false,
+            claim: None,
+            activation: None,
+        })
+    }
+}
+
+/// What a backend said of its answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Answered {
+    pub(super) model: Option<String>,
+    pub(super) tokens: TokenCount,
+}
+
+/// An outcome that somebody else recorded first is recorded.
+pub(super) fn settled(submitted: Result<Receipt, SubmitError>) -> Result<(), GateError> {
+    match submitted {
+        Ok(_) => Ok(()),
+        Err(SubmitError::AlreadyReported) => {
+            tracing::warn!("the outcome was recorded by another process first");
+            Ok(())
+        }
+        Err(error) => Err(refused(error)),
+    }
+}

@@ -1,0 +1,53 @@
+//! Readings of the ledger, which are themselves recorded: no record, no reading.
+
+use std::collections::BTreeMap;
+
+use super::{Gate, GateError, decide::refused};
+use crate::{
+    domain::KeyName,
+    ledger::{AuditReadBody, Kind, canonical},
+    sequencer::Draft,
+};
+
+/// The longest parameter that is recorded whole, in characters.
+const MAX_VALUE: usize = 256;
+
+/// Somebody is about to read the ledger.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// With this API key.
+    pub key: KeyName,
+    /// This operation of the OpenAPI document.
+    pub operation: &'static str,
+    /// With these parameters.
+    pub query: BTreeMap<String, String>,
+}
+
+impl Gate {
+    /// Records a reading before it is answered.
+    ///
+    /// # Errors
+    /// When it cannot be recorded.
+    pub async fn record_reading(&self, reading: Reading) -> Result<(), GateError> {
+        let shorten = |text: String| text.chars().take(MAX_VALUE).collect();
+        let query = reading.query.into_iter().map(|(name, value)| (name, shorten(value)));
+        let body = AuditReadBody {
+            key: reading.key,
+            operation: reading.operation.to_owned(),
+            query: query.collect(),
+        };
+        let draft = Draft {
+            id: self.fresh_id()?,
+            kind: Kind::AuditRead,
+            body: canonical::to_vec(&body)?,
+            terms: Vec::new(),
+            revision: None,
+            valid_until: None,
+            about: None,
+            dispatch: false,
+            claim: None,
+            activation: None,
+        };
+        self.sequencer.submit(draft).await.map(drop).map_err(refused)
+    }
+}

@@ -1,0 +1,289 @@
+//! The ledger for regulators: find records, read one. Each reading is itself recorded.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::extract::{Path, State};
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Shared,
+    auth::AsAuditor,
+    body::Params,
+    examples,
+    problem::{Problem, ProblemKind, problems},
+};
+use crate::{
+    domain::{FieldFault, Seq},
+    gate::{GateError, Reading},
+    ledger::{Kind, parse_timestamp},
+    store::{RecordQuery, Stored},
+};
+
+/// The most records of a page.
+const MAX_PAGE: usize = 1000;
+/// The records of a page unless the query says otherwise.
+const PAGE: usize = 100;
+
+problems! { ListProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull,
+LedgerUnavailable, Timeout, Internal }
+problems! { RecordProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
+Timeout, Internal }
+
+/// The audit endpoints.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(read))
+}
+
+/// Which records are wanted. All conditions must hold.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Filters {
+    /// Written at this instant (RFC 3339) or later.
+    #[param(example = "2026-11-01T00:00:00Z")]
+    from: Option<String>,
+    /// Written before this instant (RFC 3339).
+    to: Option<String>,
+    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`.
+    kind: Option<String>,
+    /// `allow` or `deny`.
+    decision: Option<String>,
+    /// Of this tenant.
+    tenant: Option<String>,
+    /// Of this app.
+    app: Option<String>,
+    /// Asking for this model or virtual model, or sent to it.
+    model: Option<String>,
+    /// Sent to this deployment; for a denial: considered for it.
+    deployment: Option<String>,
+    /// `on_device`, `hybrid_gpu` or `remote`: where it was sent; for a denial: considered for it.
+    tier: Option<String>,
+    /// Having this jurisdiction, or a part of it, as an origin or a destination.
+    #[param(example = "SG")]
+    jurisdiction: Option<String>,
+    /// Decided by this policy.
+    policy: Option<String>,
+    /// About data of this category.
+    category: Option<String>,
+    /// The `next` of the page before.
+    after: Option<String>,
+    /// 1 to 1000; 100 when absent.
+    #[param(minimum = 1, maximum = 1000, value_type = Option<u32>)]
+    limit: Option<String>,
+}
+
+/// A page of records, newest last.
+#[derive(Debug, Serialize, ToSchema)]
+struct Page {
+    /// The records.
+    records: Vec<Record>,
+    /// What to send as `after` for the next page; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// A record, with the bytes that its leaf hash is of.
+#[derive(Debug, Serialize, ToSchema)]
+struct Record {
+    /// Its position.
+    seq: Seq,
+    /// Its leaf hash: SHA-256 of a zero byte and the entry's bytes, 64 hexadecimal digits.
+    leaf: String,
+    /// The entry: its bytes are canonical JSON (RFC 8785) as they stand here.
+    #[schema(value_type = Object)]
+    entry: Box<RawValue>,
+}
+
+impl Record {
+    fn read(stored: &Stored) -> Result<Self, Problem> {
+        let entry = serde_json::from_slice(&stored.entry).map_err(|_| GateError::Corrupt)?;
+        Ok(Self { seq: stored.seq, leaf: stored.leaf.hex(), entry })
+    }
+}
+
+impl Filters {
+    fn query(&self, auditor: &AsAuditor) -> Result<RecordQuery, Problem> {
+        let mut faults = Vec::new();
+        let mut instant = |name: &str, text: &Option<String>| {
+            let text = text.as_ref()?;
+            let instant = parse_timestamp(text).or_else(|| text.parse::<Timestamp>().ok());
+            if instant.is_none() {
+                faults.push(FieldFault::new(
+                    name,
+                    "want an RFC 3339 instant such as `2026-11-22T13:00:00Z`",
+                ));
+            }
+            instant
+        };
+        let (from, to) = (instant("from", &self.from), instant("to", &self.to));
+        let limit = self.limit.as_ref().map_or(Some(PAGE), |limit| limit.parse().ok());
+        let limit = limit.filter(|limit| (1..=MAX_PAGE).contains(limit)).unwrap_or_else(|| {
+            faults.push(FieldFault::new("limit", format!("want a number from 1 to {MAX_PAGE}")));
+            PAGE
+        });
+        let after = self.after.as_ref().and_then(|cursor| {
+            let seq = read_cursor(cursor);
+            if seq.is_none() {
+                faults.push(FieldFault::new(
+                    "after",
+                    "send the `next` of the page before, as it was",
+                ));
+            }
+            seq
+        });
+        let kind = self.kind.as_ref().and_then(|kind| {
+            let kind = Kind::parse(kind);
+            if kind.is_none() {
+                faults.push(FieldFault::new(
+                    "kind",
+                    "want `decision`, `outcome` or another kind of record",
+                ));
+            }
+            kind
+        });
+        if !faults.is_empty() {
+            return Err(Problem::fields(ProblemKind::MalformedQuery, faults));
+        }
+        Ok(RecordQuery {
+            from,
+            to,
+            kind,
+            terms: self.terms(),
+            any_of: scope(auditor),
+            after,
+            limit,
+        })
+    }
+
+    /// Every parameter that was given.
+    fn given(&self) -> BTreeMap<String, String> {
+        let rest = [
+            ("from", &self.from),
+            ("to", &self.to),
+            ("kind", &self.kind),
+            ("after", &self.after),
+            ("limit", &self.limit),
+        ];
+        let given = self.conditions().into_iter().chain(rest);
+        given.filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
+    }
+
+    /// The words to search for, the rarest first: it leads the search.
+    fn terms(&self) -> Vec<String> {
+        let given = self.conditions().into_iter();
+        given.filter_map(|(name, value)| Some(format!("{name}:{}", value.as_ref()?))).collect()
+    }
+
+    fn conditions(&self) -> [(&'static str, &Option<String>); 9] {
+        [
+            ("policy", &self.policy),
+            ("category", &self.category),
+            ("jurisdiction", &self.jurisdiction),
+            ("deployment", &self.deployment),
+            ("model", &self.model),
+            ("app", &self.app),
+            ("tenant", &self.tenant),
+            ("tier", &self.tier),
+            ("decision", &self.decision),
+        ]
+    }
+}
+
+/// An auditor limited to jurisdictions sees only records that touch one of them.
+fn scope(auditor: &AsAuditor) -> Vec<String> {
+    auditor.jurisdictions.iter().map(|code| format!("jurisdiction:{code}")).collect()
+}
+
+fn cursor(seq: Seq) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("seq:{seq}"))
+}
+
+fn read_cursor(cursor: &str) -> Option<Seq> {
+    let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    text.strip_prefix("seq:")?.parse().ok().map(Seq::new)
+}
+
+/// Find records.
+///
+/// Newest last; page through with `after`. A credential limited to jurisdictions sees only records
+/// that touch them. The reading is recorded, without its results.
+#[utoipa::path(
+    get, path = "/v1/audit/records", tag = "audit", operation_id = "listRecords",
+    security(("api_key" = [])),
+    params(Filters),
+    responses((status = 200, description = "A page of records", body = Page,
+        example = json!({"records": [examples::record()], "next": "c2VxOjQy"})), ListProblems),
+)]
+async fn list(
+    State(shared): State<Arc<Shared>>,
+    auditor: AsAuditor,
+    Params(filters): Params<Filters>,
+) -> Result<axum::Json<Page>, Problem> {
+    let mut query = filters.query(&auditor)?;
+    shared.gate.record_reading(reading(&auditor, "listRecords", filters.given())).await?;
+    let limit = query.limit;
+    query.limit += 1;
+    let mut found = shared.gate.store().query(&query).await.map_err(GateError::from)?;
+    let next = (found.len() > limit).then(|| {
+        found.truncate(limit);
+        found.last().map(|last| cursor(last.seq))
+    });
+    let records = found.iter().map(Record::read).collect::<Result<_, _>>()?;
+    Ok(axum::Json(Page { records, next: next.flatten() }))
+}
+
+fn reading(
+    auditor: &AsAuditor,
+    operation: &'static str,
+    query: BTreeMap<String, String>,
+) -> Reading {
+    Reading { key: auditor.key.clone(), operation, query }
+}
+
+/// Read one record.
+#[utoipa::path(
+    get, path = "/v1/audit/records/{seq}", tag = "audit", operation_id = "readRecord",
+    security(("api_key" = [])),
+    params(("seq" = u64, Path, description = "The record's position", example = 42)),
+    responses((status = 200, description = "The record", body = Record,
+        example = json!(examples::record())), RecordProblems),
+)]
+async fn read(
+    State(shared): State<Arc<Shared>>,
+    auditor: AsAuditor,
+    Path(seq): Path<String>,
+) -> Result<axum::Json<Record>, Problem> {
+    let missing = || Problem::new(ProblemKind::NotFound, format!("there is no record {seq}"));
+    let wanted = seq.parse::<u64>().ok().filter(|seq| i64::try_from(*seq).is_ok());
+    let wanted = Seq::new(wanted.ok_or_else(missing)?);
+    let asked = BTreeMap::from([("seq".to_owned(), wanted.to_string())]);
+    shared.gate.record_reading(reading(&auditor, "readRecord", asked)).await?;
+    // Through the query, so that a limited credential finds what the list shows it, and no more.
+    let query = RecordQuery {
+        after: wanted.get().checked_sub(1).map(Seq::new),
+        any_of: scope(&auditor),
+        limit: 1,
+        ..RecordQuery::default()
+    };
+    let found = shared.gate.store().query(&query).await.map_err(GateError::from)?;
+    let found = found.iter().find(|stored| stored.seq == wanted);
+    Ok(axum::Json(Record::read(found.ok_or_else(missing)?)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_reads_back_and_nothing_else_does() {
+        assert_eq!(read_cursor(&cursor(Seq::new(42))), Some(Seq::new(42)));
+        for bad in ["", "42", "c2VxOi0x", "%%%", "c2VxOg"] {
+            assert_eq!(read_cursor(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! What a call to a model is about: headers, or `metadata` under the same names. Ours are taken
+//! out of the body, so that no backend sees them.
+
+use std::collections::BTreeMap;
+
+use axum::http::HeaderMap;
+
+use super::problem::{Problem, ProblemKind};
+use crate::{
+    dispatch::Fields,
+    domain::{Action, CallRequest, DataRequest, FieldFault},
+    facts::Organisation,
+};
+
+/// The prefix of a claim's header.
+const HEADER: &str = "x-lexgate-";
+/// The prefix of a claim in `metadata`.
+const FIELD: &str = "lexgate_";
+/// The claims.
+const CLAIMS: [&str; 6] = ["personal", "data", "subjects", "purpose", "audience", "location"];
+
+/// Reads the claims of a call to a model, and takes them out of its body.
+pub(super) fn take(
+    headers: &HeaderMap,
+    body: &mut Fields,
+    organisation: &Organisation,
+) -> Result<CallRequest, Problem> {
+    let mut claims = from_headers(headers)?;
+    for (name, value) in from_metadata(body)? {
+        let header = claims.entry(name.clone()).or_insert_with(|| value.clone());
+        if *header != value {
+            let detail =
+                format!("`{HEADER}{name}` and metadata `{FIELD}{name}` contradict each other");
+            return Err(invalid(&format!("{HEADER}{name}"), detail));
+        }
+    }
+    let model =
+        body.read::<String>("model").map_err(|error| invalid("/model", error.to_string()))?;
+    let Some(model) = model else { return Err(invalid("/model", "name a model".to_owned())) };
+    let is_deployment = organisation.deployment(&model).is_some();
+    Ok(CallRequest {
+        action: Action::Infer,
+        deployment: is_deployment.then(|| model.clone()),
+        model: (!is_deployment).then_some(model),
+        data: data(&claims)?,
+        purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
+        audience: claims.get("audience").map(|text| list(text)),
+        location: claims.get("location").cloned(),
+        end_user: None,
+    })
+}
+
+fn invalid(pointer: &str, detail: String) -> Problem {
+    Problem::fields(ProblemKind::InvalidRequest, vec![FieldFault::new(pointer, detail)])
+}
+
+/// A misspelt claim would leave the call undeclared without a word: it is refused.
+fn known(name: &str, shown: &str) -> Result<String, Problem> {
+    if CLAIMS.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(invalid(shown, format!("unknown claim `{shown}`: the claims are {}", CLAIMS.join(", "))))
+}
+
+fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem> {
+    let mut claims = BTreeMap::new();
+    for name in headers.keys() {
+        let Some(claim) = name.as_str().strip_prefix(HEADER) else { continue };
+        let claim = known(claim, name.as_str())?;
+        let mut values = headers.get_all(name).iter();
+        let (first, more) = (values.next(), values.next());
+        let text = first.and_then(|value| value.to_str().ok());
+        let (Some(text), None) = (text, more) else {
+            let detail = format!("`{name}` must stand once and hold visible ASCII characters");
+            return Err(invalid(name.as_str(), detail));
+        };
+        claims.insert(claim, normal(text));
+    }
+    Ok(claims)
+}
+
+fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
+    // Metadata that is no object is the backend's affair: it holds no claim.
+    let Ok(Some(mut metadata)) = body.read::<Fields>("metadata") else {
+        return Ok(BTreeMap::new());
+    };
+    let mut claims = BTreeMap::new();
+    let names: Vec<String> = metadata.names().map(str::to_owned).collect();
+    for name in names {
+        let Some(claim) = name.strip_prefix(FIELD) else { continue };
+        let shown = format!("metadata.{name}");
+        let claim = known(claim, &shown)?;
+        let text = metadata.read::<String>(&name).ok().flatten();
+        let Some(text) = text else {
+            return Err(invalid(&shown, format!("`{shown}` must be a string")));
+        };
+        claims.insert(claim, normal(&text));
+    }
+    if !claims.is_empty() {
+        metadata.retain(|name| !name.starts_with(FIELD));
+        if metadata.is_empty() {
+            body.retain(|name| name != "metadata");
+        } else {
+            let set = body.set("metadata", &metadata);
+            set.map_err(|error| invalid("/metadata", error.to_string()))?;
+        }
+    }
+    Ok(claims)
+}
+
+/// One form for what means the same.
+fn normal(text: &str) -> String {
+    list(text).join(",")
+}
+
+fn list(text: &str) -> Vec<String> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
+}
+
+fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Problem> {
+    let of = |name: &str| claims.get(name).map(|text| list(text));
+    let (categories, subjects) = (of("data"), of("subjects"));
+    let personal = match claims.get("personal").map(String::as_str) {
+        Some("true") => Some(true),
+        Some("false") => Some(false),
+        None => None,
+        Some(other) => {
+            let name = format!("{HEADER}personal");
+            return Err(invalid(&name, format!("`{name}` is `true` or `false`, not `{other}`")));
+        }
+    };
+    if categories.is_none() && subjects.is_none() && personal.is_none() {
+        return Ok(None);
+    }
+    let (categories, subjects) = (categories.unwrap_or_default(), subjects.unwrap_or_default());
+    let personal = personal.unwrap_or(!categories.is_empty() || !subjects.is_empty());
+    Ok(Some(DataRequest { personal, categories, subjects, subject_count: None, location: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take_from(headers: &[(&str, &str)], body: &str) -> (Result<CallRequest, Problem>, String) {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            let name: axum::http::HeaderName = name.parse().unwrap();
+            map.append(name, value.parse().unwrap());
+        }
+        let mut fields = Fields::parse(body.as_bytes()).unwrap();
+        let call = take(&map, &mut fields, &Organisation::default());
+        (call, String::from_utf8(fields.to_vec().unwrap()).unwrap())
+    }
+
+    #[test]
+    fn claims_come_from_headers_or_metadata_and_leave_the_body() {
+        let body = r#"{"model":"m","metadata":{"lexgate_subjects":"DE, SA","team":"x","lexgate_data":""}}"#;
+        let (call, left) =
+            take_from(&[("x-lexgate-personal", "true"), ("x-lexgate-subjects", "DE,SA")], body);
+        let data = call.unwrap().data.unwrap();
+        assert_eq!((data.personal, data.subjects), (true, vec!["DE".to_owned(), "SA".to_owned()]));
+        assert_eq!(left, r#"{"model":"m","metadata":{"team":"x"}}"#);
+        let (_, left) = take_from(&[], r#"{"model":"m","metadata":{"lexgate_data":""}}"#);
+        assert_eq!(left, r#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn nothing_said_of_the_data_declares_nothing() {
+        let (call, _) =
+            take_from(&[("x-lexgate-purpose", "dpv:ServiceProvision")], r#"{"model":"m"}"#);
+        assert_eq!(call.unwrap().data, None);
+        let (call, _) = take_from(&[("x-lexgate-data", "")], r#"{"model":"m"}"#);
+        assert!(!call.unwrap().data.unwrap().personal);
+    }
+
+    #[test]
+    fn contradictions_and_misspellings_are_refused() {
+        for (headers, body) in [
+            (
+                vec![("x-lexgate-subjects", "DE")],
+                r#"{"model":"m","metadata":{"lexgate_subjects":"SA"}}"#,
+            ),
+            (vec![("x-lexgate-subject", "DE")], r#"{"model":"m"}"#),
+            (vec![("x-lexgate-personal", "no")], r#"{"model":"m"}"#),
+            (
+                vec![("x-lexgate-personal", "true"), ("x-lexgate-personal", "false")],
+                r#"{"model":"m"}"#,
+            ),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE"]}}"#),
+            (vec![], r#"{"messages":[]}"#),
+        ] {
+            assert!(take_from(&headers, body).0.is_err(), "{headers:?} {body}");
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The decision API: is this call lawful, here, now, with this model?
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{Path, State},
+    http::HeaderMap,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
+
+use super::{
+    Shared,
+    auth::AsCaller,
+    body::Json,
+    examples,
+    problem::{Problem, ProblemKind, problems},
+};
+use crate::{
+    domain::{
+        CallRequest, Candidate, DecisionId, DeploymentId, Duty, Effect, FieldFault, Flow, PolicyId,
+        Reason, Route, Seq, SnapshotDigests, Verdict,
+    },
+    gate::{Considered, IdempotencyKey, OutcomeReport, Recorded},
+    ledger::timestamp_text,
+};
+
+/// The most calls of a batch.
+const MAX_BATCH: usize = 100;
+
+problems! { DecideProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
+UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable,
+Timeout, Internal }
+problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
+UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
+problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,
+BodyTooLarge, UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout,
+Internal }
+problems! { ExplainProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
+UnsupportedMediaType, InvalidRequest, Timeout, Internal }
+
+/// The decision endpoints.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(decide))
+        .routes(routes!(decide_batch))
+        .routes(routes!(report_outcome))
+        .routes(routes!(explain))
+}
+
+/// A decision, with its reasons and its place in the ledger.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct DecisionAnswer {
+    /// The decision's identifier.
+    id: DecisionId,
+    /// Whether the call may be made.
+    decision: Verdict,
+    /// When it was recorded: RFC 3339, microseconds, UTC.
+    #[schema(format = DateTime)]
+    decided_at: String,
+    /// Where the call goes; `null` when it is denied.
+    route: Option<Route>,
+    /// Every deployment considered, in the organisation's order.
+    candidates: Vec<Candidate>,
+    /// The policies that decided: for an allow those of the route, for a deny all.
+    pub(super) reasons: Vec<ReasonAnswer>,
+    /// What the caller must do, when allowed.
+    duties: Vec<Duty>,
+    /// The snapshot that decided.
+    snapshot: SnapshotDigests,
+    /// Where the decision stands in the ledger.
+    record: RecordAnswer,
+}
+
+/// One policy that decided, for one deployment and, where there is one, one flow.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ReasonAnswer {
+    /// Its `@id`; `default-deny` where no permit matched.
+    pub(crate) policy: PolicyId,
+    /// What it does.
+    effect: Effect,
+    /// The law, licence or rule that it implements.
+    pub(crate) citation: String,
+    /// What to do about it.
+    pub(crate) advice: Option<String>,
+    /// The deployment.
+    pub(crate) deployment: DeploymentId,
+    /// The flow; `null` when the use itself was judged.
+    pub(crate) flow: Option<Flow>,
+}
+
+/// A record's place in a log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct RecordAnswer {
+    /// The log's origin.
+    #[schema(example = "lexgate.example/main")]
+    log: String,
+    /// The position.
+    seq: Seq,
+    /// The leaf hash, 64 hexadecimal digits.
+    leaf: String,
+}
+
+impl From<Recorded> for DecisionAnswer {
+    fn from(recorded: Recorded) -> Self {
+        let body = recorded.body;
+        Self {
+            id: recorded.id,
+            decision: body.decision,
+            decided_at: timestamp_text(recorded.ts),
+            route: body.route,
+            candidates: body.candidates,
+            reasons: reasons(body.reasons),
+            duties: body.duties,
+            snapshot: body.snapshot,
+            record: RecordAnswer {
+                log: recorded.log,
+                seq: recorded.seq,
+                leaf: recorded.leaf.hex(),
+            },
+        }
+    }
+}
+
+fn reasons(reasons: Vec<Reason>) -> Vec<ReasonAnswer> {
+    let expand = |reason: Reason| {
+        let Reason { advice, citation, effect, policy, places } = reason;
+        places.into_iter().map(move |place| ReasonAnswer {
+            policy: policy.clone(),
+            effect,
+            citation: citation.clone(),
+            advice: advice.clone(),
+            deployment: place.deployment,
+            flow: place.flow,
+        })
+    };
+    reasons.into_iter().flat_map(expand).collect()
+}
+
+/// Ask whether a call may be made.
+///
+/// Judges the call against every policy that can apply and records the decision before answering.
+/// Answers 200 for allow and for deny alike: read `decision`. Tenant and app come from the
+/// credential. With an `Idempotency-Key` the first answer to the same request is given again, for
+/// 24 hours.
+#[utoipa::path(
+    post, path = "/v1/decisions", tag = "decisions", operation_id = "decide",
+    security(("api_key" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
+    request_body(content = CallRequest, examples(
+        ("Health data to Singapore" = (value = json!(examples::call()))),
+        ("No personal data" = (value = json!(examples::plain_call()))),
+    )),
+    responses((status = 200, description = "The decision", body = DecisionAnswer,
+        examples(
+            ("Denied" = (value = json!(examples::denied()))),
+            ("Allowed" = (value = json!(examples::allowed()))),
+        )), DecideProblems),
+)]
+async fn decide(
+    State(shared): State<Arc<Shared>>,
+    AsCaller(caller): AsCaller,
+    headers: HeaderMap,
+    Json(call): Json<CallRequest>,
+) -> Result<axum::Json<DecisionAnswer>, Problem> {
+    let key = idempotency_key(&headers)?;
+    let recorded = shared.gate.decide(&caller, &call, key).await?;
+    Ok(axum::Json(recorded.into()))
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = IdempotencyKey::parse(value.to_str().unwrap_or_default());
+    key.map(Some).map_err(|fault| Problem::fields(ProblemKind::InvalidRequest, vec![fault]))
+}
+
+/// Several calls at once.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BatchRequest {
+    /// The calls, at most 100.
+    #[schema(min_items = 1, max_items = 100)]
+    calls: Vec<CallRequest>,
+}
+
+/// Their decisions, in the same order.
+#[derive(Debug, Serialize, ToSchema)]
+struct BatchAnswer {
+    /// One decision for each call.
+    decisions: Vec<DecisionAnswer>,
+}
+
+/// Ask for up to 100 decisions at once.
+///
+/// Answered in order and recorded in one commit: all of them, or none.
+#[utoipa::path(
+    post, path = "/v1/decisions/batch", tag = "decisions", operation_id = "decideBatch",
+    security(("api_key" = [])),
+    request_body(content = BatchRequest, example = json!({"calls": [examples::call(), examples::plain_call()]})),
+    responses((status = 200, description = "The decisions", body = BatchAnswer,
+        example = json!({"decisions": [examples::denied(), examples::allowed()]})), BatchProblems),
+)]
+async fn decide_batch(
+    State(shared): State<Arc<Shared>>,
+    AsCaller(caller): AsCaller,
+    Json(batch): Json<BatchRequest>,
+) -> Result<axum::Json<BatchAnswer>, Problem> {
+    if !(1..=MAX_BATCH).contains(&batch.calls.len()) {
+        let fault = FieldFault::new("/calls", format!("want 1 to {MAX_BATCH} calls"));
+        return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]));
+    }
+    let recorded = shared.gate.decide_all(&caller, &batch.calls).await?;
+    Ok(axum::Json(BatchAnswer { decisions: recorded.into_iter().map(Into::into).collect() }))
+}
+
+/// Where an outcome stands in the ledger.
+#[derive(Debug, Serialize, ToSchema)]
+struct OutcomeAnswer {
+    /// The decision.
+    decision: Uuid,
+    /// The outcome record's position.
+    seq: Seq,
+}
+
+/// Report what became of an allowed call.
+///
+/// For callers that run inference themselves; the gateway records the outcomes of its own calls.
+/// Once for each decision: a second report is 409.
+#[utoipa::path(
+    post, path = "/v1/decisions/{id}/outcome", tag = "decisions", operation_id = "reportOutcome",
+    security(("api_key" = [])),
+    params(("id" = Uuid, Path, description = "The decision's `id`", example = "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11")),
+    request_body(content = OutcomeReport, example = json!(
+        {"status": "ok", "input_tokens": 312, "output_tokens": 64, "model": "qwen3-32b"})),
+    responses((status = 200, description = "The outcome is recorded", body = OutcomeAnswer,
+        example = json!({"decision": "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11", "seq": 42})), OutcomeProblems),
+)]
+async fn report_outcome(
+    State(shared): State<Arc<Shared>>,
+    AsCaller(caller): AsCaller,
+    Path(id): Path<String>,
+    Json(report): Json<OutcomeReport>,
+) -> Result<axum::Json<OutcomeAnswer>, Problem> {
+    let Ok(id) = id.parse::<Uuid>() else {
+        return Err(Problem::new(ProblemKind::NotFound, "a decision's identifier is a UUID"));
+    };
+    let seq = shared.gate.report(&caller, id, report).await?;
+    Ok(axum::Json(OutcomeAnswer { decision: id, seq }))
+}
+
+/// What the policies say of a call, and what else there is to know.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ExplainAnswer {
+    /// Whether the call would be allowed.
+    pub(crate) decision: Verdict,
+    /// Where it would go.
+    pub(crate) route: Option<Route>,
+    /// Every deployment considered.
+    pub(crate) candidates: Vec<Candidate>,
+    /// The policies that would decide.
+    pub(crate) reasons: Vec<ReasonAnswer>,
+    /// What the caller would have to do.
+    duties: Vec<Duty>,
+    /// Every policy whose scope matches the call.
+    considered: Vec<Considered>,
+    /// Deployments of the organisation that may serve this very call, in its order.
+    pub(crate) allowed_deployments: Vec<DeploymentId>,
+    /// The snapshot that judged.
+    snapshot: SnapshotDigests,
+}
+
+impl ExplainAnswer {
+    /// The answer to one call before one snapshot.
+    pub(crate) fn new(explanation: crate::gate::Explanation, snapshot: SnapshotDigests) -> Self {
+        let evaluation = explanation.judged.evaluation;
+        Self {
+            decision: evaluation.decision,
+            route: evaluation.route,
+            candidates: evaluation.candidates,
+            reasons: reasons(evaluation.reasons),
+            duties: evaluation.duties,
+            considered: explanation.considered,
+            allowed_deployments: explanation.allowed_deployments,
+            snapshot,
+        }
+    }
+}
+
+/// Ask why, without deciding.
+///
+/// Nothing is recorded and nothing is sent. Adds every policy considered, and the deployments of
+/// the organisation that may serve this very call.
+#[utoipa::path(
+    post, path = "/v1/explain", tag = "decisions", operation_id = "explain",
+    security(("api_key" = [])),
+    request_body(content = CallRequest, example = json!(examples::call())),
+    responses((status = 200, description = "The explanation", body = ExplainAnswer,
+        example = json!(examples::explained())), ExplainProblems),
+)]
+async fn explain(
+    State(shared): State<Arc<Shared>>,
+    AsCaller(caller): AsCaller,
+    Json(call): Json<CallRequest>,
+) -> Result<axum::Json<ExplainAnswer>, Problem> {
+    let judge = shared.gate.keeper().current();
+    let explanation = judge.explain(&caller.app, &call)?;
+    Ok(axum::Json(ExplainAnswer::new(explanation, judge.snapshot().digests)))
+}

@@ -1,0 +1,135 @@
+//! The examples of the OpenAPI document, each written once.
+
+use serde_json::{Value, json};
+
+const ID: &str = "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11";
+const LEAF: &str = "5f2b7c0d9e1a4b3c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c";
+
+/// German health data, pinned to Singapore.
+pub(super) fn call() -> Value {
+    json!({
+        "action": "infer",
+        "deployment": "qwen3-32b@dashscope-sg",
+        "data": {
+            "personal": true, "categories": ["dpv-pd:Health"], "subjects": ["DE"], "subject_count": 1
+        },
+        "purpose": "dpv:ServiceProvision",
+        "audience": ["DE"],
+        "location": "DE",
+        "end_user": "u-1842"
+    })
+}
+
+/// A call about nobody.
+pub(super) fn plain_call() -> Value {
+    json!({ "action": "infer", "model": "assistant", "data": { "personal": false } })
+}
+
+fn snapshot() -> Value {
+    let digest = format!("sha256:{LEAF}");
+    json!({
+        "bundle": digest, "facts": digest, "organisation": digest, "registers": digest,
+        "revision": 7
+    })
+}
+
+fn denied_candidate() -> Value {
+    json!({
+        "decision": "deny", "deployment": "qwen3-32b@dashscope-sg",
+        "placement": {
+            "access": [], "operate": ["SG"], "own": ["CN"], "process": ["SG"], "store": ["SG"]
+        },
+        "policies": ["eu-gdpr-44"], "tier": "remote"
+    })
+}
+
+fn denied_reason() -> Value {
+    json!({
+        "policy": "eu-gdpr-44", "effect": "forbid",
+        "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
+        "advice": "Choose a deployment in the EEA or in a country with an adequacy decision, or register standard contractual clauses or binding corporate rules together with a transfer impact assessment.",
+        "deployment": "qwen3-32b@dashscope-sg",
+        "flow": { "action": "process", "from": "DE", "to": "SG" }
+    })
+}
+
+/// The decision on [`call`].
+pub(super) fn denied() -> Value {
+    json!({
+        "id": ID, "decision": "deny", "decided_at": "2026-11-22T13:00:00.000000Z",
+        "route": null, "candidates": [denied_candidate()], "reasons": [denied_reason()],
+        "duties": [], "snapshot": snapshot(),
+        "record": { "log": "lexgate.example/main", "seq": 41, "leaf": LEAF }
+    })
+}
+
+fn route() -> Value {
+    json!({
+        "deployment": "smollm2@laptop", "jurisdictions": ["DE"], "model": "smollm2-135m",
+        "operator": "acme", "tier": "on_device"
+    })
+}
+
+/// The decision on [`plain_call`].
+pub(super) fn allowed() -> Value {
+    json!({
+        "id": "0192f0c1-8b4d-7dd2-8c2a-7a1f6b3e0d22", "decision": "allow",
+        "decided_at": "2026-11-22T13:00:01.000000Z", "route": route(),
+        "candidates": [{
+            "decision": "allow", "deployment": "smollm2@laptop",
+            "placement": {
+                "access": [], "operate": ["SG"], "own": ["SG"], "process": ["DE"], "store": ["DE"]
+            },
+            "policies": ["base-use"], "tier": "on_device"
+        }],
+        "reasons": [{
+            "policy": "base-use", "effect": "permit",
+            "citation": "Lexgate base rule: inference and embedding on deployments that the organisation has approved",
+            "advice": null, "deployment": "smollm2@laptop", "flow": null
+        }],
+        "duties": [], "snapshot": snapshot(),
+        "record": { "log": "lexgate.example/main", "seq": 42, "leaf": LEAF }
+    })
+}
+
+/// The explanation of [`call`].
+pub(super) fn explained() -> Value {
+    json!({
+        "decision": "deny", "route": null, "candidates": [denied_candidate()],
+        "reasons": [denied_reason()], "duties": [],
+        "considered": [{
+            "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47", "effect": "forbid",
+            "file": "sovereignty/eu-gdpr.cedar:14", "policy": "eu-gdpr-44",
+            "text": "forbid (principal in Zone::\"EEA\", action in Action::\"transfer\", resource) …"
+        }],
+        "allowed_deployments": ["smollm2@laptop", "mistral-small@dc-frankfurt"],
+        "snapshot": snapshot()
+    })
+}
+
+/// A record as an auditor sees it.
+pub(super) fn record() -> Value {
+    json!({
+        "seq": 42, "leaf": LEAF,
+        "entry": {
+            "body": {
+                "attempts": [{
+                    "deployment": "smollm2@laptop", "finished": "2026-11-22T13:00:02.500000Z",
+                    "http_status": 200, "started": "2026-11-22T13:00:01.100000Z"
+                }],
+                "decision": { "leaf": LEAF, "seq": 41 }, "model": "smollm2-135m",
+                "reported": null, "status": "ok", "tokens": { "input": 31, "output": 18 }
+            },
+            "id": ID, "kind": "outcome", "log": "lexgate.example/main", "prev": LEAF,
+            "seq": 42, "ts": "2026-11-22T13:00:02.600000Z", "v": 1
+        }
+    })
+}
+
+/// A denial in the shape of the OpenAI API.
+pub(super) fn denied_openai() -> Value {
+    json!({ "error": {
+        "message": "denied by eu-gdpr-44: Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
+        "type": "policy_denied", "param": null, "code": "eu-gdpr-44", "decision": denied()
+    } })
+}

@@ -1,0 +1,91 @@
+//! HTTP: who asks, for what, and how the answer looks. Not what the answer is (`gate`).
+
+mod audit;
+mod auth;
+mod body;
+mod claims;
+mod decisions;
+mod examples;
+mod observe;
+mod openai;
+mod openapi;
+mod problem;
+mod service;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio_util::sync::CancellationToken;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa_axum::router::OpenApiRouter;
+
+pub use auth::Keys;
+pub(crate) use decisions::ExplainAnswer;
+pub(crate) use observe::RequestId;
+pub use openapi::openapi;
+
+use crate::gate::Gate;
+use problem::{Problem, ProblemKind};
+
+/// How long a request may take that does not wait for a model.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What every handler can reach.
+#[derive(Debug)]
+pub struct Shared {
+    /// The gate.
+    pub gate: Arc<Gate>,
+    /// The API keys.
+    pub keys: Keys,
+    /// The metrics.
+    pub metrics: PrometheusHandle,
+    /// Fires when the service is to end.
+    pub draining: CancellationToken,
+}
+
+/// The endpoints that answer from what is known, within seconds.
+fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().merge(decisions::routes()).merge(audit::routes()).merge(service::routes())
+}
+
+/// The whole service.
+pub fn router(shared: Arc<Shared>) -> Router {
+    let (prompt, _) = prompt_routes()
+        .layer(DefaultBodyLimit::max(body::DECISION_BODY))
+        .layer(middleware::from_fn(within_time))
+        .split_for_parts();
+    let (models, _) =
+        openai::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
+    let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
+    let wrong_method = || async {
+        Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
+    };
+    Router::new()
+        .merge(prompt)
+        .merge(models)
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(missing)
+        .with_state(shared)
+        .merge(openapi::docs())
+        .layer(CatchPanicLayer::custom(|_| {
+            Problem::new(
+                ProblemKind::Internal,
+                "the service's log says more under this request's identifier",
+            )
+            .into_response()
+        }))
+        .layer(middleware::from_fn(observe::observe))
+}
+
+async fn within_time(request: Request, next: Next) -> Response {
+    match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => Problem::new(ProblemKind::Timeout, "no answer within 10 seconds").into_response(),
+    }
+}

@@ -1,0 +1,70 @@
+//! Around every request: an identifier, one line in the log, and the body of its problem.
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    body::Body,
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderValue, header},
+    middleware::Next,
+    response::Response,
+};
+use ring::rand::{SecureRandom, SystemRandom};
+use tracing::Instrument;
+
+use super::problem::Problem;
+use crate::domain::{Clock, DecisionId, SystemClock};
+
+/// The header that carries a request's identifier.
+const HEADER: &str = "x-request-id";
+
+/// A request's identifier: the client's own, or a new one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let id = RequestId(identifier(request.headers()));
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    // The pattern, not the path: a path can hold what somebody typed.
+    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let span = tracing::info_span!("request", id = &*id.0, method = %request.method(), route);
+    request.extensions_mut().insert(id.clone());
+    let mut response = next.run(request).instrument(span.clone()).await;
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        write(&mut response, problem, &id);
+    }
+    if let Ok(value) = HeaderValue::from_str(&id.0) {
+        response.headers_mut().insert(HEADER, value);
+    }
+    let elapsed = started.elapsed();
+    let status = response.status().as_u16();
+    metrics::histogram!("lexgate_request_seconds").record(elapsed.as_secs_f64());
+    span.in_scope(|| tracing::info!(status, ms = elapsed.as_secs_f64() * 1e3, "answered"));
+    response
+}
+
+/// The client's identifier where it can be trusted to stand in a log and a header.
+fn identifier(headers: &HeaderMap) -> Arc<str> {
+    let given = headers.get(HEADER).and_then(|value| value.to_str().ok());
+    let harmless = |text: &&str| {
+        (1..=128).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+    };
+    given.filter(harmless).map_or_else(|| fresh().into(), Into::into)
+}
+
+fn fresh() -> String {
+    let mut random = [0; 10];
+    // Without randomness identifiers may repeat; requests are served all the same.
+    let _ = SystemRandom::new().fill(&mut random);
+    DecisionId::at(SystemClock.now(), random).to_string()
+}
+
+fn write(response: &mut Response, problem: Problem, id: &RequestId) {
+    let document = problem.document(&id.0);
+    let json = HeaderValue::from_static("application/problem+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(serde_json::to_vec(&document).unwrap_or_default());
+}

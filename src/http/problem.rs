@@ -1,0 +1,298 @@
+//! Problem documents (RFC 9457): the only place where an error gets an HTTP status.
+
+use std::collections::BTreeMap;
+
+use axum::{
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder},
+};
+
+use crate::{domain::FieldFault, gate::GateError};
+
+/// The kinds of problem, each with one type URI and one status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum ProblemKind {
+    /// The body is not JSON.
+    MalformedBody,
+    /// The query string cannot be read.
+    MalformedQuery,
+    /// No credential, or an unknown one.
+    Unauthenticated,
+    /// The credential lacks the role.
+    Forbidden,
+    /// No such thing.
+    NotFound,
+    /// The path exists; the method does not.
+    MethodNotAllowed,
+    /// The outcome cannot be recorded, or not again.
+    OutcomeConflict,
+    /// The body is larger than is taken.
+    BodyTooLarge,
+    /// The body is not declared as JSON.
+    UnsupportedMediaType,
+    /// Understood, but a field cannot be used.
+    InvalidRequest,
+    /// The idempotency key was used for another request.
+    IdempotencyKeyReused,
+    /// Too much waits for the ledger.
+    QueueFull,
+    /// The ledger cannot be written: no record, no call.
+    LedgerUnavailable,
+    /// No allowed deployment can be reached.
+    NoBackend,
+    /// The request took too long.
+    Timeout,
+    /// A fault of the service.
+    Internal,
+}
+
+impl ProblemKind {
+    const fn parts(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::MalformedBody => (400, "malformed-body", "The body is not valid JSON"),
+            Self::MalformedQuery => (400, "malformed-query", "The query cannot be read"),
+            Self::Unauthenticated => (401, "unauthenticated", "A valid API key is required"),
+            Self::Forbidden => (403, "forbidden", "The API key lacks the role"),
+            Self::NotFound => (404, "not-found", "There is no such thing"),
+            Self::MethodNotAllowed => {
+                (405, "method-not-allowed", "The path does not take this method")
+            }
+            Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
+            Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
+            Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
+            Self::InvalidRequest => {
+                (422, "invalid-request", "The request is understood but invalid")
+            }
+            Self::IdempotencyKeyReused => {
+                (422, "idempotency-key-reused", "The idempotency key belongs to another request")
+            }
+            Self::QueueFull => (503, "queue-full", "The ledger's queue is full"),
+            Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger cannot be written"),
+            Self::NoBackend => (503, "no-backend", "No allowed deployment has a backend"),
+            Self::Timeout => (503, "timeout", "The request took too long"),
+            Self::Internal => (500, "internal", "The service failed"),
+        }
+    }
+
+    /// The HTTP status.
+    #[must_use]
+    pub(super) fn status(self) -> StatusCode {
+        StatusCode::from_u16(self.parts().0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The last part of the type URI.
+    #[must_use]
+    pub(super) const fn name(self) -> &'static str {
+        self.parts().1
+    }
+
+    /// What a reader learns from an example.
+    const fn example(self) -> (&'static str, &'static [(&'static str, &'static str)]) {
+        match self {
+            Self::MalformedBody => ("expected `,` or `}` at line 1 column 12", &[]),
+            Self::MalformedQuery => {
+                ("the query cannot be used", &[("limit", "want a number from 1 to 1000")])
+            }
+            Self::Unauthenticated => ("send `Authorization: Bearer <API key>`", &[]),
+            Self::Forbidden => ("this needs the role `auditor`", &[]),
+            Self::NotFound => ("there is no record 4711", &[]),
+            Self::MethodNotAllowed => ("see `/docs` for what the path takes", &[]),
+            Self::OutcomeConflict => ("the outcome of this decision is already recorded", &[]),
+            Self::BodyTooLarge => ("the body is larger than 262144 bytes", &[]),
+            Self::UnsupportedMediaType => ("send `Content-Type: application/json`", &[]),
+            Self::InvalidRequest => (
+                "1 field cannot be used",
+                &[(
+                    "/data/subjects/0",
+                    "unknown jurisdiction `XX`: want an ISO 3166 code such as `DE` or `CA-QC`",
+                )],
+            ),
+            Self::IdempotencyKeyReused => ("the idempotency key was used for another request", &[]),
+            Self::QueueFull => ("the ledger's queue is full", &[]),
+            Self::LedgerUnavailable => ("the ledger cannot be written: no record, no call", &[]),
+            Self::NoBackend => (
+                "no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself",
+                &[],
+            ),
+            Self::Timeout => ("no answer within 10 seconds", &[]),
+            Self::Internal => ("the service's log says more under this request's identifier", &[]),
+        }
+    }
+}
+
+/// A problem on its way to the client.
+#[derive(Clone, Debug)]
+pub(super) struct Problem {
+    /// Its kind.
+    pub kind: ProblemKind,
+    /// What happened this time.
+    pub detail: String,
+    /// Fields that cannot be used.
+    pub errors: Vec<FieldFault>,
+}
+
+/// A problem document (RFC 9457), `application/problem+json`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(title = "Problem")]
+pub(super) struct ProblemDocument {
+    /// The kind of problem: a stable URI.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:lexgate:problem:invalid-request")]
+    kind: String,
+    /// The kind in words.
+    title: &'static str,
+    /// The HTTP status.
+    #[schema(example = 422)]
+    status: u16,
+    /// What happened this time.
+    detail: String,
+    /// This occurrence: the request's identifier, as in `x-request-id`.
+    #[schema(example = "urn:lexgate:request:0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11")]
+    instance: String,
+    /// Each field that cannot be used.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldFault>,
+}
+
+impl Problem {
+    /// A problem of `kind`.
+    pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), errors: Vec::new() }
+    }
+
+    /// A problem of fields.
+    #[must_use]
+    pub(super) fn fields(kind: ProblemKind, errors: Vec<FieldFault>) -> Self {
+        let detail = match errors.len() {
+            1 => "1 field cannot be used".to_owned(),
+            n => format!("{n} fields cannot be used"),
+        };
+        Self { kind, detail, errors }
+    }
+
+    /// How long to wait before asking again, where that helps.
+    #[must_use]
+    pub(super) fn retry_after(&self) -> Option<&'static str> {
+        (self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
+    }
+
+    pub(super) fn document(self, request_id: &str) -> ProblemDocument {
+        let (status, name, title) = self.kind.parts();
+        ProblemDocument {
+            kind: format!("urn:lexgate:problem:{name}"),
+            title,
+            status,
+            detail: self.detail,
+            instance: format!("urn:lexgate:request:{request_id}"),
+            errors: self.errors,
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    /// The body is written by the outermost layer, which knows the request's identifier.
+    fn into_response(self) -> Response {
+        let mut response = self.kind.status().into_response();
+        if let Some(seconds) = self.retry_after() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if self.kind == ProblemKind::Unauthenticated {
+            let challenge = HeaderValue::from_static("Bearer");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+impl From<GateError> for Problem {
+    fn from(error: GateError) -> Self {
+        let kind = match error {
+            GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
+            GateError::RecordTooLarge { .. } => ProblemKind::InvalidRequest,
+            GateError::KeyReused => ProblemKind::IdempotencyKeyReused,
+            GateError::NoSuchDecision => ProblemKind::NotFound,
+            GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {
+                ProblemKind::OutcomeConflict
+            }
+            GateError::QueueFull => ProblemKind::QueueFull,
+            GateError::LedgerUnavailable
+            | GateError::Unsettled
+            | GateError::Closed
+            | GateError::Store(_) => ProblemKind::LedgerUnavailable,
+            GateError::NoBackend => ProblemKind::NoBackend,
+            GateError::NoRandomness
+            | GateError::Canonical(_)
+            | GateError::Snapshot(_)
+            | GateError::Corrupt => ProblemKind::Internal,
+        };
+        match kind {
+            ProblemKind::Internal => {
+                tracing::error!(error = %error, "a request could not be served");
+                Self::new(kind, "the service's log says more under this request's identifier")
+            }
+            ProblemKind::LedgerUnavailable => {
+                tracing::warn!(error = %error, "a request was refused");
+                Self::new(kind, GateError::LedgerUnavailable.to_string())
+            }
+            _ => Self::new(kind, error.to_string()),
+        }
+    }
+}
+
+/// The OpenAPI responses for `kinds`, each with an example.
+pub(super) fn responses(kinds: &[ProblemKind]) -> BTreeMap<String, RefOr<ApiResponse>> {
+    let mut by_status: BTreeMap<u16, Vec<ProblemKind>> = BTreeMap::new();
+    for kind in kinds {
+        by_status.entry(kind.parts().0).or_default().push(*kind);
+    }
+    let response = |kinds: Vec<ProblemKind>| {
+        let titles: Vec<&str> = kinds.iter().map(|kind| kind.parts().2).collect();
+        let mut content = Content::new(Some(RefOr::Ref(utoipa::openapi::Ref::from_schema_name(
+            ProblemDocument::name(),
+        ))));
+        for kind in kinds {
+            let (detail, errors) = kind.example();
+            let errors = errors.iter().map(|(at, detail)| FieldFault::new(*at, *detail)).collect();
+            let problem = Problem { kind, detail: detail.to_owned(), errors };
+            let document = problem.document("0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11");
+            let example = ExampleBuilder::new().value(serde_json::to_value(document).ok()).build();
+            content.examples.insert(kind.name().to_owned(), RefOr::T(example));
+        }
+        let response = ResponseBuilder::new()
+            .description(titles.join("; "))
+            .content("application/problem+json", content);
+        RefOr::T(response.build())
+    };
+    by_status.into_iter().map(|(status, kinds)| (status.to_string(), response(kinds))).collect()
+}
+
+/// Declares the problems of an operation for its OpenAPI description.
+macro_rules! problems {
+    ($(#[$doc:meta])* $name:ident: $($kind:ident),+ $(,)?) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl utoipa::IntoResponses for $name {
+            fn responses() -> std::collections::BTreeMap<
+                String,
+                utoipa::openapi::RefOr<utoipa::openapi::Response>,
+            > {
+                $crate::http::problem::responses(&[
+                    $($crate::http::problem::ProblemKind::$kind),+
+                ])
+            }
+        }
+    };
+}
+pub(super) use problems;
+
+/// Makes the schema known to the document: responses refer to it by name only.
+pub(super) fn schema() -> (String, RefOr<utoipa::openapi::Schema>) {
+    (ProblemDocument::name().into_owned(), ProblemDocument::schema())
+}

@@ -1,0 +1,246 @@
+//! Reading a policy library: files in, a validated set of policies out, or every fault with its
+//! place and remedy.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
+use miette::Diagnostic;
+
+use super::{names::EntityKind, rule::Rule};
+use crate::domain::{Digest, Fault, Faults, SourceFile};
+
+/// The schema's path in a policy folder.
+pub const SCHEMA_FILE: &str = "schema.cedarschema";
+
+/// The policies of one folder, valid against its schema.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The digest of every file that decides: schema, policies, dated facts.
+    pub digest: Digest,
+    /// What the digest is of: a JSON object from path to text.
+    pub content: Vec<u8>,
+    pub(super) schema: Schema,
+    pub(super) rules: Vec<Arc<Rule>>,
+    pub(super) duties: Vec<Arc<Rule>>,
+}
+
+/// Why a bundle could not be read.
+pub type BundleError = Faults;
+
+impl Bundle {
+    /// Reads the schema and every `.cedar` file of `files`; those in `duties/` are duties.
+    ///
+    /// # Errors
+    /// Every fault found: syntax, strict validation, missing annotations, ids used twice.
+    pub fn load(files: &[SourceFile]) -> Result<Self, BundleError> {
+        let schema = load_schema(files)?;
+        let mut faults = Faults::default();
+        let (mut rules, mut duties) = (Vec::new(), Vec::new());
+        for file in files.iter().filter(|file| file.path.ends_with(".cedar")) {
+            let is_duty = file.path.starts_with("duties/");
+            let read = if is_duty { &mut duties } else { &mut rules };
+            read_file(file, is_duty, read, &mut faults);
+        }
+        check_unique(files, rules.iter().chain(&duties), &mut faults);
+        let validator = Validator::new(schema);
+        for set in [&rules, &duties] {
+            validate(files, &validator, set, &mut faults);
+        }
+        let schema = validator.schema().clone();
+        let content = content_of(files);
+        faults.or(Self { digest: Digest::of(&content), content, schema, rules, duties })
+    }
+
+    /// The schema, against which facts are checked.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Every policy, duties last.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.iter().chain(&self.duties)
+    }
+
+    /// The entities that policies name: kind, id, and the policy that names it.
+    pub fn entities_named(&self) -> impl Iterator<Item = (EntityKind, String, &Arc<Rule>)> {
+        self.rules().flat_map(|rule| {
+            rule.policy.entity_literals().into_iter().filter_map(move |uid| {
+                let kind = EntityKind::named(uid.type_name().basename())?;
+                Some((kind, uid.id().unescaped().to_owned(), rule))
+            })
+        })
+    }
+
+    /// The texts that policies compare with: categories, purposes, instruments and the like.
+    pub fn terms_named(&self) -> impl Iterator<Item = (String, &Arc<Rule>)> {
+        self.rules().flat_map(|rule| {
+            let mut found = Vec::new();
+            if let Ok(json) = rule.policy.to_json() {
+                collect_strings(json.get("conditions"), &mut found);
+            }
+            found.into_iter().map(move |text| (text, rule))
+        })
+    }
+}
+
+/// The string literals of a policy in Cedar's JSON form, where a literal stands under `Value`.
+fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
+    match json {
+        Some(serde_json::Value::Object(fields)) => {
+            for (key, value) in fields {
+                match value {
+                    serde_json::Value::String(text) if key == "Value" && !text.is_empty() => {
+                        found.push(text.clone());
+                    }
+                    _ => collect_strings(Some(value), found),
+                }
+            }
+        }
+        Some(serde_json::Value::Array(items)) => {
+            for item in items {
+                collect_strings(Some(item), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
+    let Some(file) = files.iter().find(|file| &*file.path == SCHEMA_FILE) else {
+        let missing = SourceFile::new(SCHEMA_FILE, "");
+        return Err(missing
+            .fault(0..0, "the policy folder has no schema")
+            .help("`lexgate init` writes one; `[policies] dir` names the folder")
+            .into());
+    };
+    match Schema::from_cedarschema_str(&file.text) {
+        Ok((schema, warnings)) => {
+            let faults: Vec<Fault> =
+                warnings.map(|warning| diagnose(file, 0..0, &warning)).collect();
+            Faults(faults).or(schema)
+        }
+        Err(error) => Err(diagnose(file, 0..0, &error).into()),
+    }
+}
+
+fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults: &mut Faults) {
+    let set: PolicySet = match file.text.parse() {
+        Ok(set) => set,
+        Err(errors) => {
+            let errors: cedar_policy::ParseErrors = errors;
+            faults.0.extend(errors.iter().map(|error| diagnose(file, 0..0, error)));
+            return;
+        }
+    };
+    if let Some(template) = set.templates().next() {
+        let id = template.annotation("id").unwrap_or("?");
+        faults.0.push(
+            file.fault(0..0, format!("policy `{id}` is a template"))
+                .help("write the entities out: a record must show what a policy says"),
+        );
+    }
+    // Cedar numbers the policies of a text in order, and keeps the text of each.
+    let mut policies: Vec<_> = set.policies().collect();
+    policies.sort_by_key(|policy| {
+        policy.id().to_string().strip_prefix("policy").and_then(|n| n.parse::<usize>().ok())
+    });
+    let mut cursor = 0;
+    for policy in policies {
+        let text = policy.to_cedar().unwrap_or_default();
+        let rest = file.text.get(cursor..).unwrap_or("");
+        let start = cursor + rest.find(&text).unwrap_or(0);
+        cursor = start + text.len();
+        match Rule::read(policy, file, start, is_duty) {
+            Ok(rule) => read.push(Arc::new(rule)),
+            Err(fault) => faults.0.push(fault),
+        }
+    }
+}
+
+fn check_unique<'a>(
+    files: &[SourceFile],
+    rules: impl Iterator<Item = &'a Arc<Rule>>,
+    faults: &mut Faults,
+) {
+    let mut seen: BTreeMap<&str, &Rule> = BTreeMap::new();
+    for rule in rules {
+        if let Some(first) = seen.insert(rule.id.as_str(), rule) {
+            let message =
+                format!("policy id `{}` is already used at {}:{}", rule.id, first.file, first.line);
+            faults.0.push(fault_at(files, rule, message).help("give each policy an id of its own"));
+        }
+        if [super::DEFAULT_DENY, super::EVALUATION_ERROR].contains(&rule.id.as_str()) {
+            let message = format!("policy id `{}` is Lexgate's own", rule.id);
+            faults.0.push(fault_at(files, rule, message).help("choose another id"));
+        }
+    }
+}
+
+/// A fault at the first line of `rule`.
+fn fault_at(files: &[SourceFile], rule: &Rule, message: String) -> Fault {
+    match files.iter().find(|file| *file.path == *rule.file) {
+        Some(file) => {
+            let start = file.text.find(&rule.text).unwrap_or(0);
+            file.fault(start..start, message)
+        }
+        None => SourceFile::new(&rule.file, "").fault(0..0, message),
+    }
+}
+
+impl Rule {
+    /// A fault at the policy's first line, for what only the facts can tell is wrong.
+    #[must_use]
+    pub fn fault(&self, message: String) -> Fault {
+        let first = self.text.lines().next().unwrap_or("");
+        Fault {
+            file: self.file.as_str().into(),
+            line: self.line,
+            column: 1,
+            source: first.to_owned(),
+            message,
+            help: None,
+        }
+    }
+}
+
+fn validate(files: &[SourceFile], validator: &Validator, rules: &[Arc<Rule>], faults: &mut Faults) {
+    let mut set = PolicySet::new();
+    for rule in rules {
+        // A clash of ids is reported already.
+        let _ = set.add(rule.policy.clone());
+    }
+    let result = validator.validate(&set, ValidationMode::Strict);
+    let errors = result.validation_errors().map(|e| (e.policy_id(), e as &dyn Diagnostic));
+    let warnings = result.validation_warnings().map(|w| (w.policy_id(), w as &dyn Diagnostic));
+    for (id, diagnostic) in errors.chain(warnings) {
+        let rule = rules.iter().find(|rule| rule.id.as_str() == AsRef::<str>::as_ref(id));
+        let file = rule.and_then(|rule| files.iter().find(|file| *file.path == *rule.file));
+        if let Some(file) = file {
+            let start = rule.and_then(|rule| file.text.find(&rule.text)).unwrap_or(0);
+            faults.0.push(diagnose(file, start..start, diagnostic));
+        }
+    }
+}
+
+/// Cedar's own words and place; `fallback` where it gives no place.
+fn diagnose(file: &SourceFile, fallback: std::ops::Range<usize>, error: &dyn Diagnostic) -> Fault {
+    let label = error.labels().and_then(|mut labels| labels.next());
+    let span =
+        label.as_ref().map_or(fallback, |label| label.offset()..label.offset() + label.len());
+    let mut message = error.to_string();
+    if let Some(text) = label.as_ref().and_then(|label| label.label()) {
+        message = format!("{message}: {text}");
+    }
+    let fault = file.fault(span, message);
+    match error.help() {
+        Some(help) => fault.help(help.to_string()),
+        None => fault,
+    }
+}
+
+/// The files that decide, as one JSON object from path to text.
+fn content_of(files: &[SourceFile]) -> Vec<u8> {
+    let texts: BTreeMap<&str, &str> = files.iter().map(|file| (&*file.path, &*file.text)).collect();
+    serde_json::to_vec(&texts).unwrap_or_default()
+}

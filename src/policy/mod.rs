@@ -1,0 +1,28 @@
+//! The policies: Cedar loaded, validated, sliced and evaluated. Not what is known of the world or
+//! of the organisation (`facts`), nor which questions a call raises (`gate`).
+
+mod bundle;
+mod context;
+mod engine;
+mod names;
+mod rule;
+mod scope;
+
+pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
+pub use context::{FlowContext, flow_context, use_context};
+pub use engine::{Engine, Judgement, RuleSet};
+pub use names::{EntityKind, action_uid, flow_uid, uid};
+pub use rule::Rule;
+
+/// The policy named in the reasons of a request that no permit matched.
+pub const DEFAULT_DENY: &str = "default-deny";
+/// The policy named in the reasons of a request during which a policy failed.
+pub const EVALUATION_ERROR: &str = "evaluation-error";
+/// The policy engine's name, as it stands in records.
+pub const ENGINE_NAME: &str = "cedar-policy";
+
+/// The policy engine's version, as it stands in records.
+#[must_use]
+pub fn engine_version() -> String {
+    cedar_policy::get_sdk_version().to_string()
+}

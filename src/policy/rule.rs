@@ -1,0 +1,90 @@
+//! One policy as Lexgate needs it: its Cedar form and what its annotations say.
+
+use cedar_policy::Policy;
+
+use super::scope::Scope;
+use crate::domain::{Effect, Fault, PolicyId, SourceFile};
+
+/// A policy with its annotations.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    /// `@id`.
+    pub id: PolicyId,
+    /// Whether it permits or forbids.
+    pub effect: Effect,
+    /// `@citation`: the law, licence or rule that it implements.
+    pub citation: String,
+    /// `@advice`: what to do when it forbids.
+    pub advice: Option<String>,
+    /// `@duty`: what an allowed caller must do.
+    pub duty: Option<String>,
+    /// The file that holds it, relative to the policy folder.
+    pub file: String,
+    /// Its first line in that file.
+    pub line: usize,
+    /// Its text, as written.
+    pub text: String,
+    pub(super) policy: Policy,
+    pub(super) scope: Scope,
+}
+
+impl Rule {
+    /// Reads the annotations of `policy`, whose text begins at the byte `start` of `file`.
+    ///
+    /// # Errors
+    /// When an annotation is missing, or has no place there.
+    pub(super) fn read(
+        policy: &Policy,
+        file: &SourceFile,
+        start: usize,
+        is_duty: bool,
+    ) -> Result<Self, Fault> {
+        let text = policy.to_cedar().unwrap_or_default();
+        let fault = |message: String| file.fault(start..start + text.len(), message);
+        let annotation = |name: &str| {
+            policy
+                .annotation(name)
+                .map(str::trim)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
+        let Some(id) = annotation("id") else {
+            return Err(fault("the policy has no `@id`".to_owned())
+                .help("write `@id(\"…\")` above it: decisions and records name policies by it"));
+        };
+        let Some(citation) = annotation("citation") else {
+            return Err(fault(format!("policy `{id}` has no `@citation`"))
+                .help("name the article, licence section or rule that it implements"));
+        };
+        let effect = match policy.effect() {
+            cedar_policy::Effect::Permit => Effect::Permit,
+            cedar_policy::Effect::Forbid => Effect::Forbid,
+        };
+        let (advice, duty) = (annotation("advice"), annotation("duty"));
+        if effect == Effect::Forbid && advice.is_none() {
+            return Err(fault(format!("policy `{id}` forbids and has no `@advice`"))
+                .help("say in a sentence what the reader can do about a denial"));
+        }
+        if is_duty && (effect == Effect::Forbid || duty.is_none()) {
+            return Err(fault(format!("duty `{id}` must be a `permit` with a `@duty`")).help(
+                "duties are evaluated after an allow and can only add; write denials elsewhere",
+            ));
+        }
+        if !is_duty && duty.is_some() {
+            return Err(fault(format!("policy `{id}` has a `@duty` outside `duties/`"))
+                .help("move it to a file in `duties/`"));
+        }
+        Ok(Self {
+            line: fault(String::new()).line,
+            scope: Scope::of(policy),
+            policy: policy.new_id(cedar_policy::PolicyId::new(&id)),
+            id: id.into(),
+            effect,
+            citation,
+            advice,
+            duty,
+            file: file.path.to_string(),
+            text,
+        })
+    }
+}
