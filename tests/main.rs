@@ -1,1 +1,4 @@
-fn main() {}
+//! Black-box tests: the real program, on a real SQLite file and a real Postgres.
+
+mod harness;
+mod smoke;

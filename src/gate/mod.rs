@@ -5,6 +5,8 @@ mod dispatch;
 mod error;
 mod explain;
 mod judge;
+#[cfg(test)]
+mod judge_tests;
 mod keeper;
 mod outcome;
 mod reading;

@@ -3,7 +3,11 @@
 
 mod bundle;
 mod context;
+#[cfg(test)]
+mod context_tests;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod names;
 mod rule;
 mod scope;
