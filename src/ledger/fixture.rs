@@ -143,7 +143,7 @@ impl Chain {
         chain.push(&Kind::Decision, &decision(1, true, "c"));
         chain.push_outcome(2);
         chain.push(&Kind::BundleActivated, &activation(2));
-        chain.push(&Kind::parse("audit_read").unwrap(), &serde_json::json!({}));
+        chain.push(&Kind::parse("later_kind").unwrap(), &serde_json::json!({}));
         chain
     }
 

@@ -32,7 +32,7 @@ fn a_whole_log_is_reported() {
     assert_eq!(report.leaf, *chain.leaves.last().unwrap());
     assert_eq!(report.open, [Seq::new(4)], "dispatched, no outcome");
     assert_eq!(report.kinds[&Kind::Decision], 3);
-    assert_eq!(report.kinds[&Kind::Other("audit_read".into())], 1);
+    assert_eq!(report.kinds[&Kind::Other("later_kind".into())], 1);
     let (first, last) = report.span.unwrap();
     assert_eq!((last - first).get_microseconds(), 3);
     assert_eq!(verify::<&[u8]>(&[]).unwrap().entries, 0);
