@@ -10,11 +10,11 @@ use uuid::Uuid;
 use crate::{
     config::{self, Config, Role},
     dispatch::{OpenAiClient, SendError},
-    domain::{Clock, Fault, Faults, SourceFile, SystemClock},
+    domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
     facts::Proposal,
     gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id},
     http::{Keys, Shared, router},
-    ledger::{Engine, GenesisBody, SigningKey},
+    ledger::{Engine, Entry, GenesisBody, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SequencerSettings},
@@ -159,6 +159,7 @@ impl App {
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
         let vkey = key.vkey(&config.ledger.origin);
+        check_genesis(config, &*store, &vkey).await?;
         let settings = SequencerSettings {
             origin: config.ledger.origin.clone(),
             process,
@@ -250,6 +251,30 @@ impl App {
         }
         tracing::info!("the service has ended");
     }
+}
+
+/// A log is continued only under its own name and with the key that opened it.
+async fn check_genesis(config: &Config, store: &dyn Store, vkey: &str) -> Result<(), AppError> {
+    let Some(genesis) = store.record(Seq::new(0)).await? else { return Ok(()) };
+    let body = Entry::parse(&genesis.entry).ok();
+    let body = body.and_then(|entry| serde_json::from_str::<GenesisBody>(entry.body.get()).ok());
+    let Some(body) = body else { return Err(GateError::Corrupt.into()) };
+    let (at, message, help) = if body.origin != *config.ledger.origin.as_str() {
+        (
+            "origin",
+            format!("the store holds the log `{}`, not `{}`", body.origin, config.ledger.origin),
+            "name the store's own log, or another store",
+        )
+    } else if body.public_key != vkey {
+        (
+            "signing_key_file",
+            format!("the log was opened with the key `{}`; this one is `{vkey}`", body.public_key),
+            "restore the log's key from its backup",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Faults::from(config.fault(&["ledger", at], message).help(help)).into())
 }
 
 #[expect(clippy::print_stdout, reason = "the one line by which a person finds the service")]

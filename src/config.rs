@@ -261,16 +261,16 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             }
             _ => locate(file, &path),
         };
-        let message = if from_environment {
-            format!("environment variable for `{}`: {}", path.join("."), error.kind)
-        } else {
-            error.kind.to_string()
-        };
         let help = match &error.kind {
             figment::error::Kind::UnknownField(..) => "remove the key, or correct its spelling",
             figment::error::Kind::MissingField(_) => "add the key",
             _ => "correct the value",
         };
+        let message = error.kind.to_string();
+        if from_environment {
+            let name = format!("LEXGATE_{}", path.join("__").to_uppercase());
+            return SourceFile::new(&name, "").fault(0..0, message).help(help);
+        }
         file.fault(span, message).help(help)
     });
     Faults(faults.collect())

@@ -55,6 +55,7 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
     let candidate = |id: &str, tier, decision| Candidate {
         decision,
         deployment: id.into(),
+        duties: Vec::new(),
         placement: Placement {
             operate: vec![place("DE")],
             process: vec![place("DE")],

@@ -60,6 +60,7 @@ impl Worker {
             let groups = self.next_batch();
             self.commit(groups).await;
             self.give_up_orphans().await;
+            self.note_depth();
         }
     }
 
@@ -113,10 +114,14 @@ impl Worker {
                 break;
             }
         }
-        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
-        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
+        self.note_depth();
         metrics::histogram!("lexgate_batch_size").record(f64_of(records));
         groups
+    }
+
+    fn note_depth(&self) {
+        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
+        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
     }
 
     async fn commit(&mut self, groups: Vec<Group>) {

@@ -146,8 +146,8 @@ impl Store for Faulty {
     async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError> {
         self.behind.idempotent(scope, key).await
     }
-    async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
-        self.behind.prune_idempotency(before).await
+    async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
+        self.behind.prune(before).await
     }
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         self.behind.renew_lease(process, until).await
@@ -167,6 +167,9 @@ impl Store for Faulty {
     }
     async fn open_dispatches(&self) -> Result<u64, StoreError> {
         self.behind.open_dispatches().await
+    }
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        self.behind.now().await
     }
     async fn writable(&self) -> Result<(), StoreError> {
         self.behind.writable().await

@@ -129,10 +129,10 @@ async fn an_idempotency_key_is_used_once(bed: Bed) {
     let claimed = desk.store.idempotent("app", "1").await.unwrap().unwrap();
     assert_eq!((claimed.request, claimed.seq), (Digest::of(b"request"), first.seq));
     assert_eq!(desk.store.idempotent("app", "3").await.unwrap(), None);
-    desk.store.prune_idempotency(fixture::instant()).await.unwrap();
+    desk.store.prune(fixture::instant()).await.unwrap();
     assert!(desk.store.idempotent("app", "1").await.unwrap().is_some(), "used at that instant");
     let later = fixture::instant() + SignedDuration::from_micros(1);
-    desk.store.prune_idempotency(later).await.unwrap();
+    desk.store.prune(later).await.unwrap();
     assert_eq!(desk.store.idempotent("app", "1").await.unwrap(), None);
     desk.sequencer.submit(with(claim("app", "1"))).await.unwrap();
 }

@@ -197,11 +197,15 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
-pub(super) async fn prune_idempotency(
+pub(super) async fn prune(
     connection: &mut PgConnection,
     before: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM idempotency WHERE ts < $1")
+        .bind(before.as_microsecond())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM leases WHERE until < $1")
         .bind(before.as_microsecond())
         .execute(connection)
         .await?;

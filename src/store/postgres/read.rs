@@ -156,6 +156,14 @@ pub(super) async fn expired(
     row::all_stored(&rows)
 }
 
+pub(super) async fn now(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let row =
+        sqlx::query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now")
+            .fetch_one(connection)
+            .await?;
+    Timestamp::from_microsecond(row.try_get("now")?).map_err(|_| StoreError::Corrupt("the time"))
+}
+
 pub(super) async fn open_dispatches(connection: &mut PgConnection) -> Result<u64, StoreError> {
     let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
     row::count(&row)
