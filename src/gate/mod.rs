@@ -12,6 +12,8 @@ mod outcome;
 mod reading;
 mod reaper;
 mod stream;
+#[cfg(test)]
+mod stream_tests;
 
 use std::sync::Arc;
 
