@@ -1,6 +1,12 @@
 //! What a decision costs before it is recorded: three candidates, data of people in two
 //! jurisdictions, the shipped packs; alone and beside 10,000 policies for other jurisdictions.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a bench ends where its input is wrong"
+)]
+
 use std::{fmt::Write, path::Path, sync::Arc};
 
 use lexgate::{
@@ -9,6 +15,9 @@ use lexgate::{
     facts::{Proposal, Snapshot},
     gate::Judge,
 };
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() {
     divan::main();

@@ -10,11 +10,11 @@ use uuid::Uuid;
 use crate::{
     config::{self, Config, Role},
     dispatch::{OpenAiClient, SendError},
-    domain::{Clock, Fault, Faults, SourceFile, SystemClock},
+    domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
     facts::Proposal,
     gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id},
     http::{Keys, Shared, router},
-    ledger::{Engine, GenesisBody, SigningKey},
+    ledger::{Engine, Entry, GenesisBody, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SequencerSettings},
@@ -123,7 +123,8 @@ pub fn read_key(config: &Config) -> Result<SigningKey, Fault> {
 fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    if mode.trailing_zeros() >= 6 || mode & 0o077 == 0 {
+    // The last six bits are the rights of group and others.
+    if mode.trailing_zeros() >= 6 {
         return Ok(());
     }
     let path = path.display();
@@ -158,6 +159,7 @@ impl App {
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
         let vkey = key.vkey(&config.ledger.origin);
+        check_genesis(config, &*store, &vkey).await?;
         let settings = SequencerSettings {
             origin: config.ledger.origin.clone(),
             process,
@@ -231,7 +233,7 @@ impl App {
             tokio::time::sleep(FLUSH).await;
         };
         tokio::select! {
-            served = async { server.await } => served.map_err(failed)?,
+            ended = async { server.await } => ended.map_err(failed)?,
             () = finished => tracing::warn!("connections that did not end are cut off"),
         }
         self.stop().await;
@@ -249,6 +251,30 @@ impl App {
         }
         tracing::info!("the service has ended");
     }
+}
+
+/// A log is continued only under its own name and with the key that opened it.
+async fn check_genesis(config: &Config, store: &dyn Store, vkey: &str) -> Result<(), AppError> {
+    let Some(genesis) = store.record(Seq::new(0)).await? else { return Ok(()) };
+    let body = Entry::parse(&genesis.entry).ok();
+    let body = body.and_then(|entry| serde_json::from_str::<GenesisBody>(entry.body.get()).ok());
+    let Some(body) = body else { return Err(GateError::Corrupt.into()) };
+    let (at, message, help) = if body.origin != *config.ledger.origin.as_str() {
+        (
+            "origin",
+            format!("the store holds the log `{}`, not `{}`", body.origin, config.ledger.origin),
+            "name the store's own log, or another store",
+        )
+    } else if body.public_key != vkey {
+        (
+            "signing_key_file",
+            format!("the log was opened with the key `{}`; this one is `{vkey}`", body.public_key),
+            "restore the log's key from its backup",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Faults::from(config.fault(&["ledger", at], message).help(help)).into())
 }
 
 #[expect(clippy::print_stdout, reason = "the one line by which a person finds the service")]

@@ -264,18 +264,17 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             }
             _ => locate(file, &path),
         };
-        // Figment quotes its list of names once more.
-        let kind = error.kind.to_string().replace("``", "`").replace("`one of `", "one of `");
-        let message = if from_environment {
-            format!("environment variable for `{}`: {kind}", path.join("."))
-        } else {
-            kind
-        };
         let help = match &error.kind {
             figment::error::Kind::UnknownField(..) => "remove the key, or correct its spelling",
             figment::error::Kind::MissingField(_) => "add the key",
             _ => "correct the value",
         };
+        // Figment quotes its list of names once more.
+        let message = error.kind.to_string().replace("``", "`").replace("`one of `", "one of `");
+        if from_environment {
+            let name = format!("LEXGATE_{}", path.join("__").to_uppercase());
+            return SourceFile::new(&name, "").fault(0..0, message).help(help);
+        }
         file.fault(span, message).help(help)
     });
     Faults(faults.collect())

@@ -1,11 +1,18 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
 
+mod architecture;
 mod audit;
+mod backend;
+mod commands;
 mod configuration;
 mod decision_api;
 mod decisions;
+mod durability;
+
 mod faults;
+mod gateway;
 mod harness;
 mod lab;
 mod openapi;
 mod smoke;
+mod snapshots;

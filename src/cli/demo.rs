@@ -1,6 +1,6 @@
 //! `lexgate demo`
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -14,7 +14,10 @@ use crate::{
     app::{App, AppError},
     config,
     dispatch::Fields,
-    domain::{Action, AppId, CallRequest, Caller, DataRequest, TenantId, Verdict},
+    domain::{
+        Action, AppId, CallRequest, Caller, DataRequest, Effect, JurisdictionCode, PolicyId,
+        TenantId, Verdict,
+    },
     facts::parse_toml,
     gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
     ledger::OutcomeStatus,
@@ -63,6 +66,8 @@ struct Row {
     decision: Verdict,
     went_to: String,
     why: String,
+    #[serde(skip)]
+    notes: Vec<(PolicyId, String)>,
     record: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     answer: Option<String>,
@@ -129,6 +134,7 @@ async fn run(gate: &Arc<Gate>, call: DemoCall) -> Result<Row, Failure> {
         decision: recorded.body.decision,
         went_to: went_to(&recorded),
         why: why(&recorded),
+        notes: notes(&recorded),
         record: recorded.seq.get(),
         answer,
         call: call.name,
@@ -194,32 +200,37 @@ fn went_to(recorded: &Recorded) -> String {
     match &recorded.body.route {
         None => "nowhere".to_owned(),
         Some(route) => {
-            let places: Vec<&str> = route.jurisdictions.iter().map(|code| code.as_str()).collect();
+            let places: Vec<&str> =
+                route.jurisdictions.iter().map(JurisdictionCode::as_str).collect();
             format!("{} ({}, {})", route.deployment, route.tier.as_str(), places.join(", "))
         }
     }
 }
 
-/// The law's words for a denial; for an allow what is to be done.
+/// What decided, in the law's words.
 fn why(recorded: &Recorded) -> String {
     let body = &recorded.body;
-    if body.decision == Verdict::Allow {
-        let duties: Vec<String> = body
-            .duties
+    let lines: Vec<String> = match body.decision {
+        Verdict::Allow if body.duties.is_empty() => vec!["every flow is lawful".to_owned()],
+        Verdict::Allow => {
+            body.duties.iter().map(|duty| format!("with a duty: {}", duty.policy)).collect()
+        }
+        Verdict::Deny => body
+            .reasons
             .iter()
-            .map(|duty| format!("Duty: {} ({})", duty.duty, duty.citation))
-            .collect();
-        return if duties.is_empty() {
-            "every flow is lawful".to_owned()
-        } else {
-            duties.join(" ")
-        };
-    }
-    let reasons = body.reasons.iter().map(|reason| {
-        let advice = reason.advice.clone().unwrap_or_default();
-        format!("{}: {}. {advice}", reason.policy, reason.citation)
-    });
-    reasons.collect::<Vec<_>>().join("\n")
+            .map(|reason| format!("{}: {}", reason.policy, reason.citation))
+            .collect(),
+    };
+    lines.join("\n")
+}
+
+/// What each deciding policy asks for.
+fn notes(recorded: &Recorded) -> Vec<(PolicyId, String)> {
+    let body = &recorded.body;
+    let duties = body.duties.iter().map(|duty| (duty.policy.clone(), duty.duty.clone()));
+    let denials = body.reasons.iter().filter(|reason| reason.effect == Effect::Forbid);
+    let advice = denials.filter_map(|reason| Some((reason.policy.clone(), reason.advice.clone()?)));
+    duties.chain(advice).collect()
 }
 
 fn show(rows: &[Row], vkey: &str) {
@@ -241,6 +252,12 @@ fn show(rows: &[Row], vkey: &str) {
     let table = table.to_string();
     let table = table.replace(ALLOW, &paint(Paint::Good, ALLOW));
     output::line(&table.replace(DENY, &paint(Paint::Bad, DENY)));
+    let notes: BTreeMap<_, _> = rows.iter().flat_map(|row| row.notes.iter().cloned()).collect();
+    output::line(&paint(Paint::Strong, "\nWhat to do about it:"));
+    for (policy, note) in &notes {
+        output::line(&format!("  {policy}: {note}"));
+    }
+    output::line("");
     for row in rows {
         if let Some(answer) = &row.answer {
             output::line(&format!(

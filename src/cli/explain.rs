@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app,
     config::Config,
-    domain::{AppId, CallRequest, Clock, Revision, SystemClock, Verdict},
+    domain::{AppId, CallRequest, Clock, DeploymentId, Revision, SystemClock, Verdict},
     facts::{Proposal, Snapshot},
     gate::{GateError, Judge},
     http::ExplainAnswer,
@@ -105,7 +105,8 @@ fn show(answer: &ExplainAnswer) {
         table.add_row([reason.policy.to_string(), place, reason.citation.clone(), advice]);
     }
     output::line(&table.to_string());
-    let elsewhere: Vec<&str> = answer.allowed_deployments.iter().map(|id| id.as_str()).collect();
+    let elsewhere: Vec<&str> =
+        answer.allowed_deployments.iter().map(DeploymentId::as_str).collect();
     let elsewhere = if elsewhere.is_empty() { "none".to_owned() } else { elsewhere.join(", ") };
     output::line(&format!("deployments that may serve this call: {elsewhere}"));
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    io::ErrorKind,
     path::{Path, PathBuf},
 };
 
@@ -12,7 +13,7 @@ use super::{ConfigFile, Failure, output};
 use crate::{
     app::AppError,
     domain::{Digest, Seq},
-    ledger::{ActivationBody, BUNDLE_WIDTH, Entry, Kind, bundle_path, write_bundle},
+    ledger::{ActivationBody, BUNDLE_WIDTH, Entry, Kind, bundle_path, read_bundle, write_bundle},
     store::{self, Store, Stored},
 };
 
@@ -38,6 +39,7 @@ impl Export {
         // What is appended meanwhile belongs to the next export.
         let head = store.head().await.map_err(AppError::from)?;
         let size = head.map_or(0, |head| head.next.get());
+        self.check_folder(&*store).await?;
         let contents = self.write_entries(&*store, size).await?;
         for digest in &contents {
             let bytes = store.content(*digest).await.map_err(AppError::from)?;
@@ -60,6 +62,29 @@ impl Export {
         ));
         output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
         Ok(())
+    }
+
+    /// Refuses a folder with something else in it: what is there is not ours to mix with.
+    async fn check_folder(&self, store: &dyn Store) -> Result<(), Failure> {
+        let mut files = match std::fs::read_dir(&self.dir) {
+            Ok(files) => files,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(Failure::io("read", &self.dir, &error)),
+        };
+        if files.next().is_none() {
+            return Ok(());
+        }
+        let first = store.record(Seq::new(0)).await.map_err(AppError::from)?;
+        let there = bundle(&self.dir, 0)?;
+        let there = there.as_deref().and_then(|bundle| read_bundle(bundle).ok());
+        let there = there.and_then(|entries| entries.first().map(|entry| entry.to_vec()));
+        if there.is_some() && there.as_deref() == first.as_ref().map(|stored| &*stored.entry) {
+            return Ok(());
+        }
+        let dir = self.dir.display();
+        Err(Failure::Usage(format!(
+            "`{dir}` holds something else than an export of this log: name an empty folder"
+        )))
     }
 
     /// Writes `size` entries in bundles; gives the digests that activations among them name.
@@ -85,13 +110,42 @@ impl Export {
             let entries: Vec<_> = stored.into_iter().map(|stored| stored.entry).collect();
             let bundle = write_bundle(&entries)
                 .map_err(|error| Failure::Finding(format!("entries after {next}: {error}")))?;
-            write(&self.dir.join(bundle_path(next / BUNDLE_WIDTH as u64, width)), &bundle)?;
+            let number = next / BUNDLE_WIDTH as u64;
+            write(&self.dir.join(bundle_path(number, width)), &bundle)?;
+            self.remove_smaller(number, width)?;
             next += width as u64;
             output::progress(&format!("{next} of {size} entries"));
         }
         output::end_progress();
         Ok(contents)
     }
+
+    /// Removes partial bundles of an earlier export that `width` entries have replaced.
+    fn remove_smaller(&self, number: u64, width: usize) -> Result<(), Failure> {
+        for smaller in 1..width {
+            let path = self.dir.join(bundle_path(number, smaller));
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Failure::io("remove", &path, &error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The bundle `n` of an export: whole, or as much of it as there is.
+pub(super) fn bundle(dir: &Path, n: u64) -> Result<Option<Vec<u8>>, Failure> {
+    for width in (1..=BUNDLE_WIDTH).rev() {
+        let path = dir.join(bundle_path(n, width));
+        match std::fs::read(&path) {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::io("read", &path, &error)),
+        }
+    }
+    Ok(None)
 }
 
 fn contents_of(stored: &Stored) -> Result<Vec<Digest>, Failure> {

@@ -69,21 +69,20 @@ impl FreshKey {
     /// The configuration's words for it.
     pub(super) fn to_toml(&self) -> String {
         let quote = |text: &str| toml::Value::from(text).to_string();
-        let mut text = format!(
-            "\n[[api_keys]]\nname = {}\nsha256 = \"{}\"\nroles = [\"{}\"]\n",
-            quote(&self.name),
-            Digest::of(self.secret.as_bytes()).hex(),
-            self.role
-        );
-        if let Some(app) = &self.app {
-            text.push_str(&format!("app = {}\n", quote(app)));
-        }
+        let mut lines = vec![
+            String::new(),
+            "[[api_keys]]".to_owned(),
+            format!("name = {}", quote(&self.name)),
+            format!("sha256 = \"{}\"", Digest::of(self.secret.as_bytes()).hex()),
+            format!("roles = [\"{}\"]", self.role),
+        ];
+        lines.extend(self.app.as_ref().map(|app| format!("app = {}", quote(app))));
         if !self.jurisdictions.is_empty() {
-            let codes: Vec<String> =
-                self.jurisdictions.iter().map(|code| quote(code.as_str())).collect();
-            text.push_str(&format!("jurisdictions = [{}]\n", codes.join(", ")));
+            let codes = self.jurisdictions.iter().map(|code| quote(code.as_str()));
+            let codes: Vec<String> = codes.collect();
+            lines.push(format!("jurisdictions = [{}]", codes.join(", ")));
         }
-        text
+        lines.join("\n") + "\n"
     }
 }
 

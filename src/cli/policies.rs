@@ -107,7 +107,7 @@ impl Check {
             ));
         }
         output::line(&format!(
-            "{}; {} jurisdictions, {} zones, {} findings, {} licences hold today",
+            "{}; {} jurisdictions, {} zones, {} adequacy sets, {} licences hold today",
             output::paint(
                 output::Paint::Good,
                 &format!("{} are valid", count(proposal.bundle.rules().count(), "policy"))

@@ -1,9 +1,6 @@
 //! `lexgate verify`
 
-use std::{
-    io::ErrorKind,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::json;
@@ -15,8 +12,8 @@ use super::{
 use crate::{
     domain::Digest,
     ledger::{
-        ActivationBody, BUNDLE_WIDTH, Entry, GenesisBody, Kind, Report, Verifier, bundle_path,
-        read_bundle, timestamp_text,
+        ActivationBody, BUNDLE_WIDTH, Entry, GenesisBody, Kind, Report, Verifier, read_bundle,
+        timestamp_text,
     },
 };
 
@@ -55,7 +52,7 @@ impl Verify {
         let mut verifier = Verifier::new();
         let (mut bundle, mut last_is_whole) = (0, true);
         while last_is_whole {
-            let Some(bytes) = self.bundle(bundle)? else { break };
+            let Some(bytes) = export::bundle(&self.dir, bundle)? else { break };
             let entries = read_bundle(&bytes).map_err(|error| {
                 Failure::Finding(format!("bundle {bundle} cannot be read: {error}"))
             })?;
@@ -76,16 +73,6 @@ impl Verify {
             )));
         }
         Ok(report)
-    }
-
-    /// The bundle `n`: whole, or as much of it as there is.
-    fn bundle(&self, n: u64) -> Result<Option<Vec<u8>>, Failure> {
-        for width in (1..=BUNDLE_WIDTH).rev() {
-            if let Some(bytes) = read(&self.dir.join(bundle_path(n, width)))? {
-                return Ok(Some(bytes));
-            }
-        }
-        Ok(None)
     }
 
     /// The key of the genesis must be the one that was given; pinned contents must be there.
@@ -159,15 +146,12 @@ impl Verify {
                 "  {n} calls have no outcome yet: they were under way, or their process had just ended"
             )),
         }
+        output::line("  the log names the key that was given as its own");
         output::line(&format!("  last leaf {}", report.leaf.hex()));
+        output::line(&paint(
+            Paint::Dim,
+            "  not checked: signatures, which this version does not write; compare the last leaf with a copy that you trust",
+        ));
         Ok(())
-    }
-}
-
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Failure::io("read", path, &error)),
     }
 }

@@ -154,6 +154,8 @@ pub struct Candidate {
     pub decision: Verdict,
     /// The deployment.
     pub deployment: DeploymentId,
+    /// The duty policies that hold there, when the call may go there.
+    pub duties: Vec<PolicyId>,
     /// The jurisdictions that it touches.
     pub placement: Placement,
     /// The policies that decided.

@@ -18,7 +18,11 @@ use crate::{
 };
 
 type Attributes = HashMap<String, Value>;
-type Built = Result<Entity, EntityAttrEvaluationError>;
+type Built = Result<Entity, Box<EntityAttrEvaluationError>>;
+
+fn entity(uid: EntityUid, attributes: Attributes, parents: HashSet<EntityUid>) -> Built {
+    Entity::new(uid, attributes, parents).map_err(Box::new)
+}
 
 /// Every entity that the policies can see, valid against `schema`.
 pub(super) fn entities(
@@ -39,7 +43,7 @@ pub(super) fn entities(
             ("tenant".to_owned(), Value::new_entity_uid(tenant.clone())),
             ("hostedForEndUsers".to_owned(), Value::new_bool(app.hosted_for_end_users)),
         ]);
-        Entity::new(uid(EntityKind::App, id.as_str()), attributes, HashSet::from([tenant]))
+        entity(uid(EntityKind::App, id.as_str()), attributes, HashSet::from([tenant]))
     });
     let operators = organisation.operators.iter().map(|(id, row)| operator(id.as_str(), row));
     let models = organisation.models.iter().map(|(id, row)| model(id.as_str(), row));
@@ -104,7 +108,7 @@ fn license(id: &str, licence: &Licence) -> Built {
     ] {
         attributes.extend(limit.map(|limit| (key.to_owned(), number(limit))));
     }
-    Entity::new(uid(EntityKind::License, id), attributes, HashSet::new())
+    entity(uid(EntityKind::License, id), attributes, HashSet::new())
 }
 
 fn tenant(id: &str, tenant: &Tenant) -> Built {
@@ -120,7 +124,7 @@ fn tenant(id: &str, tenant: &Tenant) -> Built {
         ("annualRevenueUsd".to_owned(), number(tenant.annual_revenue_usd)),
         ("sideLicences".to_owned(), Value::new_set(side_licences)),
     ]);
-    Entity::new(uid(EntityKind::Tenant, id), attributes, HashSet::new())
+    entity(uid(EntityKind::Tenant, id), attributes, HashSet::new())
 }
 
 fn operator(id: &str, operator: &Operator) -> Built {
@@ -128,7 +132,7 @@ fn operator(id: &str, operator: &Operator) -> Built {
         ("seat".to_owned(), Value::new_entity_uid(place(&operator.seat))),
         ("certifications".to_owned(), texts(&operator.certifications)),
     ]);
-    Entity::new(uid(EntityKind::Operator, id), attributes, HashSet::new())
+    entity(uid(EntityKind::Operator, id), attributes, HashSet::new())
 }
 
 fn model(id: &str, model: &Model) -> Built {
@@ -138,7 +142,7 @@ fn model(id: &str, model: &Model) -> Built {
         ("provider".to_owned(), Value::new_string(model.provider.clone())),
         ("modalities".to_owned(), texts(&model.modalities)),
     ]);
-    Entity::new(uid(EntityKind::Model, id), attributes, HashSet::new())
+    entity(uid(EntityKind::Model, id), attributes, HashSet::new())
 }
 
 fn deployment(deployment: &Deployment) -> Built {
@@ -151,5 +155,5 @@ fn deployment(deployment: &Deployment) -> Built {
         ("retentionHours".to_owned(), number(deployment.retention_hours)),
         ("safeguards".to_owned(), texts(&deployment.safeguards)),
     ]);
-    Entity::new(uid(EntityKind::Deployment, deployment.id.as_str()), attributes, HashSet::new())
+    entity(uid(EntityKind::Deployment, deployment.id.as_str()), attributes, HashSet::new())
 }

@@ -9,8 +9,12 @@ mod organisation_file;
 mod proposal;
 mod resolve;
 mod snapshot;
+#[cfg(test)]
+mod snapshot_tests;
 mod toml_file;
 mod world;
+#[cfg(test)]
+mod world_tests;
 
 pub use dated::{Confidence, Dated, Validity};
 pub use now::{FactsAt, Jurisdiction, Licence};

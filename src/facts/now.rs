@@ -34,6 +34,19 @@ impl FactsAt {
         self.terms.get(&kind).is_some_and(|terms| terms.contains(id))
     }
 
+    /// The zones that hold one of these places, or its country.
+    #[must_use]
+    pub fn zones_of(&self, places: &[JurisdictionCode]) -> Vec<&str> {
+        let holds = |members: &BTreeSet<JurisdictionCode>| {
+            places.iter().any(|place| {
+                let country = self.jurisdictions.get(place).and_then(|row| row.within.as_ref());
+                members.contains(place) || country.is_some_and(|country| members.contains(country))
+            })
+        };
+        let zones = self.zones.iter().filter(|(_, members)| holds(members));
+        zones.map(|(id, _)| id.as_str()).collect()
+    }
+
     /// The members of all these zones.
     pub(super) fn zone_members(&self, zones: &[String]) -> BTreeSet<JurisdictionCode> {
         zones.iter().filter_map(|zone| self.zones.get(zone)).flatten().cloned().collect()

@@ -76,8 +76,11 @@ fn check_names(bundle: &Bundle, world: &World, organisation: &Organisation, faul
         refuse_unknown(known, rule, &format!("{kind:?}::\"{id}\""), remedy, faults);
     }
     let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
+    let models = || organisation.models.values();
     for (text, rule) in bundle.terms_named() {
-        let known = world.knows_term(None, &text) || tiers.contains(&text.as_str());
+        let known = world.knows_term(None, &text)
+            || tiers.contains(&text.as_str())
+            || models().any(|model| model.provider == text || model.modalities.contains(&text));
         refuse_unknown(known, rule, &format!("\"{text}\""), "`facts/vocabulary.toml`", faults);
     }
 }

@@ -48,7 +48,9 @@ pub fn resolve<'a>(
     let data = request.data.as_ref().map(|data| names.data(data));
     let location = request.location.as_ref();
     let location = location.and_then(|code| names.jurisdiction("/location", code));
-    let audience = match (&request.audience, &data) {
+    // An answer that nobody meets needs no call: an empty audience is one that was not named.
+    let audience = request.audience.as_ref().filter(|audience| !audience.is_empty());
+    let audience = match (audience, &data) {
         (Some(audience), _) => names.jurisdictions("/audience", audience),
         (None, Some(data)) if !data.subjects.is_empty() => data.subjects.clone(),
         (None, _) => vec![tenant.domicile.clone()],

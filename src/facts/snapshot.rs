@@ -57,7 +57,7 @@ impl Content {
 pub enum SnapshotError {
     /// A value that Cedar does not take.
     #[error("a fact cannot be expressed in Cedar")]
-    Attribute(#[from] cedar_policy::EntityAttrEvaluationError),
+    Attribute(#[from] Box<cedar_policy::EntityAttrEvaluationError>),
     /// Facts that do not fit the schema.
     #[error("the facts do not fit `schema.cedarschema`")]
     Entities(#[from] Box<cedar_policy::entities_errors::EntitiesError>),

@@ -1,6 +1,9 @@
 //! Decide and record: no answer before its record is durable, none from a snapshot that is past.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -11,11 +14,14 @@ use crate::{
     ledger::{self, DecisionBody, Engine, Entry, Kind, canonical},
     policy,
     sequencer::{Draft, Receipt, SubmitError},
-    store::{Claim, Stored},
+    store::{Claim, Claimed, Stored},
 };
 
 /// How often a call is judged again because the snapshot moved.
 const ATTEMPTS: usize = 5;
+
+/// How long it may take to find out whether an idempotency key was used.
+const LOOKUP: Duration = Duration::from_secs(1);
 
 /// A caller's own name for a request, under which the first answer is given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,7 +107,7 @@ impl Gate {
     ) -> Result<Recorded, GateError> {
         let claim = key.map(|key| claim(caller, request, key));
         if let Some(claim) = &claim
-            && let Some(known) = self.store.idempotent(&claim.scope, &claim.key).await?
+            && let Some(known) = self.claimed(claim).await?
         {
             return self.repeat(claim, known.seq).await;
         }
@@ -227,9 +233,16 @@ impl Gate {
         Ok(Pending { body, draft })
     }
 
+    /// What an idempotency key was used for. A store that hangs is a ledger that cannot be written.
+    async fn claimed(&self, claim: &Claim) -> Result<Option<Claimed>, GateError> {
+        let lookup = self.store.idempotent(&claim.scope, &claim.key);
+        let known = tokio::time::timeout(LOOKUP, lookup).await;
+        Ok(known.map_err(|_| GateError::LedgerUnavailable)??)
+    }
+
     /// The first answer that was given under an idempotency key.
     async fn repeat(&self, claim: &Claim, seq: Seq) -> Result<Recorded, GateError> {
-        let known = self.store.idempotent(&claim.scope, &claim.key).await?;
+        let known = self.claimed(claim).await?;
         if known.is_none_or(|known| known.request != claim.request) {
             return Err(GateError::KeyReused);
         }

@@ -148,11 +148,15 @@ impl Course<'_> {
     async fn run(&self, mut reply: ReplySender) -> Ending {
         let mut attempts = Vec::new();
         let mut last = (OutcomeStatus::UpstreamError, None, None);
+        let mut without_backend = false;
         for candidate in &self.recorded.body.candidates {
             if candidate.decision != Verdict::Allow || !self.still_allowed(&candidate.deployment) {
                 continue;
             }
-            let Some(address) = self.address(&candidate.deployment) else { continue };
+            let Some(address) = self.address(&candidate.deployment) else {
+                without_backend = true;
+                continue;
+            };
             let started = instant(&*self.gate.clock);
             let clock = std::time::Instant::now();
             let attempted = self.attempt(&address, &mut reply).await;
@@ -191,7 +195,11 @@ impl Course<'_> {
         }
         let (status, upstream, retry_after) = last;
         let recorded = self.recorded.clone();
-        drop(reply.send(Ok(Reply::Failed { recorded, status, upstream, retry_after })));
+        drop(reply.send(if attempts.is_empty() && without_backend {
+            Err(GateError::NoBackend)
+        } else {
+            Ok(Reply::Failed { recorded, status, upstream, retry_after })
+        }));
         (attempts, status, Answered::default())
     }
 
@@ -225,9 +233,10 @@ impl Course<'_> {
         let exchange = async {
             let mut answer = self.gate.backends.send(address, request).await?;
             // A stream is handed on as it comes; anything else is read to its end first.
-            let whole = match answer.is_event_stream() && self.call.stream {
-                true => None,
-                false => Some(read_whole(&mut answer).await?),
+            let whole = if answer.is_event_stream() && self.call.stream {
+                None
+            } else {
+                Some(read_whole(&mut answer).await?)
             };
             Ok::<_, SendError>((answer, whole))
         };

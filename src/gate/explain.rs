@@ -7,7 +7,9 @@ use utoipa::ToSchema;
 
 use super::{Gate, GateError, Judge, Judged};
 use crate::{
-    domain::{Action, AppId, CallRequest, DeploymentId, Effect, FlowAction, PolicyId, Verdict},
+    domain::{
+        Action, AppId, CallRequest, Data, DeploymentId, Effect, FlowAction, PolicyId, Verdict,
+    },
     policy::{EntityKind, RuleSet, action_uid, flow_uid, uid},
 };
 
@@ -74,7 +76,7 @@ impl Judge {
                 &action_uid(action),
                 &resource,
             ));
-            for from in judged.call.data.iter().flat_map(|data| data.origins()) {
+            for from in judged.call.data.iter().flat_map(Data::origins) {
                 let from = uid(EntityKind::Jurisdiction, from.as_str());
                 for flow in FlowAction::ALL {
                     for to in candidate.placement.of(flow) {

@@ -11,14 +11,14 @@ use moka::sync::Cache;
 
 use crate::{
     domain::{
-        AppId, Call, CallRequest, Candidate, Duty, Effect, Evaluation, EvaluationFault, FieldFault,
-        Flow, FlowAction, InstrumentInForce, Place, Placement, PolicyId, Reason, Route, TenantId,
-        Verdict,
+        AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
+        FieldFault, Flow, FlowAction, InstrumentInForce, Place, Placement, PolicyId, Reason, Route,
+        TenantId, Verdict,
     },
     facts::{Deployment, Resolved, Snapshot, resolve},
     policy::{
-        DEFAULT_DENY, EVALUATION_ERROR, EntityKind, FlowContext, Judgement, RuleSet, action_uid,
-        flow_context, flow_uid, uid, use_context,
+        DEFAULT_DENY, EVALUATION_ERROR, EntityKind, FlowContext, Judgement, RuleSet,
+        UNDECLARED_DATA, UseContext, action_uid, flow_context, flow_uid, uid, use_context,
     },
 };
 
@@ -106,6 +106,13 @@ struct Found<'a> {
     deployment: &'a Deployment,
     placement: Placement,
     heard: Vec<Heard>,
+    duties: BTreeSet<PolicyId>,
+}
+
+/// The contexts of the requests to one deployment, or why there are none.
+struct Contexts {
+    usage: Result<Context, String>,
+    flow: Result<Context, String>,
 }
 
 impl Found<'_> {
@@ -157,28 +164,51 @@ impl<'a> Bench<'a> {
 
     fn candidate(&mut self, deployment: &'a Deployment) -> Found<'a> {
         let placement = self.snapshot.organisation.placement(deployment, &self.call.location);
-        let heard = self.ask(RuleSet::Rules, deployment, &placement);
-        Found { deployment, placement, heard }
+        let contexts = Contexts { usage: self.use_context(), flow: self.flow_context(deployment) };
+        let mut heard = self.ask(RuleSet::Rules, deployment, &placement, &contexts);
+        self.refuse_undeclared(&mut heard);
+        let mut found = Found { deployment, placement, heard, duties: BTreeSet::new() };
+        if found.verdict() == Verdict::Allow && self.snapshot.engine.has_duties() {
+            let duties = self.ask(RuleSet::Duties, deployment, &found.placement, &contexts);
+            // A duty that cannot be told is a policy that failed: the candidate is denied.
+            let (failed, told): (Vec<_>, Vec<_>) =
+                duties.into_iter().partition(|heard| !heard.judgement.failures.is_empty());
+            found.duties = told.into_iter().flat_map(|heard| heard.judgement.policies).collect();
+            found.heard.extend(failed);
+        }
+        found
+    }
+
+    /// Too little said of the data is a denial, whatever the bundle says.
+    fn refuse_undeclared(&self, heard: &mut [Heard]) {
+        let declared = self.call.data.as_ref().is_some_and(Data::is_classified);
+        if let Some(usage) = heard.first_mut().filter(|usage| !declared && usage.judgement.allowed)
+        {
+            usage.judgement.allowed = false;
+            usage.judgement.policies = vec![UNDECLARED_DATA.into()];
+        }
     }
 
     /// One use request, and one flow request for each distinct origin, action and destination.
-    fn ask(&mut self, set: RuleSet, deployment: &Deployment, placement: &Placement) -> Vec<Heard> {
+    fn ask(
+        &self,
+        set: RuleSet,
+        deployment: &Deployment,
+        placement: &Placement,
+        contexts: &Contexts,
+    ) -> Vec<Heard> {
         let engine = &self.snapshot.engine;
-        let call = self.call;
-        let context = use_context(call.data.as_ref(), call.purpose.as_deref(), &call.audience);
-        let judgement = judge_with(context, |context| {
+        let judgement = judge_with(&contexts.usage, |context| {
             let resource = uid(EntityKind::Deployment, deployment.id.as_str());
             let principal = uid(EntityKind::App, self.app.as_str());
-            engine.judge(set, principal, action_uid(call.action), resource, context)
+            engine.judge(set, principal, action_uid(self.call.action), resource, context)
         });
         let mut heard = vec![Heard { flow: None, judgement }];
-        let Some(data) = &call.data else { return heard };
-        let context = self.flow_context(deployment);
-        for from in data.origins() {
+        for from in self.call.data.iter().flat_map(Data::origins) {
             let principal = uid(EntityKind::Jurisdiction, from.as_str());
             for action in FlowAction::ALL {
                 for to in placement.of(action) {
-                    let judgement = judge_with(context.clone(), |context| {
+                    let judgement = judge_with(&contexts.flow, |context| {
                         let resource = uid(EntityKind::Jurisdiction, to.as_str());
                         engine.judge(set, principal.clone(), flow_uid(action), resource, context)
                     });
@@ -188,6 +218,16 @@ impl<'a> Bench<'a> {
             }
         }
         heard
+    }
+
+    fn use_context(&self) -> Result<Context, String> {
+        use_context(&UseContext {
+            data: self.call.data.as_ref(),
+            purpose: self.call.purpose.as_deref(),
+            audience: &self.call.audience,
+            audience_zones: &self.snapshot.facts.zones_of(&self.call.audience),
+        })
+        .map_err(|error| error.to_string())
     }
 
     /// The context that all flows to one deployment share.
@@ -234,11 +274,8 @@ impl<'a> Bench<'a> {
         }
     }
 
-    fn duties(&mut self, chosen: &Found<'a>) -> Vec<Duty> {
-        let heard = self.ask(RuleSet::Duties, chosen.deployment, &chosen.placement);
-        let policies: BTreeSet<PolicyId> =
-            heard.into_iter().flat_map(|heard| heard.judgement.policies).collect();
-        let rules = policies.iter().filter_map(|policy| self.snapshot.engine.rule(policy));
+    fn duties(&self, chosen: &Found<'a>) -> Vec<Duty> {
+        let rules = chosen.duties.iter().filter_map(|policy| self.snapshot.engine.rule(policy));
         rules
             .map(|rule| Duty {
                 citation: rule.citation.clone(),
@@ -270,31 +307,34 @@ impl<'a> Bench<'a> {
         if let Some(rule) = self.snapshot.engine.rule(policy) {
             return (rule.citation.clone(), rule.advice.clone());
         }
-        let (citation, advice) = if policy.as_str() == DEFAULT_DENY {
-            (
+        let (citation, advice) = match policy.as_str() {
+            DEFAULT_DENY => (
                 "Lexgate base rule: closed by default, what no policy permits is denied",
                 "Choose an approved deployment and an action that some policy permits.",
-            )
-        } else {
-            (
+            ),
+            UNDECLARED_DATA => (
+                "Lexgate base rule: closed by default, undeclared data goes nowhere",
+                "Declare what the data is, and whose law protects it: name the subjects' jurisdictions.",
+            ),
+            _ => (
                 "Lexgate base rule: closed by default, a policy that fails denies",
-                "Tell the compliance officer: the decision's `errors` name the policy and its failure.",
-            )
+                "Tell the compliance officer: the record's `errors` name the policy and its failure.",
+            ),
         };
         (citation.to_owned(), Some(advice.to_owned()))
     }
 }
 
-fn judge_with<E: ToString>(
-    context: Result<Context, E>,
+fn judge_with(
+    context: &Result<Context, String>,
     judge: impl FnOnce(Context) -> Judgement,
 ) -> Judgement {
     match context {
-        Ok(context) => judge(context),
+        Ok(context) => judge(context.clone()),
         Err(error) => Judgement {
             allowed: false,
             policies: Vec::new(),
-            failures: vec![(EVALUATION_ERROR.into(), error.to_string())],
+            failures: vec![(EVALUATION_ERROR.into(), error.clone())],
         },
     }
 }
@@ -315,6 +355,10 @@ fn candidate(found: Found<'_>) -> Candidate {
     Candidate {
         decision: found.verdict(),
         deployment: found.deployment.id.clone(),
+        duties: match found.verdict() {
+            Verdict::Allow => found.duties.iter().cloned().collect(),
+            Verdict::Deny => Vec::new(),
+        },
         policies: policies.into_iter().collect(),
         tier: found.deployment.tier,
         placement: found.placement,

@@ -13,9 +13,9 @@ use super::{GateError, Judge, decide::instant, fresh_id};
 use crate::{
     domain::{Clock, Digest, Faults, Revision, SnapshotDigests, SourceFile},
     facts::{Proposal, Snapshot},
-    ledger::{ActivationBody, Entry, Kind, canonical},
+    ledger::{ActivationBody, Kind, canonical},
     sequencer::{Draft, Sequencer, SubmitError},
-    store::{Activation, Active, Store, StoreError},
+    store::{Activation, Store, StoreError},
 };
 
 /// How often the store is asked whether another process has activated something.
@@ -88,14 +88,14 @@ impl Keeper {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, KeeperError> {
         let office = Office { store, sequencer, clock, random: SystemRandom::new() };
-        let active = office.active().await?;
+        let active = office.store.active().await?;
         let take_files = match (activate, &active) {
             (Activate::Always, _) | (Activate::WhenNone, None) => true,
             (Activate::Never, None) => return Err(KeeperError::NoneActive),
             (Activate::WhenNone | Activate::Never, Some(_)) => false,
         };
         let proposal = match active {
-            Some((active, _)) if !take_files => {
+            Some(active) if !take_files => {
                 let served = office.proposal(&active.snapshot, &proposal).await?;
                 if served.bundle.digest != proposal.bundle.digest
                     || served.organisation_digest() != proposal.organisation_digest()
@@ -131,13 +131,10 @@ impl Keeper {
     pub async fn refresh(&self) -> Result<(), GateError> {
         let mut proposal = self.proposal.lock().await;
         let current = self.current.load_full();
-        let (active, ts) = match self.office.active().await {
-            Ok(Some(active)) => active,
-            Ok(None) => return Err(GateError::Corrupt),
-            Err(error) => return Err(gate_error(error)),
-        };
+        let active = self.office.store.active().await?.ok_or(GateError::Corrupt)?;
+        let now = self.office.now().await?;
         let known = current.snapshot();
-        let past = known.valid_until.is_some_and(|until| self.office.instant(ts) >= until);
+        let past = known.valid_until.is_some_and(|until| now >= until);
         if active.snapshot == known.digests && !past {
             return Ok(());
         }
@@ -177,18 +174,12 @@ fn gate_error(error: KeeperError) -> GateError {
 }
 
 impl Office {
-    /// What is active, and when it became so.
-    async fn active(&self) -> Result<Option<(Active, Timestamp)>, KeeperError> {
-        let Some(active) = self.store.active().await? else { return Ok(None) };
-        let record = self.store.record(active.seq).await?;
-        let record = record.ok_or(GateError::Corrupt)?;
-        let ts = Entry::parse(&record.entry).map_err(|_| GateError::Corrupt)?.ts;
-        Ok(Some((active, ts)))
-    }
-
-    /// Now, but never before `ts`: another process's clock may be ahead, and its facts decide then.
-    fn instant(&self, ts: Timestamp) -> Timestamp {
-        instant(&*self.clock).max(ts)
+    /// Now, but never before the last entry: another process's clock may be ahead, and the ledger's
+    /// time does not go back.
+    async fn now(&self) -> Result<Timestamp, GateError> {
+        let head = self.store.head().await?;
+        let now = instant(&*self.clock);
+        Ok(head.map_or(now, |head| now.max(head.ts)))
     }
 
     /// The files behind an active snapshot: `known` where they are the same.
@@ -219,20 +210,17 @@ impl Office {
     /// The snapshot of `proposal` now, active under its number.
     async fn settle(&self, proposal: &Proposal, cause: &str) -> Result<Arc<Snapshot>, KeeperError> {
         for _ in 0..ATTEMPTS {
-            let active = self.active().await?;
-            let (now, digests) = match &active {
-                Some((active, ts)) => (self.instant(*ts), Some(active.snapshot)),
-                None => (instant(&*self.clock), None),
-            };
+            let digests = self.store.active().await?.map(|active| active.snapshot);
+            let now = self.now().await?;
             let revision = digests.map_or(Revision(0), |digests| digests.revision);
             let same = Snapshot::at(proposal, now, revision).map_err(GateError::from)?;
             if digests == Some(same.digests) {
                 return Ok(Arc::new(same));
             }
-            match self.activate(same, revision, cause).await? {
-                Some(snapshot) => return Ok(Arc::new(snapshot)),
-                None => tracing::info!("another process activated a snapshot first"),
+            if let Some(snapshot) = self.activate(same, revision, cause).await? {
+                return Ok(Arc::new(snapshot));
             }
+            tracing::info!("another process activated a snapshot first");
         }
         Err(GateError::Unsettled.into())
     }

@@ -5,11 +5,15 @@ mod dispatch;
 mod error;
 mod explain;
 mod judge;
+#[cfg(test)]
+mod judge_tests;
 mod keeper;
 mod outcome;
 mod reading;
 mod reaper;
 mod stream;
+#[cfg(test)]
+mod stream_tests;
 
 use std::sync::Arc;
 

@@ -40,7 +40,8 @@ impl Reaper {
     /// # Errors
     /// When the store cannot be written.
     pub async fn take_lease(&self) -> Result<(), GateError> {
-        let until = self.gate.clock.now().checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
+        let now = self.gate.store.now().await?;
+        let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
         Ok(self.gate.store.renew_lease(self.process, until).await?)
     }
 
@@ -57,7 +58,7 @@ impl Reaper {
 
     async fn round(&self, rounds: u64) -> Result<(), GateError> {
         self.take_lease().await?;
-        let now = self.gate.clock.now();
+        let now = self.gate.store.now().await?;
         for decision in self.gate.store.expired_dispatches(now, CLOSE_AT_ONCE).await? {
             self.close(&decision).await?;
         }
@@ -66,7 +67,7 @@ impl Reaper {
         metrics::gauge!("lexgate_open_dispatches").set(open as f64);
         if rounds.is_multiple_of(1000) {
             let before = now.checked_sub(KEY_LIFE).unwrap_or(jiff::Timestamp::MIN);
-            self.gate.store.prune_idempotency(before).await?;
+            self.gate.store.prune(before).await?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, OwnedPermit};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -26,15 +26,19 @@ const BROKEN: &str = concat!(
 #[derive(Debug)]
 pub(super) struct Pump {
     client: mpsc::Sender<Bytes>,
+    /// A place kept free, so that a client that reads slowly hears too that the stream broke.
+    last_word: Option<OwnedPermit<Bytes>>,
     wants_usage: bool,
     answered: Answered,
     done: bool,
 }
 
 impl Pump {
-    /// A pump towards `client`, who gets usage only when it asked for it.
+    /// A pump towards `client`, an empty channel of two places or more; the client gets usage only
+    /// when it asked for it.
     pub(super) fn new(client: mpsc::Sender<Bytes>, wants_usage: bool) -> Self {
-        Self { client, wants_usage, answered: Answered::default(), done: false }
+        let last_word = client.clone().try_reserve_owned().ok();
+        Self { client, last_word, wants_usage, answered: Answered::default(), done: false }
     }
 
     /// Pumps until the stream ends, breaks, or nobody listens.
@@ -53,8 +57,10 @@ impl Pump {
             status,
             OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
         ) {
-            // Whoever does not listen any more needs no word that it broke.
-            let _ = client.try_send(Bytes::from_static(BROKEN.as_bytes()));
+            let broken = Bytes::from_static(BROKEN.as_bytes());
+            if let Some(last_word) = self.last_word.take() {
+                last_word.send(broken);
+            }
         }
         (status, self.answered)
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
+use serde_json::{Map, Value};
 
 use super::problem::{Problem, ProblemKind};
 use crate::{
@@ -80,9 +81,14 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
 }
 
 fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
-    // Metadata that is no object is the backend's affair: it holds no claim.
-    let Ok(Some(mut metadata)) = body.read::<Fields>("metadata") else {
-        return Ok(BTreeMap::new());
+    let mut metadata = match body.read::<Fields>("metadata") {
+        Ok(Some(metadata)) => metadata,
+        // An object that names a field twice would show the backend claims that were not read.
+        Err(error) if body.read::<Map<String, Value>>("metadata").is_ok() => {
+            return Err(invalid("/metadata", error.to_string()));
+        }
+        // Metadata that is no object is the backend's affair: it holds no claim.
+        Ok(None) | Err(_) => return Ok(BTreeMap::new()),
     };
     let mut claims = BTreeMap::new();
     let names: Vec<String> = metadata.names().map(str::to_owned).collect();
@@ -119,7 +125,9 @@ fn list(text: &str) -> Vec<String> {
 
 fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Problem> {
     let of = |name: &str| claims.get(name).map(|text| list(text));
-    let (categories, subjects) = (of("data"), of("subjects"));
+    // Empty categories are a declaration; a subjects header that nobody filled in is none.
+    let (categories, subjects) =
+        (of("data"), of("subjects").filter(|subjects| !subjects.is_empty()));
     let personal = match claims.get("personal").map(String::as_str) {
         Some("true") => Some(true),
         Some("false") => Some(false),

@@ -55,7 +55,6 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
 }
 
 /// The whole service.
-#[must_use]
 pub fn router(shared: Arc<Shared>) -> Router {
     let (prompt, _) = prompt_routes()
         .layer(DefaultBodyLimit::max(body::DECISION_BODY))

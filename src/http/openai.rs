@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     dispatch::Fields,
+    domain::JurisdictionCode,
     gate::{GateError, ModelCall, Recorded, Reply, ReplyBody, Served},
     ledger::OutcomeStatus,
 };
@@ -143,6 +144,7 @@ impl From<Problem> for Failure {
         };
         let message = first.map_or(problem.detail.clone(), |fault| fault.detail.clone());
         let mut failure = Self::new(status, kind, code, message);
+        failure.may_retry = problem.kind != ProblemKind::NoBackend;
         failure.body.param = first.map(|fault| fault.pointer.trim_start_matches('/').to_owned());
         failure.retry_after = problem.retry_after().map(str::to_owned);
         failure
@@ -232,7 +234,11 @@ async fn chat_completions(
     let AsCaller(caller) = caller?;
     let call = model_call(&shared, "/chat/completions", request).await?;
     Ok(match shared.gate.call(caller, call).await? {
-        Reply::Denied(recorded) => Failure::denied(*recorded).into_response(),
+        Reply::Denied(recorded) => {
+            let mut response = Failure::denied((*recorded).clone()).into_response();
+            name_decision(response.headers_mut(), &recorded);
+            response
+        }
         Reply::Answered(served, body) => answer(&served, body),
         Reply::Failed { recorded, status, upstream, retry_after } => {
             let mut response = Failure::upstream(status, upstream, retry_after).into_response();
@@ -285,7 +291,8 @@ fn answer(served: &Served, body: ReplyBody) -> Response {
     *response.status_mut() = StatusCode::from_u16(served.status).unwrap_or(StatusCode::OK);
     let headers = response.headers_mut();
     name_decision(headers, &served.recorded);
-    let jurisdictions: Vec<&str> = served.jurisdictions.iter().map(|code| code.as_str()).collect();
+    let jurisdictions: Vec<&str> =
+        served.jurisdictions.iter().map(JurisdictionCode::as_str).collect();
     for (name, text) in [
         ("content-type", served.content_type.clone()),
         ("x-lexgate-deployment", served.deployment.to_string()),

@@ -178,7 +178,8 @@ impl Problem {
     /// How long to wait before asking again, where that helps.
     #[must_use]
     pub(super) fn retry_after(&self) -> Option<&'static str> {
-        (self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
+        let passes = self.kind != ProblemKind::NoBackend;
+        (passes && self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
     }
 
     pub(super) fn document(self, request_id: &str) -> ProblemDocument {

@@ -123,8 +123,9 @@ impl DecisionBody {
         }
         for candidate in &self.candidates {
             for action in FlowAction::ALL {
-                let reached = candidate.placement.of(action);
-                reached.iter().for_each(|place| touch(&mut terms, place));
+                for place in candidate.placement.of(action) {
+                    touch(&mut terms, place);
+                }
             }
         }
         terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));

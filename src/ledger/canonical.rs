@@ -261,8 +261,8 @@ impl Scanner<'_> {
         let length = match rest {
             [b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't', ..] => 2,
             // Only control characters without a short form, in lower case.
-            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..] => 6,
-            [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
+            [b'u', b'0', b'0', b'0', b'0'..=b'7' | b'b' | b'e' | b'f', ..]
+            | [b'u', b'0', b'0', b'1', b'0'..=b'9' | b'a'..=b'f', ..] => 6,
             _ => return self.fail(Flaw::Escape),
         };
         self.at += length;

@@ -131,3 +131,44 @@ proptest! {
         }
     }
 }
+
+/// Every recorded type, with something in every list.
+#[test]
+fn every_record_is_canonical_as_it_is_written() {
+    use crate::{
+        domain::{
+            Duty, Effect, EvaluationFault, Flow, FlowAction, InstrumentInForce, Place, Reason, Seq,
+        },
+        ledger::fixture,
+    };
+    let flow = Flow {
+        action: FlowAction::Process,
+        from: "DE".parse().unwrap(),
+        to: "SG".parse().unwrap(),
+    };
+    let place = Place { deployment: "a".into(), flow: Some(flow) };
+    let mut decision = fixture::decision(1, true, "everything");
+    decision.duties.push(Duty { citation: "a".into(), duty: "b".into(), policy: "c".into() });
+    decision.errors.push(EvaluationFault {
+        at: place.clone(),
+        message: "a".into(),
+        policy: "b".into(),
+    });
+    decision.instruments.push(InstrumentInForce { id: "a".into(), kind: "eu-scc".into() });
+    decision.reasons.push(Reason {
+        advice: Some("a".into()),
+        citation: "GDPR Art. 44 § 1 – “transfer”".into(),
+        effect: Effect::Permit,
+        policy: "a".into(),
+        places: vec![place],
+    });
+    for body in [
+        to_vec(&fixture::genesis()),
+        to_vec(&fixture::activation(1)),
+        to_vec(&fixture::outcome(Seq::new(1), crate::domain::Digest::of(b""))),
+        to_vec(&decision),
+    ] {
+        let body = body.unwrap();
+        assert_eq!(oracle(&body), body);
+    }
+}

@@ -287,7 +287,7 @@ mod tests {
         let origin: Origin = "lexgate.example/main".parse().unwrap();
         let envelope = Envelope {
             id: Uuid::from_u128(7),
-            kind: &Kind::Other("audit_read".into()),
+            kind: &Kind::Other("later_kind".into()),
             log: &origin,
             prev: Digest::from_bytes([0xab; 32]),
             seq: Seq::new(41),
@@ -302,13 +302,13 @@ mod tests {
         assert_eq!(
             text,
             format!(
-                r#"{{"body":{{"a":1}},"id":"00000000-0000-0000-0000-000000000007","kind":"audit_read","log":"lexgate.example/main","prev":"{}","seq":41,"ts":"2026-11-22T13:00:00.000000Z","v":1}}"#,
+                r#"{{"body":{{"a":1}},"id":"00000000-0000-0000-0000-000000000007","kind":"later_kind","log":"lexgate.example/main","prev":"{}","seq":41,"ts":"2026-11-22T13:00:00.000000Z","v":1}}"#,
                 "ab".repeat(32)
             )
         );
         let entry = Entry::parse(text.as_bytes()).unwrap();
         assert_eq!(entry.body.get(), r#"{"a":1}"#);
-        assert_eq!((entry.seq.get(), entry.kind.as_str()), (41, "audit_read"));
+        assert_eq!((entry.seq.get(), entry.kind.as_str()), (41, "later_kind"));
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
     fn another_form_of_any_field_is_refused() {
         for (from, to, want) in [
             (r#""v":1"#, r#""v":2"#, "`v` is 2"),
-            ("audit_read", "Audit", "`kind`"),
+            ("later_kind", "Audit", "`kind`"),
             ("00000000-0000-0000-0000-000000000007", "7", "`id`"),
             ("-000000000007", "-00000000000A", "`id`"),
             ("00.000000Z", "00.000Z", "`ts`"),

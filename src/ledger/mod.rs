@@ -5,6 +5,8 @@ mod body;
 pub mod canonical;
 pub mod entry;
 pub mod export;
+#[cfg(test)]
+pub(crate) mod fixture;
 pub mod key;
 pub mod time;
 pub mod verify;

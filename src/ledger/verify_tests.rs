@@ -1,1 +1,173 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::ledger::fixture::{self, Chain};
+
+fn verify<T: AsRef<[u8]>>(entries: &[T]) -> Result<Report, Finding> {
+    let mut verifier = Verifier::new();
+    for entry in entries {
+        verifier.push(entry.as_ref())?;
+    }
+    Ok(verifier.finish())
+}
+
+/// Where something is found, which must be so.
+fn place<T: AsRef<[u8]>>(entries: &[T]) -> usize {
+    usize::try_from(verify(entries).unwrap_err().seq.get()).unwrap()
+}
+
+/// What is found in `chain`, which must be something, and at its end.
+fn last_fault(chain: &Chain) -> ChainFault {
+    let finding = verify(&chain.entries).unwrap_err();
+    assert_eq!(finding.seq.get() + 1, chain.entries.len() as u64, "{finding}");
+    finding.fault
+}
+
+#[test]
+fn a_whole_log_is_reported() {
+    let chain = Chain::example();
+    let report = verify(&chain.entries).unwrap();
+    assert_eq!(report.origin, Some(fixture::origin()));
+    assert_eq!(report.entries, 8);
+    assert_eq!(report.leaf, *chain.leaves.last().unwrap());
+    assert_eq!(report.open, [Seq::new(4)], "dispatched, no outcome");
+    assert_eq!(report.kinds[&Kind::Decision], 3);
+    assert_eq!(report.kinds[&Kind::Other("later_kind".into())], 1);
+    let (first, last) = report.span.unwrap();
+    assert_eq!((last - first).get_microseconds(), 3);
+    assert_eq!(verify::<&[u8]>(&[]).unwrap().entries, 0);
+}
+
+#[test]
+fn pairing_is_checked() {
+    let mut chain = Chain::example();
+    chain.push_outcome(2);
+    assert!(matches!(
+        last_fault(&chain),
+        ChainFault::SecondOutcome { decision, first } if (decision.get(), first.get()) == (2, 5)
+    ));
+    let mut chain = Chain::example();
+    chain.push_outcome(1);
+    assert!(matches!(last_fault(&chain), ChainFault::NoDecision(seq) if seq.get() == 1));
+    let mut chain = Chain::example();
+    chain.push(&Kind::Outcome, &fixture::outcome(Seq::new(8), Digest::of(b"")));
+    assert!(matches!(last_fault(&chain), ChainFault::NoDecision(_)), "of itself");
+    let mut chain = Chain::example();
+    chain.push(&Kind::Outcome, &fixture::outcome(Seq::new(3), Digest::of(b"")));
+    assert!(matches!(last_fault(&chain), ChainFault::OtherDecision(seq) if seq.get() == 3));
+    let mut chain = Chain::example();
+    chain.push_outcome(3);
+    assert!(verify(&chain.entries).is_ok(), "a decision that is not dispatched may be reported");
+}
+
+#[test]
+fn snapshots_are_checked() {
+    let mut chain = Chain::example();
+    chain.push(&Kind::Decision, &fixture::decision(1, false, "late"));
+    assert!(matches!(last_fault(&chain), ChainFault::Superseded { said: 1, is: 2 }));
+    let mut chain = Chain::example();
+    let mut forged = fixture::decision(2, false, "forged");
+    forged.snapshot.facts = Digest::of(b"other facts");
+    chain.push(&Kind::Decision, &forged);
+    assert!(matches!(last_fault(&chain), ChainFault::Superseded { said: 2, is: 2 }));
+    let mut chain = Chain::example();
+    chain.push(&Kind::BundleActivated, &fixture::activation(4));
+    assert!(matches!(last_fault(&chain), ChainFault::Revision { said: 4, is: 2 }));
+}
+
+#[test]
+fn envelopes_are_checked() {
+    let mut chain = Chain::example();
+    chain.push(&Kind::Genesis, &fixture::genesis());
+    assert!(matches!(last_fault(&chain), ChainFault::Genesis(Kind::Genesis)));
+    let mut chain = Chain::default();
+    chain.push(&Kind::BundleActivated, &fixture::activation(1));
+    assert!(matches!(last_fault(&chain), ChainFault::Genesis(Kind::BundleActivated)));
+    let mut chain = Chain::example();
+    chain.push_at(&Kind::parse("note").unwrap(), b"{}", fixture::instant());
+    assert!(matches!(last_fault(&chain), ChainFault::Time { .. }));
+    let mut chain = Chain::example();
+    chain.push(&Kind::Decision, &serde_json::json!({"decision": "allow"}));
+    assert!(matches!(last_fault(&chain), ChainFault::Body { kind: Kind::Decision, .. }));
+    let mut chain = Chain::example();
+    let mut body = serde_json::to_value(fixture::activation(3)).unwrap();
+    body["zz"] = 1.into();
+    chain.push(&Kind::BundleActivated, &body);
+    assert!(last_fault(&chain).to_string().contains("zz"));
+    let mut chain = Chain::default();
+    let mut genesis = fixture::genesis();
+    genesis.origin = "another.example/log".into();
+    chain.push(&Kind::Genesis, &genesis);
+    assert!(matches!(last_fault(&chain), ChainFault::OtherLog { .. }));
+}
+
+#[test]
+fn a_finding_reads_as_a_sentence() {
+    let mut entries = Chain::example().entries;
+    entries.remove(3);
+    assert_eq!(
+        verify(&entries).unwrap_err().to_string(),
+        "entry 3: says that it is entry 4: one was removed, added or moved"
+    );
+}
+
+#[test]
+fn another_log_cannot_be_spliced_in() {
+    let chain = Chain::example();
+    let mut entries = chain.entries;
+    let text = String::from_utf8(entries.pop().unwrap()).unwrap();
+    entries.push(text.replace(fixture::ORIGIN, "lexgate.example/other").into_bytes());
+    assert!(matches!(verify(&entries).unwrap_err().fault, ChainFault::OtherLog { .. }));
+}
+
+proptest! {
+    /// Any one byte: found in its entry or, where that stays an entry, by the next one's chain. A
+    /// change of the last entry that leaves it an entry shows in the head's leaf hash.
+    #[test]
+    fn a_changed_byte_is_found(
+        entry in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        byte in prop_oneof![any::<u8>(), prop::sample::select(b"0123456789abcdef".to_vec())],
+    ) {
+        let chain = Chain::example();
+        let mut entries = chain.entries.clone();
+        let entry = entry.index(entries.len());
+        let at = at.index(entries[entry].len());
+        prop_assume!(entries[entry][at] != byte);
+        entries[entry][at] = byte;
+        match verify(&entries) {
+            Err(finding) => {
+                let n = usize::try_from(finding.seq.get()).unwrap();
+                prop_assert!(n == entry || n == entry + 1, "changed {entry}, found {finding}");
+            }
+            Ok(report) => {
+                prop_assert_eq!(entry, entries.len() - 1);
+                prop_assert_ne!(report.leaf, *chain.leaves.last().unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn a_swap_a_removal_a_copy_and_a_lost_beginning_are_found(
+        left in 0..8_usize,
+        right in 0..8_usize,
+    ) {
+        let entries = Chain::example().entries;
+        if left != right {
+            let mut swapped = entries.clone();
+            swapped.swap(left, right);
+            prop_assert_eq!(place(&swapped), left.min(right));
+        }
+        if left < 7 {
+            let mut removed = entries.clone();
+            removed.remove(left);
+            prop_assert_eq!(place(&removed), left);
+        }
+        let mut copied = entries.clone();
+        copied.insert(left + 1, entries[left].clone());
+        prop_assert_eq!(place(&copied), left + 1);
+        if left > 0 {
+            prop_assert_eq!(verify(&entries[left..]).unwrap_err().seq.get(), 0);
+        }
+    }
+}

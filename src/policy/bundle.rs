@@ -93,12 +93,16 @@ fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
                     serde_json::Value::String(text) if key == "Value" && !text.is_empty() => {
                         found.push(text.clone());
                     }
+                    // The argument of a constructor is a number or a date, not a name.
+                    _ if ["decimal", "datetime", "duration"].contains(&key.as_str()) => {}
                     _ => collect_strings(Some(value), found),
                 }
             }
         }
         Some(serde_json::Value::Array(items)) => {
-            items.iter().for_each(|item| collect_strings(Some(item), found));
+            for item in items {
+                collect_strings(Some(item), found);
+            }
         }
         _ => {}
     }
@@ -168,7 +172,9 @@ fn check_unique<'a>(
                 format!("policy id `{}` is already used at {}:{}", rule.id, first.file, first.line);
             faults.0.push(fault_at(files, rule, message).help("give each policy an id of its own"));
         }
-        if [super::DEFAULT_DENY, super::EVALUATION_ERROR].contains(&rule.id.as_str()) {
+        if [super::DEFAULT_DENY, super::EVALUATION_ERROR, super::UNDECLARED_DATA]
+            .contains(&rule.id.as_str())
+        {
             let message = format!("policy id `{}` is Lexgate's own", rule.id);
             faults.0.push(fault_at(files, rule, message).help("choose another id"));
         }

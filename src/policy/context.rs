@@ -5,6 +5,19 @@ use cedar_policy::{Context, ContextCreationError, RestrictedExpression as Value}
 use super::names::{EntityKind, uid};
 use crate::domain::{Data, DeploymentId, JurisdictionCode, TenantId};
 
+/// What a use request knows beside the app and the deployment.
+#[derive(Debug)]
+pub struct UseContext<'a> {
+    /// The call's data.
+    pub data: Option<&'a Data>,
+    /// The declared purpose.
+    pub purpose: Option<&'a str>,
+    /// Where the answer is used.
+    pub audience: &'a [JurisdictionCode],
+    /// Every zone that holds one of these places.
+    pub audience_zones: &'a [&'a str],
+}
+
 /// What a flow request knows beside its two jurisdictions.
 #[derive(Debug)]
 pub struct FlowContext<'a> {
@@ -20,7 +33,7 @@ pub struct FlowContext<'a> {
     pub deployment: &'a DeploymentId,
 }
 
-fn data_value(data: Option<&Data>) -> Result<Value, ContextCreationError> {
+fn data_value(data: Option<&Data>) -> Result<Value, Box<ContextCreationError>> {
     let classified = data.is_some_and(Data::is_classified);
     let personal = data.is_some_and(|data| data.personal);
     let categories = data.into_iter().flat_map(|data| &data.categories);
@@ -29,7 +42,7 @@ fn data_value(data: Option<&Data>) -> Result<Value, ContextCreationError> {
         ("personal".to_owned(), Value::new_bool(personal)),
         ("categories".to_owned(), strings(categories)),
     ];
-    Ok(Value::new_record(fields)?)
+    Ok(Value::new_record(fields).map_err(ContextCreationError::from)?)
 }
 
 fn strings<'a>(texts: impl IntoIterator<Item = &'a String>) -> Value {
@@ -44,26 +57,26 @@ fn purpose_value(purpose: Option<&str>) -> Value {
 ///
 /// # Errors
 /// When Cedar refuses a value, which typed values do not give cause for.
-pub fn use_context(
-    data: Option<&Data>,
-    purpose: Option<&str>,
-    audience: &[JurisdictionCode],
-) -> Result<Context, ContextCreationError> {
-    let audience = audience
-        .iter()
-        .map(|code| Value::new_entity_uid(uid(EntityKind::Jurisdiction, code.as_str())));
-    Context::from_pairs([
-        ("data".to_owned(), data_value(data)?),
-        ("purpose".to_owned(), purpose_value(purpose)),
-        ("audience".to_owned(), Value::new_set(audience)),
-    ])
+pub fn use_context(call: &UseContext<'_>) -> Result<Context, Box<ContextCreationError>> {
+    let entities = |kind, ids: &mut dyn Iterator<Item = &str>| {
+        Value::new_set(ids.map(|id| Value::new_entity_uid(uid(kind, id))))
+    };
+    let audience = &mut call.audience.iter().map(JurisdictionCode::as_str);
+    let zones = &mut call.audience_zones.iter().copied();
+    let pairs = [
+        ("data".to_owned(), data_value(call.data)?),
+        ("purpose".to_owned(), purpose_value(call.purpose)),
+        ("audience".to_owned(), entities(EntityKind::Jurisdiction, audience)),
+        ("audienceZones".to_owned(), entities(EntityKind::Zone, zones)),
+    ];
+    Ok(Context::from_pairs(pairs)?)
 }
 
 /// The context of a flow request.
 ///
 /// # Errors
 /// When Cedar refuses a value, which typed values do not give cause for.
-pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, ContextCreationError> {
+pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, Box<ContextCreationError>> {
     let subjects = flow.data.map_or(0, |data| data.subject_count);
     let subjects = i64::try_from(subjects).unwrap_or(i64::MAX);
     let sensitive =
@@ -72,15 +85,17 @@ pub fn flow_context(flow: &FlowContext<'_>) -> Result<Context, ContextCreationEr
         ("subjects".to_owned(), Value::new_long(subjects)),
         ("sensitiveSubjects".to_owned(), Value::new_long(sensitive)),
     ];
-    Context::from_pairs([
+    let volume = Value::new_record(volume).map_err(ContextCreationError::from)?;
+    let pairs = [
         ("data".to_owned(), data_value(flow.data)?),
         ("purpose".to_owned(), purpose_value(flow.purpose)),
         ("instruments".to_owned(), strings(flow.instruments)),
-        ("volume".to_owned(), Value::new_record(volume)?),
+        ("volume".to_owned(), volume),
         ("tenant".to_owned(), Value::new_entity_uid(uid(EntityKind::Tenant, flow.tenant.as_str()))),
         (
             "deployment".to_owned(),
             Value::new_entity_uid(uid(EntityKind::Deployment, flow.deployment.as_str())),
         ),
-    ])
+    ];
+    Ok(Context::from_pairs(pairs)?)
 }

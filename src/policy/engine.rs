@@ -7,7 +7,8 @@ use std::{
 };
 
 use cedar_policy::{
-    Authorizer, Context, Decision, Entities, EntityUid, PolicySet, Request, Response, Schema,
+    Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicySet, Request, Response,
+    Schema,
 };
 
 use super::{bundle::Bundle, rule::Rule, scope::Class};
@@ -94,16 +95,16 @@ impl Engine {
         self.by_id.get(id)
     }
 
+    /// Whether any policy could name a duty.
+    #[must_use]
+    pub fn has_duties(&self) -> bool {
+        !self.bundle.duties.is_empty()
+    }
+
     /// The bundle.
     #[must_use]
     pub fn bundle(&self) -> &Arc<Bundle> {
         &self.bundle
-    }
-
-    /// Whether `entity` is `group`, or lies in it.
-    #[must_use]
-    pub fn is_in(&self, entity: &EntityUid, group: &EntityUid) -> bool {
-        entity == group || self.entities.is_ancestor_of(group, entity)
     }
 
     /// What the policies that can apply say of this request.
@@ -156,7 +157,7 @@ impl Engine {
             (self.class_of.get(principal), self.class_of.get(resource))
         else {
             // Only an entity outside the snapshot has no class; then every policy is asked.
-            return Arc::new(self.policy_set(set, 0..self.rules(set).len()));
+            return Arc::new(united(self.rules(set).iter().map(|rule| &rule.policy)));
         };
         let key = (set, action.clone(), principal, resource);
         let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
@@ -169,9 +170,7 @@ impl Engine {
         let slice = slices
             .by_choice
             .entry((set, choice))
-            .or_insert_with_key(|(_, choice)| {
-                Arc::new(self.policy_set(set, choice.iter().copied()))
-            })
+            .or_insert_with_key(|(_, choice)| Arc::new(self.policy_set(set, choice)))
             .clone();
         slices.by_key.insert(key, slice.clone());
         slice
@@ -203,14 +202,20 @@ impl Engine {
         }
     }
 
-    fn policy_set(&self, set: RuleSet, choice: impl IntoIterator<Item = usize>) -> PolicySet {
-        let mut policies = PolicySet::new();
-        for rule in choice.into_iter().filter_map(|index| self.rules(set).get(index)) {
-            // Ids are unique in a bundle: the set takes each.
-            let _ = policies.add(rule.policy.clone());
-        }
-        policies
+    /// The policies of a slice, by their conditions alone: their scopes have been matched already.
+    fn policy_set(&self, set: RuleSet, choice: &[usize]) -> PolicySet {
+        let rules = choice.iter().filter_map(|index| self.rules(set).get(*index));
+        united(rules.map(|rule| &rule.conditions))
     }
+}
+
+fn united<'p>(policies: impl Iterator<Item = &'p Policy>) -> PolicySet {
+    let mut set = PolicySet::new();
+    for policy in policies {
+        // Ids are unique in a bundle: the set takes each.
+        let _ = set.add(policy.clone());
+    }
+    set
 }
 
 fn judgement(response: &Response) -> Judgement {

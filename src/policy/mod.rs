@@ -3,13 +3,17 @@
 
 mod bundle;
 mod context;
+#[cfg(test)]
+mod context_tests;
 mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod names;
 mod rule;
 mod scope;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
-pub use context::{FlowContext, flow_context, use_context};
+pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use rule::Rule;
@@ -18,6 +22,9 @@ pub use rule::Rule;
 pub const DEFAULT_DENY: &str = "default-deny";
 /// The policy named in the reasons of a request during which a policy failed.
 pub const EVALUATION_ERROR: &str = "evaluation-error";
+/// The policy named in the reasons of a call that says too little about its data, where no policy
+/// of the bundle denies it already.
+pub const UNDECLARED_DATA: &str = "undeclared-data";
 /// The policy engine's name, as it stands in records.
 pub const ENGINE_NAME: &str = "cedar-policy";
 

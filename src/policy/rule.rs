@@ -25,6 +25,8 @@ pub struct Rule {
     /// Its text, as written.
     pub text: String,
     pub(super) policy: Policy,
+    /// The policy for requests that its scope is known to match: the same without the scope.
+    pub(super) conditions: Policy,
     pub(super) scope: Scope,
 }
 
@@ -74,10 +76,12 @@ impl Rule {
             return Err(fault(format!("policy `{id}` has a `@duty` outside `duties/`"))
                 .help("move it to a file in `duties/`"));
         }
+        let policy = policy.new_id(cedar_policy::PolicyId::new(&id));
         Ok(Self {
+            conditions: without_scope(&policy).map_err(fault)?,
             line: fault(String::new()).line,
-            scope: Scope::of(policy),
-            policy: policy.new_id(cedar_policy::PolicyId::new(&id)),
+            scope: Scope::of(&policy),
+            policy,
             id: id.into(),
             effect,
             citation,
@@ -87,4 +91,15 @@ impl Rule {
             text,
         })
     }
+}
+
+/// `policy` with a scope that everything matches.
+fn without_scope(policy: &Policy) -> Result<Policy, String> {
+    let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    for part in ["principal", "action", "resource"] {
+        if let Some(constraint) = json.get_mut(part) {
+            *constraint = serde_json::json!({ "op": "All" });
+        }
+    }
+    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
 }

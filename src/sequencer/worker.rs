@@ -60,6 +60,7 @@ impl Worker {
             let groups = self.next_batch();
             self.commit(groups).await;
             self.give_up_orphans().await;
+            self.note_depth();
         }
     }
 
@@ -113,10 +114,14 @@ impl Worker {
                 break;
             }
         }
-        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
-        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
+        self.note_depth();
         metrics::histogram!("lexgate_batch_size").record(f64_of(records));
         groups
+    }
+
+    fn note_depth(&self) {
+        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
+        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
     }
 
     async fn commit(&mut self, groups: Vec<Group>) {
@@ -187,7 +192,9 @@ impl Worker {
     async fn settle(&mut self, batch: Batch<'_>, error: StoreError) {
         metrics::counter!("lexgate_append_failures_total").increment(1);
         tracing::warn!(%error, "nobody knows whether a batch was committed");
-        let Some((id, leaf)) = batch.probe else { return self.fail(batch.groups, error) };
+        let Some((id, leaf)) = batch.probe else {
+            return self.fail(batch.groups, error);
+        };
         let mut last_looks = 0;
         loop {
             match self.store.settle(id).await {
@@ -206,7 +213,7 @@ impl Worker {
                 }
                 Err(error) if last_looks >= LAST_LOOKS => return self.fail(batch.groups, error),
                 Err(error) => {
-                    tracing::warn!(%error, "cannot look up whether a batch was committed")
+                    tracing::warn!(%error, "cannot look up whether a batch was committed");
                 }
             }
             last_looks += u32::from(self.closing.is_cancelled());

@@ -13,7 +13,7 @@ pub enum StoreError {
         "`{0}` names no store: want `sqlite://path/to/file.db` or `postgres://user@host/database`"
     )]
     Address(String),
-    /// The folder of the SQLite file cannot be made.
+    /// The folder of the `SQLite` file cannot be made.
     #[error("cannot make the folder `{path}`")]
     Folder {
         /// The folder.
@@ -55,7 +55,9 @@ impl StoreError {
     /// was absent, busy or broken, and may be asked again.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
-        let Self::Database(sqlx::Error::Database(error)) = self else { return false };
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
         let class = error.code().unwrap_or(Cow::Borrowed(""));
         // SQLSTATE 22 data exception, 23 integrity constraint; SQLite's primary code 19 CONSTRAINT.
         let sqlite = class.parse::<u32>().is_ok_and(|code| code & 0xff == 19);

@@ -16,7 +16,7 @@ pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
 pub(super) const POSTGRES: Files =
     Files(&[(1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql"))]);
 
-/// The tables in SQLite.
+/// The tables in `SQLite`.
 pub(super) const SQLITE: Files =
     Files(&[(1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql"))]);
 

@@ -6,7 +6,7 @@
 mod batch;
 mod bound;
 #[cfg(test)]
-mod contract;
+pub(crate) mod contract;
 mod error;
 mod migrations;
 mod postgres;
@@ -49,7 +49,7 @@ pub struct RecordQuery {
     pub to: Option<Timestamp>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// Having each of these terms. The first one leads the search in SQLite: put the rarest there.
+    /// Having each of these terms. The first one leads the search in `SQLite`: put the rarest there.
     pub terms: Vec<String>,
     /// Having at least one of these terms, unless there are none.
     pub any_of: Vec<String>,
@@ -120,8 +120,8 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Which request used an idempotency key, and what answered it.
     async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError>;
 
-    /// Forgets the idempotency keys used before an instant.
-    async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError>;
+    /// Forgets the idempotency keys used, and the leases that ran out, before an instant.
+    async fn prune(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Says that `process` lives, until an instant. A process does so before its first dispatch:
     /// one without a lease is taken for dead.
@@ -142,6 +142,9 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// How many dispatched decisions have no outcome.
     async fn open_dispatches(&self) -> Result<u64, StoreError>;
+
+    /// The store's own time, by which leases run: machines that share it need not agree on theirs.
+    async fn now(&self) -> Result<Timestamp, StoreError>;
 
     /// Whether an entry could be written now.
     async fn writable(&self) -> Result<(), StoreError>;

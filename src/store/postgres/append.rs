@@ -83,14 +83,23 @@ async fn write(
     Ok(true)
 }
 
+/// Whether the connection was closed while it stood idle; nothing was asked of it then.
+fn is_closed(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) => true,
+        // 57P01 to 57P05: shut down, crashed, not yet started, idle for too long.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        _ => false,
+    }
+}
+
 /// Begins a transaction that holds the head's lock.
 async fn lock(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
 ) -> Result<Head, StoreError> {
     let row = match connection.fetch_one(LOCK).await {
-        // It stood idle, and the database has closed it: nothing was asked of it yet.
-        Err(sqlx::Error::Io(_)) if connection.used() => {
+        Err(error) if connection.used() && is_closed(&error) => {
             connection.replace(writer.connect().await?);
             connection.fetch_one(LOCK).await?
         }
@@ -133,7 +142,9 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
 
 async fn activate(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), StoreError> {
     for row in &sealed.rows {
-        let Some(activation) = &row.activation else { continue };
+        let Some(activation) = &row.activation else {
+            continue;
+        };
         for (digest, kind, bytes) in &activation.contents {
             sqlx::query(
                 "INSERT INTO contents (digest, kind, bytes) VALUES ($1, $2, $3)
@@ -186,11 +197,15 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
-pub(super) async fn prune_idempotency(
+pub(super) async fn prune(
     connection: &mut PgConnection,
     before: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM idempotency WHERE ts < $1")
+        .bind(before.as_microsecond())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM leases WHERE until < $1")
         .bind(before.as_microsecond())
         .execute(connection)
         .await?;

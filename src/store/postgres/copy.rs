@@ -1,4 +1,4 @@
-//! Rows in Postgres' binary COPY format (PostgreSQL documentation, COPY, "Binary Format"). It is
+//! Rows in Postgres' binary COPY format (its manual, COPY, "Binary Format"). It is
 //! nearly twice as fast as inserting the same rows.
 
 use crate::store::{Row, row::seq_column};

@@ -155,9 +155,9 @@ impl Store for PostgresStore {
         Ok(found)
     }
 
-    async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
+    async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, append::prune_idempotency(connection.get()?, before)).await?;
+        within(OPERATION, append::prune(connection.get()?, before)).await?;
         connection.give_back();
         Ok(())
     }
@@ -199,6 +199,13 @@ impl Store for PostgresStore {
         let open = within(OPERATION, read::open_dispatches(connection.get()?)).await?;
         connection.give_back();
         Ok(open)
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let mut connection = self.connection().await?;
+        let now = within(OPERATION, read::now(connection.get()?)).await?;
+        connection.give_back();
+        Ok(now)
     }
 
     async fn writable(&self) -> Result<(), StoreError> {

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
+    ledger::Kind,
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
         row::{self, limit_column, seq_column},
@@ -92,7 +93,7 @@ pub(super) async fn query(
     .bind(query.after.map_or(-1, seq_column))
     .bind(query.from.map(Timestamp::as_microsecond))
     .bind(query.to.map(Timestamp::as_microsecond))
-    .bind(query.kind.as_ref().map(|kind| kind.as_str()))
+    .bind(query.kind.as_ref().map(Kind::as_str))
     .bind(&query.terms)
     .bind(&query.any_of)
     .bind(limit_column(query.limit))
@@ -153,6 +154,14 @@ pub(super) async fn expired(
     .fetch_all(connection)
     .await?;
     row::all_stored(&rows)
+}
+
+pub(super) async fn now(connection: &mut PgConnection) -> Result<Timestamp, StoreError> {
+    let row =
+        sqlx::query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now")
+            .fetch_one(connection)
+            .await?;
+    Timestamp::from_microsecond(row.try_get("now")?).map_err(|_| StoreError::Corrupt("the time"))
 }
 
 pub(super) async fn open_dispatches(connection: &mut PgConnection) -> Result<u64, StoreError> {

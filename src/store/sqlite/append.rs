@@ -1,4 +1,4 @@
-//! Writes to SQLite.
+//! Writes to `SQLite`.
 
 use jiff::Timestamp;
 use sqlx::{Executor as _, Row as _, SqliteConnection};
@@ -142,7 +142,9 @@ async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result
 
 async fn activate(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
     for row in &sealed.rows {
-        let Some(activation) = &row.activation else { continue };
+        let Some(activation) = &row.activation else {
+            continue;
+        };
         for (digest, kind, bytes) in &activation.contents {
             sqlx::query(
                 "INSERT INTO contents (digest, kind, bytes) VALUES (?1, ?2, ?3)
@@ -210,11 +212,15 @@ async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<()
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
-pub(super) async fn prune_idempotency(
+pub(super) async fn prune(
     connection: &mut SqliteConnection,
     before: Timestamp,
 ) -> Result<(), StoreError> {
     sqlx::query("DELETE FROM idempotency WHERE ts < ?1")
+        .bind(before.as_microsecond())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM leases WHERE until < ?1")
         .bind(before.as_microsecond())
         .execute(connection)
         .await?;

@@ -1,4 +1,4 @@
-//! The ledger in a SQLite file: nothing to install, one machine. SQLite's write lock decides who
+//! The ledger in a file of `SQLite`: nothing to install, one machine. The file's lock decides who
 //! appends.
 
 mod append;
@@ -169,9 +169,9 @@ impl Store for SqliteStore {
         Ok(found)
     }
 
-    async fn prune_idempotency(&self, before: Timestamp) -> Result<(), StoreError> {
+    async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::prune_idempotency(&mut connection, before)).await?;
+        within(OPERATION, append::prune(&mut connection, before)).await?;
         connection.give_back();
         Ok(())
     }
@@ -213,6 +213,13 @@ impl Store for SqliteStore {
         let open = within(OPERATION, read::open_dispatches(connection.get()?)).await?;
         connection.give_back();
         Ok(open)
+    }
+
+    async fn now(&self) -> Result<Timestamp, StoreError> {
+        let mut connection = self.connection().await?;
+        let now = within(OPERATION, read::now(connection.get()?)).await?;
+        connection.give_back();
+        Ok(now)
     }
 
     async fn writable(&self) -> Result<(), StoreError> {

@@ -1,4 +1,4 @@
-//! Questions to SQLite. Lists are handed over as JSON texts.
+//! Questions to `SQLite`. Lists are handed over as JSON texts.
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -179,6 +179,13 @@ pub(super) async fn expired(
     .fetch_all(connection)
     .await?;
     row::all_stored(&rows)
+}
+
+pub(super) async fn now(connection: &mut SqliteConnection) -> Result<Timestamp, StoreError> {
+    let row = sqlx::query("SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS now")
+        .fetch_one(connection)
+        .await?;
+    Timestamp::from_microsecond(row.try_get("now")?).map_err(|_| StoreError::Corrupt("the time"))
 }
 
 pub(super) async fn open_dispatches(connection: &mut SqliteConnection) -> Result<u64, StoreError> {

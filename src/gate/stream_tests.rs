@@ -1,0 +1,57 @@
+//! The last word of a stream that breaks, however slowly its client reads.
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::stream::Pump;
+use crate::ledger::OutcomeStatus;
+
+/// How many pieces wait for the client.
+const BUFFER: usize = 4;
+
+/// What a client reads that begins only once the pump can do no more, and how the stream ended.
+async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeStatus) {
+    let (client, mut pieces) = mpsc::channel(BUFFER);
+    let sent: Vec<_> = (0..events)
+        .map(|n| Ok(Bytes::from(format!("data: {{\"n\":{n}}}\n\n"))))
+        .chain([Ok(Bytes::from_static(end.as_bytes()))])
+        .collect();
+    let halt = CancellationToken::new();
+    let pump = Pump::new(client, false).run(stream::iter(sent).boxed(), &halt);
+    let read = async {
+        // The pump runs first, until it waits for this client or has ended.
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        let mut read = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            read.push(String::from_utf8(piece.to_vec()).unwrap());
+        }
+        read
+    };
+    let ((status, _), read) = tokio::join!(pump, read);
+    (read, status)
+}
+
+#[tokio::test]
+async fn a_slow_client_hears_that_the_stream_broke() {
+    for events in 0..3 * BUFFER {
+        let (read, status) = read_late(events, "").await;
+        assert_eq!(status, OutcomeStatus::UpstreamError);
+        let (last, before) = read.split_last().expect("there is a last word");
+        assert!(last.contains("\"error\""), "after {events} events: {read:?}");
+        assert_eq!(before.len(), events);
+    }
+}
+
+#[tokio::test]
+async fn a_slow_client_gets_all_of_a_whole_stream() {
+    for events in 0..3 * BUFFER {
+        let (read, status) = read_late(events, "data: [DONE]\n\n").await;
+        assert_eq!(status, OutcomeStatus::Ok);
+        assert_eq!(read.len(), events + 1);
+        assert_eq!(read.last().unwrap(), "data: [DONE]\n\n");
+    }
+}

@@ -1,0 +1,291 @@
+//! What both stores promise. Every test here runs on both.
+
+pub(crate) mod faulty;
+pub(crate) mod kit;
+mod search;
+mod shared;
+mod wire;
+
+use jiff::SignedDuration;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Digest, Revision, Seq},
+    ledger::{Entry, Kind, fixture},
+    sequencer::{Claim, Draft, SubmitError},
+    store::{StoreError, Stored},
+};
+use kit::{Bed, Desk, Kept, activation, decision, outcome};
+
+/// Makes of each function a test on either store.
+macro_rules! on_both {
+    ($($test:ident)*) => {
+        mod sqlite { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let bed = crate::store::contract::kit::Bed::new(crate::store::contract::kit::Kept::Sqlite).await;
+                super::$test(bed).await;
+            }
+        )* }
+        mod postgres { $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                let bed = crate::store::contract::kit::Bed::new(crate::store::contract::kit::Kept::Postgres).await;
+                super::$test(bed).await;
+            }
+        )* }
+    };
+}
+pub(crate) use on_both;
+
+on_both! {
+    a_fresh_store_is_empty_and_migrates_once
+    what_is_appended_is_found
+    an_outcome_is_written_once
+    an_idempotency_key_is_used_once
+    open_dispatches_follow_leases
+    a_snapshot_follows_the_one_before_it
+    the_ledger_is_append_only
+    a_batch_that_cannot_be_sealed_changes_nothing
+    a_store_holds_one_log
+}
+
+async fn a_fresh_store_is_empty_and_migrates_once(bed: Bed) {
+    let store = bed.open().await;
+    assert!(!store.is_migrated().await.unwrap());
+    let others = [bed.open().await, bed.open().await, bed.open().await];
+    let [a, b, c] = &others;
+    let (r0, r1, r2, r3) = tokio::join!(store.migrate(), a.migrate(), b.migrate(), c.migrate());
+    for result in [r0, r1, r2, r3] {
+        result.unwrap();
+    }
+    assert!(store.is_migrated().await.unwrap());
+    store.writable().await.unwrap();
+    assert_eq!(store.head().await.unwrap(), None);
+    assert_eq!(store.active().await.unwrap(), None);
+    assert_eq!(store.record(Seq::new(0)).await.unwrap(), None);
+    assert_eq!(store.range(Seq::new(0), 9).await.unwrap(), []);
+    assert_eq!(store.open_dispatches().await.unwrap(), 0);
+}
+
+async fn what_is_appended_is_found(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let draft = decision(true);
+    let receipt = desk.sequencer.submit(draft.clone()).await.unwrap();
+    let reported = desk.sequencer.submit(outcome(&receipt)).await.unwrap();
+
+    assert_eq!((receipt.seq.get(), reported.seq.get()), (2, 3), "genesis, snapshot, decision");
+    let entry = Entry::parse(&receipt.entry).unwrap();
+    assert_eq!((entry.id, entry.kind, entry.ts), (draft.id, Kind::Decision, receipt.ts));
+    assert_eq!(entry.body.get().as_bytes(), draft.body);
+
+    let store = &desk.store;
+    let stored = Stored { seq: receipt.seq, leaf: receipt.leaf, entry: receipt.entry };
+    assert_eq!(store.record(receipt.seq).await.unwrap().as_ref(), Some(&stored));
+    assert_eq!(store.record_by_id(draft.id).await.unwrap().as_ref(), Some(&stored));
+    assert_eq!(store.settle(draft.id).await.unwrap().as_ref(), Some(&stored));
+    assert_eq!(store.settle(Uuid::nil()).await.unwrap(), None);
+    assert_eq!(store.range(receipt.seq, 1).await.unwrap(), [stored]);
+    assert_eq!(store.outcome_of(receipt.seq).await.unwrap().unwrap().seq, reported.seq);
+    assert_eq!(store.outcome_of(reported.seq).await.unwrap(), None);
+    let head = store.head().await.unwrap().unwrap();
+    assert_eq!((head.next.get(), head.leaf, head.ts), (4, reported.leaf, reported.ts));
+    let report = desk.verified().await;
+    assert_eq!((report.entries, report.open.len()), (4, 0));
+}
+
+async fn an_outcome_is_written_once(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let receipt = desk.sequencer.submit(decision(true)).await.unwrap();
+    let (first, second) = (outcome(&receipt), Draft { id: Uuid::max(), ..outcome(&receipt) });
+    let answers = desk.sequencer.submit_all(vec![first, second.clone()]).await.unwrap();
+    assert!(matches!(answers[..], [Ok(_), Err(SubmitError::AlreadyReported)]), "in one batch");
+    let again = desk.sequencer.submit(second).await;
+    assert!(matches!(again, Err(SubmitError::AlreadyReported)), "in a later one");
+    assert_eq!(desk.verified().await.entries, 4);
+}
+
+async fn an_idempotency_key_is_used_once(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let claim = |scope: &str, key: &str| {
+        Some(Claim { scope: scope.into(), key: key.into(), request: Digest::of(b"request") })
+    };
+    let with = |claim| Draft { claim, ..decision(false) };
+    let drafts = vec![with(claim("app", "1")), with(claim("app", "1")), with(claim("app", "\"2"))];
+    let answers = desk.sequencer.submit_all(drafts).await.unwrap();
+    let [Ok(first), Err(SubmitError::Claimed(seq)), Ok(_)] = &answers[..] else {
+        panic!("{answers:?}")
+    };
+    assert_eq!(first.seq, *seq);
+    for key in ["1", "\"2"] {
+        let again = desk.sequencer.submit(with(claim("app", key))).await;
+        assert!(matches!(again, Err(SubmitError::Claimed(_))), "{key}: {again:?}");
+    }
+    desk.sequencer.submit(with(claim("another app", "1"))).await.unwrap();
+
+    let claimed = desk.store.idempotent("app", "1").await.unwrap().unwrap();
+    assert_eq!((claimed.request, claimed.seq), (Digest::of(b"request"), first.seq));
+    assert_eq!(desk.store.idempotent("app", "3").await.unwrap(), None);
+    desk.store.prune(fixture::instant()).await.unwrap();
+    assert!(desk.store.idempotent("app", "1").await.unwrap().is_some(), "used at that instant");
+    let later = fixture::instant() + SignedDuration::from_micros(1);
+    desk.store.prune(later).await.unwrap();
+    assert_eq!(desk.store.idempotent("app", "1").await.unwrap(), None);
+    desk.sequencer.submit(with(claim("app", "1"))).await.unwrap();
+}
+
+async fn open_dispatches_follow_leases(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let (store, now) = (&desk.store, fixture::instant());
+    let in_secs = |n| now + SignedDuration::from_secs(n);
+    let expired = async |at| {
+        let found = store.expired_dispatches(at, 10).await.unwrap();
+        found.iter().map(|stored| stored.seq.get()).collect::<Vec<_>>()
+    };
+    store.renew_lease(desk.process, in_secs(5)).await.unwrap();
+    let first = desk.sequencer.submit(decision(true)).await.unwrap();
+    desk.sequencer.submit(decision(false)).await.unwrap();
+    let second = desk.sequencer.submit(decision(true)).await.unwrap();
+    assert_eq!(store.open_dispatches().await.unwrap(), 2);
+    assert_eq!(expired(now).await, [0_u64; 0]);
+    assert_eq!(expired(in_secs(5)).await, [2, 4]);
+    assert_eq!(store.expired_dispatches(in_secs(5), 1).await.unwrap().len(), 1);
+    store.renew_lease(desk.process, in_secs(10)).await.unwrap();
+    assert_eq!(expired(in_secs(5)).await, [0_u64; 0]);
+
+    store.abandon(&[second.seq]).await.unwrap();
+    assert_eq!(expired(now).await, [4], "nobody owns it");
+    store.release_lease(desk.process).await.unwrap();
+    assert_eq!(expired(now).await, [2, 4]);
+    desk.sequencer.submit(outcome(&first)).await.unwrap();
+    assert_eq!(expired(now).await, [4]);
+    assert_eq!(store.open_dispatches().await.unwrap(), 1);
+    assert_eq!(desk.verified().await.open, [second.seq]);
+}
+
+async fn a_snapshot_follows_the_one_before_it(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    let stale = desk.sequencer.submit(decision(false)).await;
+    assert!(matches!(stale, Err(SubmitError::Stale)), "nothing is active yet");
+    let first = desk.activate(1).await;
+    let active = desk.store.active().await.unwrap().unwrap();
+    assert_eq!((active.snapshot, active.seq), (fixture::snapshot(1), first.seq));
+    let content = desk.store.content(Digest::of(b"bundle 1")).await.unwrap();
+    assert_eq!(content.as_deref(), Some(b"bundle 1".as_slice()));
+    assert_eq!(desk.store.content(Digest::of(b"")).await.unwrap(), None);
+
+    let again = Draft { id: Uuid::max(), ..activation(1) };
+    assert!(matches!(desk.sequencer.submit(again).await, Err(SubmitError::Stale)));
+    // In one batch: what is decided before the activation stands, what comes after it is stale.
+    let mut second = activation(2);
+    let known = (Digest::of(b"bundle 1"), "bundle", b"bundle 1".to_vec());
+    second.activation.as_mut().unwrap().contents.push(known);
+    let batch = vec![decision(false), second, decision(false)];
+    let answers = desk.sequencer.submit_all(batch).await.unwrap();
+    assert!(matches!(answers[..], [Ok(_), Ok(_), Err(SubmitError::Stale)]), "{answers:?}");
+    assert_eq!(desk.store.head().await.unwrap().unwrap().revision, Revision(2));
+    assert_eq!(desk.store.active().await.unwrap().unwrap().snapshot, fixture::snapshot(2));
+    desk.verified().await;
+}
+
+async fn the_ledger_is_append_only(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let sent = desk.sequencer.submit(decision(true)).await.unwrap();
+    desk.sequencer.submit(outcome(&sent)).await.unwrap();
+    let before = desk.entries().await;
+    let mut attempts = vec![
+        "UPDATE entries SET ts = ts",
+        "UPDATE contents SET kind = kind",
+        "UPDATE activations SET seq = seq",
+        "DELETE FROM entries WHERE seq = 3",
+        "DELETE FROM contents",
+        "DELETE FROM activations",
+    ];
+    attempts.extend(if bed.url.starts_with("sqlite") {
+        // REPLACE removes whatever has the same position, identifier or decision.
+        [
+            "REPLACE INTO entries SELECT 3, x'00', 0, kind, 9, leaf, x'' FROM entries WHERE seq = 0",
+            "REPLACE INTO entries SELECT 9, id, 0, kind, 9, leaf, x'' FROM entries WHERE seq = 3",
+            "REPLACE INTO entries SELECT 9, x'00', 0, kind, about, leaf, x'' FROM entries WHERE seq = 3",
+        ]
+    } else {
+        ["TRUNCATE entries", "TRUNCATE contents", "TRUNCATE activations"]
+    });
+    for sql in attempts {
+        let error = bed.execute(sql).await.unwrap_err().to_string();
+        assert!(error.contains("the ledger is append-only"), "{sql}: {error}");
+    }
+    assert_eq!(desk.entries().await, before);
+}
+
+async fn a_batch_that_cannot_be_sealed_changes_nothing(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let before = desk.store.head().await.unwrap();
+    let twice = decision(false);
+    let answers = desk.sequencer.submit_all(vec![twice.clone(), twice]).await.unwrap();
+    let [Err(SubmitError::Unavailable(a)), Err(SubmitError::Unavailable(_))] = &answers[..] else {
+        panic!("one identifier for two records: {answers:?}")
+    };
+    assert!(a.is_refusal(), "{a}");
+    assert_eq!(desk.store.head().await.unwrap(), before);
+    let body = vec![b'1'; 70_000];
+    let answer = desk.sequencer.submit(Draft { body, ..decision(false) }).await;
+    assert!(matches!(answer, Err(SubmitError::TooLarge { bytes: 70_000.., limit: 65_535 })));
+    assert_eq!(desk.store.head().await.unwrap(), before);
+    desk.sequencer.submit(decision(false)).await.unwrap();
+    desk.verified().await;
+}
+
+async fn a_store_holds_one_log(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let other = Desk::with(bed.open().await, |settings| {
+        settings.origin = "lexgate.example/other".parse().unwrap();
+    });
+    let Err(SubmitError::Unavailable(error)) = other.sequencer.submit(decision(false)).await else {
+        panic!("another log's record was written")
+    };
+    assert!(matches!(*error, StoreError::OtherLog { .. }));
+    assert_eq!(
+        error.to_string(),
+        "the store holds the log `lexgate.example/main`, not `lexgate.example/other`"
+    );
+    assert_eq!(desk.verified().await.entries, 2);
+}
+
+#[tokio::test]
+async fn an_address_that_names_no_store_is_refused() {
+    for bad in ["", "data/lexgate.db", "mysql://a/b", "sqlite::memory:", "sqlite://?mode=memory"] {
+        let error = super::open(bad).await.unwrap_err();
+        assert!(matches!(error, StoreError::Address(_)), "{bad}: {error}");
+    }
+    let secret = super::open("postgres://user:hunter2@localhost/db").await.unwrap();
+    assert!(!format!("{secret:?}").contains("hunter2"));
+}
+
+/// The same records through both stores: the same bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_stores_keep_the_same_ledger() {
+    let mut ledgers = Vec::new();
+    for kept in [Kept::Sqlite, Kept::Postgres] {
+        let bed = Bed::new(kept).await;
+        let desk = Desk::on(bed.migrated().await);
+        desk.activate(1).await;
+        for n in 0..20 {
+            desk.clock.advance(SignedDuration::from_nanos(700));
+            let drafts = (0..3).map(|m| kit::numbered(m == 0, 100 * n + m)).collect();
+            let answers = desk.sequencer.submit_all(drafts).await.unwrap();
+            let sent = answers[0].as_ref().unwrap();
+            desk.sequencer.submit(outcome(sent)).await.unwrap();
+        }
+        assert_eq!(desk.verified().await.entries, 82);
+        ledgers.push(desk.entries().await);
+    }
+    assert_eq!(ledgers[0], ledgers[1]);
+}

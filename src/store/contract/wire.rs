@@ -1,0 +1,238 @@
+//! What a connection to Postgres can do to a commit: a proxy in between hangs, or cuts the line at
+//! the worst moment.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+};
+use tokio_util::task::TaskTracker;
+
+use super::kit::{Bed, Desk, Kept, decision, outcome};
+use crate::{
+    domain::Seq,
+    sequencer::SubmitError,
+    store::{self, Found, Head, Lookups, Seal, Sealed, Store, StoreError},
+};
+
+/// Lets everything pass.
+const PASS: u8 = 0;
+/// Cuts the line instead of passing the next COMMIT on.
+const CUT_BEFORE_COMMIT: u8 = 1;
+/// Passes the next COMMIT on, then cuts the line before its answer.
+const CUT_AFTER_COMMIT: u8 = 2;
+
+/// A line to Postgres that can be made to fail.
+struct Line {
+    mode: Arc<AtomicU8>,
+    /// Connections with a lower number than this hang.
+    stalled: watch::Sender<u64>,
+    connections: Arc<AtomicU64>,
+    store: Arc<dyn Store>,
+    bed: Bed,
+}
+
+impl Line {
+    async fn new() -> Self {
+        let bed = Bed::new(Kept::Postgres).await;
+        bed.migrated().await;
+        let (before, rest) = bed.url.split_once('@').unwrap();
+        let (server, database) = rest.split_once('/').unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{before}@{}/{database}", listener.local_addr().unwrap());
+        let (mode, (stalled, flow)) = (Arc::new(AtomicU8::new(PASS)), watch::channel(0));
+        let connections = Arc::new(AtomicU64::new(0));
+        let counter = connections.clone();
+        let (tracker, server, watched) = (TaskTracker::new(), server.to_owned(), mode.clone());
+        tracker.clone().spawn(async move {
+            loop {
+                let (client, _) = listener.accept().await.unwrap();
+                let server = TcpStream::connect(&server).await.unwrap();
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                let flow = Flow { number, stalled: flow.clone() };
+                let mode = watched.clone();
+                tracker.spawn(async move {
+                    tokio::select! {
+                        () = requests(from_client, to_server, mode, flow.clone()) => {}
+                        () = answers(from_server, to_client, flow) => {}
+                    }
+                });
+            }
+        });
+        let store = store::open(&url).await.unwrap();
+        Self { mode, stalled, connections, store, bed }
+    }
+
+    fn will(&self, mode: u8) {
+        self.mode.store(mode, Ordering::SeqCst);
+    }
+}
+
+/// Whether one connection hangs.
+#[derive(Clone)]
+struct Flow {
+    number: u64,
+    stalled: watch::Receiver<u64>,
+}
+
+impl Flow {
+    async fn flows(&mut self) {
+        let _ = self.stalled.wait_for(|stalled| self.number >= *stalled).await;
+    }
+}
+
+/// Passes on what the client asks, until the line is to be cut.
+async fn requests(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mode: Arc<AtomicU8>,
+    mut flow: Flow,
+) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        flow.flows().await;
+        let commits = buffer[..n].windows(6).any(|window| window == b"COMMIT");
+        let mode = if commits { mode.swap(PASS, Ordering::SeqCst) } else { PASS };
+        if mode == CUT_BEFORE_COMMIT {
+            return;
+        }
+        to.write_all(&buffer[..n]).await.unwrap();
+        if mode == CUT_AFTER_COMMIT {
+            // Postgres has it; closing this side does not unsay it.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            return;
+        }
+    }
+}
+
+/// Passes on what the server answers, a little late, so that a cut after COMMIT comes first.
+async fn answers(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut flow: Flow) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        flow.flows().await;
+        if to.write_all(&buffer[..n]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_line_cut_at_commit_writes_nothing_twice_and_loses_nothing() {
+    for mode in [CUT_BEFORE_COMMIT, CUT_AFTER_COMMIT] {
+        let line = Line::new().await;
+        let desk = Desk::on(line.store.clone());
+        desk.activate(1).await;
+        let sent = desk.sequencer.submit(decision(true)).await.unwrap();
+        line.will(mode);
+        let receipt = desk.sequencer.submit_patiently(outcome(&sent)).await.unwrap();
+        assert_eq!(receipt.seq.get(), 3);
+        assert_eq!(line.mode.load(Ordering::SeqCst), PASS, "the line was cut");
+        let report = desk.verified().await;
+        assert_eq!((report.entries, report.open.len()), (4, 0));
+        let direct = line.bed.open().await;
+        assert_eq!(direct.range(Seq::new(0), 9).await.unwrap().len(), 4);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hanging_postgres_ends_in_errors_and_the_service_recovers() {
+    let line = Line::new().await;
+    let desk = Desk::on(line.store.clone());
+    desk.activate(1).await;
+    line.stalled.send_replace(u64::MAX);
+    let started = Instant::now();
+    for _ in 0..2 {
+        let answer = desk.sequencer.submit(decision(false)).await;
+        assert!(matches!(answer, Err(SubmitError::Unavailable(_))), "{answer:?}");
+    }
+    assert!(started.elapsed() < Duration::from_millis(4_300), "{:?}", started.elapsed());
+    let (head, writable) = tokio::join!(desk.store.head(), desk.store.writable());
+    assert!(head.is_err() && writable.is_err());
+    assert!(started.elapsed() < Duration::from_secs(11), "{:?}", started.elapsed());
+    line.stalled.send_replace(0);
+    let receipt = desk.insist(decision(false)).await;
+    assert_eq!(receipt.seq.get(), 2, "the failed ones were not written");
+    desk.verified().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_that_hang_for_good_are_replaced() {
+    let line = Line::new().await;
+    let read = async || {
+        let one = || line.store.head();
+        tokio::join!(one(), one(), one(), one(), one(), one(), one(), one())
+    };
+    assert!(read().await.0.is_ok());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    // In the middle of the question, after the pool has found each connection well.
+    let stall = async {
+        tokio::time::sleep(Duration::from_millis(45)).await;
+        line.stalled.send_replace(u64::MAX);
+    };
+    let (answers, ()) = tokio::join!(read(), stall);
+    assert!(answers.0.is_err() && answers.7.is_err());
+    line.stalled.send_replace(line.connections.load(Ordering::SeqCst));
+    assert!(line.store.head().await.is_ok());
+}
+
+/// A process that is stopped while it holds the head's lock.
+struct Stopped(std::sync::mpsc::Sender<()>);
+
+impl Seal for Stopped {
+    fn lookups(&self) -> Lookups {
+        Lookups::default()
+    }
+
+    fn seal(&mut self, head: &Head, _: &Found) -> Result<Sealed, StoreError> {
+        self.0.send(()).unwrap();
+        std::thread::sleep(Duration::from_secs(12));
+        Ok(Sealed { rows: Vec::new(), head: *head })
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 3)]
+async fn a_process_that_hangs_with_the_lock_does_not_stop_the_others_for_good() {
+    let bed = Bed::new(Kept::Postgres).await;
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let (holds, held) = std::sync::mpsc::channel();
+    let hanging = bed.open().await;
+    let hung = desk.tracker.spawn(async move { hanging.append(&mut Stopped(holds)).await });
+    held.recv().unwrap();
+    let started = Instant::now();
+    let first = desk.sequencer.submit(decision(false)).await;
+    assert!(matches!(first, Err(SubmitError::Unavailable(_))), "{first:?}");
+    desk.insist(decision(false)).await;
+    assert!(started.elapsed() < Duration::from_millis(11_500), "{:?}", started.elapsed());
+    assert!(hung.await.unwrap().is_err(), "it has lost its transaction");
+    desk.verified().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_postgres_has_closed_is_replaced() {
+    let bed = Bed::new(Kept::Postgres).await;
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    bed.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    .await
+    .unwrap();
+    desk.sequencer.submit(decision(false)).await.unwrap();
+    assert_eq!(desk.store.head().await.unwrap().unwrap().next.get(), 3);
+}
