@@ -1,7 +1,9 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
 
+mod architecture;
 mod audit;
 mod backend;
+mod commands;
 mod configuration;
 mod decision_api;
 mod decisions;
@@ -12,3 +14,4 @@ mod harness;
 mod lab;
 mod openapi;
 mod smoke;
+mod snapshots;
