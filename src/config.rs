@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::{
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
+    facts::parse_toml,
     ledger::Origin,
 };
 
@@ -191,6 +192,8 @@ impl Config {
         let file = read_file(path).map_err(|fault| {
             fault.help("`lexgate init` writes a configuration; `--config FILE` names another")
         })?;
+        // Figment would say where broken TOML breaks in a text of its own.
+        let _: toml::Table = parse_toml(&file)?;
         let figment = Figment::new()
             .merge(Toml::string(&file.text))
             // Only names with a section are the configuration's: LEXGATE_LOG is not.
@@ -266,7 +269,8 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             figment::error::Kind::MissingField(_) => "add the key",
             _ => "correct the value",
         };
-        let message = error.kind.to_string();
+        // Figment quotes its list of names once more.
+        let message = error.kind.to_string().replace("``", "`").replace("`one of `", "one of `");
         if from_environment {
             let name = format!("LEXGATE_{}", path.join("__").to_uppercase());
             return SourceFile::new(&name, "").fault(0..0, message).help(help);

@@ -86,7 +86,9 @@ impl Faults {
     ///
     /// # Errors
     /// The faults themselves.
-    pub fn or<T>(self, value: T) -> Result<T, Self> {
+    pub fn or<T>(mut self, value: T) -> Result<T, Self> {
+        // What is wrong in a file's defaults is found at each row that they stand for.
+        self.0.dedup();
         if self.0.is_empty() { Ok(value) } else { Err(self) }
     }
 }

@@ -56,7 +56,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
         let error = error.into_inner();
-        if error.is_data() {
+        if error.is_data() || is_json(bytes) {
             let fault = FieldFault::new(pointer, sentence(&error));
             Problem::fields(ProblemKind::InvalidRequest, vec![fault])
         } else {
@@ -65,6 +65,13 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     })?;
     json.end().map_err(|error| Problem::new(ProblemKind::MalformedBody, error.to_string()))?;
     Ok(value)
+}
+
+/// Whether the text is JSON, whatever it says: `serde_json` takes a number where an enum's name
+/// belongs for broken syntax.
+fn is_json(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes)
+        .is_ok_and(|text| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok())
 }
 
 /// The error without its place in the text, which the pointer tells better.

@@ -217,14 +217,18 @@ fn validate(files: &[SourceFile], validator: &Validator, rules: &[Arc<Rule>], fa
     let result = validator.validate(&set, ValidationMode::Strict);
     let errors = result.validation_errors().map(|e| (e.policy_id(), e as &dyn Diagnostic));
     let warnings = result.validation_warnings().map(|w| (w.policy_id(), w as &dyn Diagnostic));
+    let mut found = Vec::new();
     for (id, diagnostic) in errors.chain(warnings) {
         let rule = rules.iter().find(|rule| rule.id.as_str() == AsRef::<str>::as_ref(id));
         let file = rule.and_then(|rule| files.iter().find(|file| *file.path == *rule.file));
         if let Some(file) = file {
             let start = rule.and_then(|rule| file.text.find(&rule.text)).unwrap_or(0);
-            faults.0.push(diagnose(file, start..start, diagnostic));
+            found.push(diagnose(file, start..start, diagnostic));
         }
     }
+    // Cedar's own order differs from run to run.
+    found.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
+    faults.0.extend(found);
 }
 
 /// Cedar's own words and place; `fallback` where it gives no place.
