@@ -1,5 +1,13 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test ends where it fails"
+)]
+
 mod architecture;
 mod audit;
 mod backend;
@@ -8,7 +16,6 @@ mod configuration;
 mod decision_api;
 mod decisions;
 mod durability;
-
 mod faults;
 mod gateway;
 mod harness;

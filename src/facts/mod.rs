@@ -13,6 +13,7 @@ mod snapshot;
 mod snapshot_tests;
 mod toml_file;
 mod world;
+mod world_file;
 #[cfg(test)]
 mod world_tests;
 

@@ -84,7 +84,7 @@ fn at(instant: &str, policy: &str, facts: &str, organisation: &str) -> Snapshot 
 /// Which digests differ: bundle, facts, organisation, registers.
 fn moved(snapshot: &Snapshot) -> Vec<&'static str> {
     let (old, new) = (at(NOW, POLICY, FACTS, ORGANISATION).digests, snapshot.digests);
-    let parts: [(&str, fn(&SnapshotDigests) -> Digest); 4] = [
+    let parts: [(&str, Part); 4] = [
         ("bundle", |digests| digests.bundle),
         ("facts", |digests| digests.facts),
         ("organisation", |digests| digests.organisation),
@@ -93,6 +93,8 @@ fn moved(snapshot: &Snapshot) -> Vec<&'static str> {
     let differs = parts.into_iter().filter(|(_, part)| part(&old) != part(&new));
     differs.map(|(name, _)| name).collect()
 }
+
+type Part = fn(&SnapshotDigests) -> Digest;
 
 #[test]
 fn the_same_files_have_the_same_digests() {

@@ -1,0 +1,397 @@
+//! Reading `facts/*.toml`: rows in, dated facts out, every name known and no validity overlapping.
+
+use std::{collections::BTreeSet, ops::Range};
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{
+    dated::{Confidence, Provenance},
+    now::{Jurisdiction, Licence},
+    toml_file,
+    world::{Coverage, Group, Membership, RawLicence, TermKind, World},
+};
+use crate::domain::{Faults, JurisdictionCode, SourceFile};
+
+macro_rules! rows {
+    ($($row:ident { $($field:ident: $kind:ty,)* })*) => {$(
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct $row {
+            $(#[serde(default)] $field: $kind,)*
+            valid_from: Option<Spanned<String>>,
+            valid_until: Option<Spanned<String>>,
+            source: Option<String>,
+            checked: Option<Spanned<String>>,
+            confidence: Option<Confidence>,
+        }
+
+        impl $row {
+            fn provenance(&mut self) -> Provenance {
+                Provenance::new(
+                    self.valid_from.take(),
+                    self.valid_until.take(),
+                    self.source.take(),
+                    self.checked.take(),
+                    self.confidence,
+                )
+            }
+        }
+    )*};
+}
+
+type Text = Option<Spanned<String>>;
+type Texts = Vec<Spanned<String>>;
+
+rows! {
+    JurisdictionRow { code: Text, name: Option<String>, within: Text, }
+    MembershipRow { zone: Text, members: Texts, }
+    FindingRow { set: Text, members: Texts, zones: Texts, }
+    CoverageRow { pack: Text, jurisdictions: Texts, zones: Texts, }
+    LicenceRow {
+        id: Text,
+        name: Option<String>,
+        commercial_use: Option<bool>,
+        output_training: Option<bool>,
+        excluded_territories: Texts,
+        excluded_zones: Texts,
+        excluded_purposes: Texts,
+        monthly_active_users_limit: Option<u64>,
+        monthly_revenue_usd_limit: Option<u64>,
+        annual_revenue_usd_limit: Option<u64>,
+    }
+    TermRow { kind: Option<TermKind>, id: Text, label: Option<String>, }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    id: Spanned<String>,
+    #[expect(dead_code, reason = "for the reader of the file")]
+    name: String,
+}
+
+/// Every kind of row may stand in any file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FactsFile {
+    #[serde(default)]
+    defaults: Provenance,
+    #[serde(default)]
+    jurisdiction: Vec<Spanned<JurisdictionRow>>,
+    #[serde(default)]
+    zone: Vec<Named>,
+    #[serde(default)]
+    membership: Vec<Spanned<MembershipRow>>,
+    #[serde(default)]
+    set: Vec<Named>,
+    #[serde(default)]
+    finding: Vec<Spanned<FindingRow>>,
+    #[serde(default)]
+    coverage: Vec<Spanned<CoverageRow>>,
+    #[serde(default)]
+    licence: Vec<Spanned<LicenceRow>>,
+    #[serde(default)]
+    term: Vec<Spanned<TermRow>>,
+}
+
+impl World {
+    /// Reads the `facts/*.toml` among `files`; `packs` are the policy files that may claim coverage.
+    ///
+    /// # Errors
+    /// Every fault found: keys, dates, unknown codes and zones, overlapping validity.
+    pub fn load(files: &[SourceFile]) -> Result<Self, Faults> {
+        let mut faults = Faults::default();
+        let mut parsed = Vec::new();
+        for file in files {
+            if file.path.starts_with("facts/") && file.path.ends_with(".toml") {
+                match toml_file::parse::<FactsFile>(file) {
+                    Ok(rows) => parsed.push((file, rows)),
+                    Err(fault) => faults.0.push(fault),
+                }
+            }
+        }
+        let mut reader = Reader { world: Self::default(), files, faults };
+        // Names first: rows of any file may refer to them.
+        for (file, rows) in &mut parsed {
+            reader.names(file, rows);
+        }
+        for (file, rows) in parsed {
+            reader.relations(file, rows);
+        }
+        let Reader { world, faults, .. } = reader;
+        faults.or(world)
+    }
+}
+
+/// Builds a world row by row, collecting what is wrong.
+struct Reader<'a> {
+    world: World,
+    files: &'a [SourceFile],
+    faults: Faults,
+}
+
+impl Reader<'_> {
+    fn names(&mut self, file: &SourceFile, rows: &mut FactsFile) {
+        for (group, named) in [(Group::Zone, &rows.zone), (Group::Adequacy, &rows.set)] {
+            for name in named {
+                let ids = self.world.groups.entry(group).or_default();
+                if !ids.insert(name.id.get_ref().clone()) {
+                    let message = format!("`{}` is declared twice", name.id.get_ref());
+                    self.faults.0.push(file.fault(name.id.span(), message).help("keep one"));
+                }
+            }
+        }
+        for row in std::mem::take(&mut rows.jurisdiction) {
+            self.jurisdiction(file, &rows.defaults, row);
+        }
+        for row in std::mem::take(&mut rows.term) {
+            self.term(file, &rows.defaults, row);
+        }
+    }
+
+    fn jurisdiction(
+        &mut self,
+        file: &SourceFile,
+        defaults: &Provenance,
+        row: Spanned<JurisdictionRow>,
+    ) {
+        let (span, mut row) = (row.span(), row.into_inner());
+        let provenance = row.provenance();
+        let Some(code) = self.code(file, &span, row.code.as_ref(), "code") else { return };
+        let within = match &row.within {
+            Some(within) => self.code(file, &span, Some(within), "within"),
+            None => None,
+        };
+        let country = code.as_str().split_once('-').map(|(country, _)| country);
+        if country != within.as_ref().map(JurisdictionCode::as_str) {
+            let fault =
+                file.fault(span.clone(), format!("`{code}` does not lie within what it names"));
+            self.faults
+                .0
+                .push(fault.help(
+                    "a subdivision `CA-QC` lies `within = \"CA\"`; a country within nothing",
+                ));
+        }
+        let jurisdiction = Jurisdiction { name: row.name.unwrap_or_default(), within };
+        let dated =
+            provenance.date((code.clone(), jurisdiction), span, defaults, file, &mut self.faults);
+        let Some(dated) = dated else { return };
+        let same = self.world.jurisdictions.iter().filter(|row| row.fact.0 == code);
+        let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
+        self.refuse_overlap(file, &dated.span, clash, &format!("jurisdiction `{code}`"));
+        self.world.jurisdictions.push(dated);
+    }
+
+    fn term(&mut self, file: &SourceFile, defaults: &Provenance, row: Spanned<TermRow>) {
+        let (span, mut row) = (row.span(), row.into_inner());
+        let provenance = row.provenance();
+        let (Some(kind), Some(id)) = (row.kind, row.id) else {
+            self.missing(file, &span, "kind` and `id");
+            return;
+        };
+        if row.label.is_none() {
+            self.missing(file, &span, "label");
+        }
+        let fact = (kind, id.into_inner());
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
+        let same = self.world.terms.iter().filter(|row| row.fact == dated.fact);
+        let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
+        self.refuse_overlap(file, &dated.span, clash, &format!("term `{}`", dated.fact.1));
+        self.world.terms.push(dated);
+    }
+
+    fn relations(&mut self, file: &SourceFile, rows: FactsFile) {
+        let defaults = rows.defaults;
+        for row in rows.membership {
+            let (span, mut row) = (row.span(), row.into_inner());
+            let provenance = row.provenance();
+            self.member(
+                file,
+                &defaults,
+                span,
+                provenance,
+                (Group::Zone, row.zone, row.members, vec![]),
+            );
+        }
+        for row in rows.finding {
+            let (span, mut row) = (row.span(), row.into_inner());
+            let provenance = row.provenance();
+            let row = (Group::Adequacy, row.set, row.members, row.zones);
+            self.member(file, &defaults, span, provenance, row);
+        }
+        for row in rows.coverage {
+            self.coverage(file, &defaults, row);
+        }
+        for row in rows.licence {
+            self.licence(file, &defaults, row);
+        }
+    }
+
+    fn member(
+        &mut self,
+        file: &SourceFile,
+        defaults: &Provenance,
+        span: Range<usize>,
+        provenance: Provenance,
+        (group, id, members, zones): (Group, Text, Texts, Texts),
+    ) {
+        let (key, what) = match group {
+            Group::Zone => ("zone", "zone"),
+            Group::Adequacy => ("set", "set of findings"),
+        };
+        let Some(id) = id else { return self.missing(file, &span, key) };
+        if !self.world.groups.get(&group).is_some_and(|ids| ids.contains(id.get_ref())) {
+            let fault = file.fault(id.span(), format!("unknown {what} `{}`", id.get_ref()));
+            self.faults.0.push(fault.help(format!("declare it: `[[{key}]]` with `id` and `name`")));
+        }
+        let members = self.known_codes(file, &members);
+        let zones = self.known_zones(file, &zones);
+        let fact = Membership { group, id: id.into_inner(), members, zones };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
+        let fact = &dated.fact;
+        let rivals = self.world.memberships.iter().filter(|row| {
+            row.fact.group == fact.group
+                && row.fact.id == fact.id
+                && row.valid.overlaps(&dated.valid)
+        });
+        let twice =
+            rivals.flat_map(|row| &row.fact.members).find(|code| fact.members.contains(code));
+        let subject = twice.map(|code| format!("`{code}` in `{}`", fact.id));
+        self.refuse_overlap(file, &dated.span, subject.is_some(), &subject.unwrap_or_default());
+        self.world.memberships.push(dated);
+    }
+
+    fn coverage(&mut self, file: &SourceFile, defaults: &Provenance, row: Spanned<CoverageRow>) {
+        let (span, mut row) = (row.span(), row.into_inner());
+        let provenance = row.provenance();
+        let Some(pack) = &row.pack else { return self.missing(file, &span, "pack") };
+        if !self.files.iter().any(|file| *file.path == **pack.get_ref()) {
+            let fault =
+                file.fault(pack.span(), format!("there is no policy file `{}`", pack.get_ref()));
+            self.faults.0.push(fault.help(
+                "add the pack, or remove the coverage: a jurisdiction without a pack is closed",
+            ));
+        }
+        let fact = Coverage {
+            jurisdictions: self.known_codes(file, &row.jurisdictions),
+            zones: self.known_zones(file, &row.zones),
+        };
+        let dated = provenance.date(fact, span, defaults, file, &mut self.faults);
+        self.world.coverage.extend(dated);
+    }
+
+    fn licence(&mut self, file: &SourceFile, defaults: &Provenance, row: Spanned<LicenceRow>) {
+        let (span, mut row) = (row.span(), row.into_inner());
+        let provenance = row.provenance();
+        let (Some(id), Some(_), Some(commercial_use), Some(output_training)) =
+            (row.id, row.name, row.commercial_use, row.output_training)
+        else {
+            return self.missing(file, &span, "id`, `name`, `commercial_use` and `output_training");
+        };
+        let licence = Licence {
+            annual_revenue_usd_limit: row.annual_revenue_usd_limit,
+            commercial_use,
+            excluded_purposes: self.known_terms(file, TermKind::Purpose, &row.excluded_purposes),
+            excluded_territories: self
+                .known_codes(file, &row.excluded_territories)
+                .into_iter()
+                .collect(),
+            monthly_active_users_limit: row.monthly_active_users_limit,
+            monthly_revenue_usd_limit: row.monthly_revenue_usd_limit,
+            output_training,
+        };
+        let excluded_zones = self.known_zones(file, &row.excluded_zones);
+        let fact = RawLicence { id: id.into_inner().into(), licence, excluded_zones };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
+        let same = self.world.licences.iter().filter(|row| row.fact.id == dated.fact.id);
+        let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
+        self.refuse_overlap(file, &dated.span, clash, &format!("licence `{}`", dated.fact.id));
+        self.world.licences.push(dated);
+    }
+
+    fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {
+        let fault = file.fault(span.clone(), format!("missing `{keys}`"));
+        self.faults.0.push(fault.help("add what is missing"));
+    }
+
+    fn refuse_overlap(
+        &mut self,
+        file: &SourceFile,
+        span: &Range<usize>,
+        clash: bool,
+        subject: &str,
+    ) {
+        if clash {
+            let fault = file.fault(
+                span.clone(),
+                format!("overlapping validity: {subject} is stated twice for the same time"),
+            );
+            self.faults.0.push(
+                fault.help(
+                    "end the earlier statement with `valid_until` where the later one begins",
+                ),
+            );
+        }
+    }
+
+    fn code(
+        &mut self,
+        file: &SourceFile,
+        span: &Range<usize>,
+        text: Option<&Spanned<String>>,
+        key: &str,
+    ) -> Option<JurisdictionCode> {
+        let Some(text) = text else {
+            self.missing(file, span, key);
+            return None;
+        };
+        let code = text.get_ref().parse::<JurisdictionCode>();
+        code.map_err(|error| self.faults.0.push(file.fault(text.span(), error.to_string()))).ok()
+    }
+
+    fn known_codes(&mut self, file: &SourceFile, texts: &Texts) -> Vec<JurisdictionCode> {
+        let mut codes = Vec::new();
+        for text in texts {
+            let Some(code) = self.code(file, &text.span(), Some(text), "code") else { continue };
+            if self.world.knows_jurisdiction(code.as_str()) {
+                codes.push(code);
+            } else {
+                let fault = file.fault(text.span(), format!("unknown jurisdiction `{code}`"));
+                self.faults
+                    .0
+                    .push(fault.help("correct the code, or add it to `facts/jurisdictions.toml`"));
+            }
+        }
+        codes
+    }
+
+    fn known_zones(&mut self, file: &SourceFile, texts: &Texts) -> Vec<String> {
+        for text in texts.iter().filter(|text| !self.world.knows_zone(text.get_ref())) {
+            let fault = file.fault(text.span(), format!("unknown zone `{}`", text.get_ref()));
+            self.faults
+                .0
+                .push(fault.help("correct it, or declare it: `[[zone]]` with `id` and `name`"));
+        }
+        texts.iter().map(|text| text.get_ref().clone()).collect()
+    }
+
+    fn known_terms(
+        &mut self,
+        file: &SourceFile,
+        kind: TermKind,
+        texts: &Texts,
+    ) -> BTreeSet<String> {
+        for text in texts.iter().filter(|text| !self.world.knows_term(Some(kind), text.get_ref())) {
+            let fault = file.fault(text.span(), format!("unknown term `{}`", text.get_ref()));
+            self.faults.0.push(fault.help("correct it, or add it to `facts/vocabulary.toml`"));
+        }
+        texts.iter().map(|text| text.get_ref().clone()).collect()
+    }
+}
