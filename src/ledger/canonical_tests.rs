@@ -1,3 +1,5 @@
+//! Canonical JSON against RFC 8785, by examples and by properties.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

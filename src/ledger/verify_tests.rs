@@ -1,3 +1,5 @@
+//! Whatever is changed in a log, its verifier finds.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! The sequencer on a store that does what a test tells it.
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::SignedDuration;
