@@ -1,6 +1,6 @@
 //! The ledger as auditors read it: filters, pages, scopes, and that reading is recorded.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
@@ -96,7 +96,10 @@ struct Page<'a> {
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a string takes every text");
+        text
+    })
 }
 
 both_stores! {
@@ -256,7 +259,7 @@ both_stores! {
             let path = format!("/v1/audit/records?{query}");
             let request = service.request("GET", &path, "auditor").header("x-request-id", "test-1");
             let problem = crate::harness::Answer::of(request).await.expect(400);
-            shown += &format!("# {query}\n{problem:#}\n\n");
+            writeln!(shown, "# {query}\n{problem:#}\n").unwrap();
         }
         insta::assert_snapshot!("queries", shown);
     }

@@ -201,11 +201,11 @@ both_stores! {
         let setup = Service::setup(store).backend("smollm2@laptop", "http://127.0.0.1:1/v1");
         let site = setup.prepare().await;
         let rows = site.run_json(&["demo", "--json"]);
-        let row = |row: &Value| {
+        let line = |row: &Value| {
             let text = |name: &str| row[name].as_str().unwrap().to_owned();
             format!("{}: {} {}", text("call"), text("decision"), text("went_to"))
         };
-        let story: Vec<String> = rows.as_array().unwrap().iter().map(row).collect();
+        let story: Vec<String> = rows.as_array().unwrap().iter().map(line).collect();
         assert_eq!(story, [
             "German customer, on the device: allow smollm2@laptop (on_device, DE)",
             "German customer, Alibaba in Singapore: deny nowhere",
@@ -258,9 +258,9 @@ both_stores! {
             let unheld = if is_bundle { last["entry"].to_string().len() } else { 0 };
             let end = bytes.len() - unheld;
             for at in (0..end).step_by(end / 12 + 1) {
-                let mut changed = bytes.clone();
-                changed[at] ^= 1;
-                fs::write(dir.path().join(name), &changed).unwrap();
+                let mut bytes = bytes.clone();
+                bytes[at] ^= 1;
+                fs::write(dir.path().join(name), &bytes).unwrap();
                 let ran = verify(&site.vkey);
                 assert_eq!(ran.code, Some(1), "{} byte {at}: {}", name.display(), ran.stdout);
                 let answer: Value = serde_json::from_str(&ran.stdout).unwrap();

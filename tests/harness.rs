@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use tokio::sync::OnceCell;
 
@@ -27,7 +27,7 @@ const START: Duration = Duration::from_secs(60);
 
 /// Makes each test twice, as `sqlite::name` and `postgres::name`. The test takes the store.
 macro_rules! both_stores {
-    ($($(#[$meta:meta])* async fn $name:ident($store:ident: Store) $body:block)+) => {
+    ($($(#[$meta:meta])* async fn $name:ident($store:ident: $kind:ident) $body:block)+) => {
         mod sqlite {
             $($(#[$meta])* #[tokio::test]
             async fn $name() {
@@ -40,7 +40,7 @@ macro_rules! both_stores {
                 super::$name($crate::harness::Store::Postgres).await;
             })+
         }
-        $(async fn $name($store: $crate::harness::Store) $body)+
+        $(async fn $name($store: $kind) $body)+
     };
 }
 pub(crate) use both_stores;
@@ -117,7 +117,6 @@ enum Edit {
     Append(String, String),
     Replace(String, String, String),
     Write(String, String),
-    Remove(String),
     Backend(String, String),
 }
 
@@ -147,12 +146,6 @@ impl Setup {
     /// Writes a file of the example anew.
     pub(crate) fn file(mut self, path: &str, text: &str) -> Self {
         self.edits.push(Edit::Write(path.to_owned(), text.to_owned()));
-        self
-    }
-
-    /// Takes a file of the example away.
-    pub(crate) fn without(mut self, path: &str) -> Self {
-        self.edits.push(Edit::Remove(path.to_owned()));
         self
     }
 
@@ -199,7 +192,7 @@ impl Setup {
         let mut env = self.env;
         env.entry("LEXGATE_STORE__URL".to_owned()).or_insert(self.store.fresh().await);
         env.entry("LEXGATE_SERVER__LISTEN".to_owned()).or_insert("127.0.0.1:0".to_owned());
-        let mut site = Site { dir, store: self.store, env, secrets, vkey };
+        let mut site = Site { dir, env, secrets, vkey };
         for key in &self.keys {
             let create = ["keys", "create", "--json"].into_iter();
             let arguments: Vec<&str> = create.chain(key.iter().map(String::as_str)).collect();
@@ -223,7 +216,6 @@ impl Setup {
 #[derive(Debug)]
 pub(crate) struct Site {
     dir: TempDir,
-    pub(crate) store: Store,
     env: BTreeMap<String, String>,
     /// The secrets: `caller`, `auditor` and `officer` from `init`, others by their names.
     secrets: BTreeMap<String, String>,
@@ -235,11 +227,6 @@ impl Site {
     /// The path of a file in the folder.
     pub(crate) fn path(&self, path: &str) -> PathBuf {
         self.dir.path().join(path)
-    }
-
-    /// The store's address.
-    pub(crate) fn store_url(&self) -> &str {
-        &self.env["LEXGATE_STORE__URL"]
     }
 
     /// The secret of a key: `caller`, `auditor`, `officer`, or the name given to [`Setup::key`].
@@ -274,7 +261,6 @@ impl Site {
             Edit::Append(path, text) => self.append(path, text),
             Edit::Replace(path, from, to) => self.replace(path, from, to),
             Edit::Write(path, text) => self.write(path, text),
-            Edit::Remove(path) => fs::remove_file(self.path(path)).expect("the file was there"),
             Edit::Backend(deployment, url) => self.point(deployment, url),
         }
     }
@@ -388,12 +374,6 @@ impl Service {
     /// Where the service listens: `http://127.0.0.1:PORT`.
     pub(crate) fn url(&self) -> &str {
         &self.process.url
-    }
-
-    /// The JSON lines that the service has logged so far.
-    pub(crate) fn log(&self) -> Vec<Value> {
-        let log = self.process.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.lines().map(|line| serde_json::from_str(line).unwrap_or(json!(line))).collect()
     }
 
     /// Everything that the service has written to standard error so far.

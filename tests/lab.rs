@@ -1,6 +1,8 @@
 //! An organisation with a deployment for every question that a shipped policy asks. The example
 //! stays as it is; this is added to it.
 
+use std::fmt::Write;
+
 use tokio::sync::OnceCell;
 
 use crate::harness::{Service, Store};
@@ -48,19 +50,20 @@ fn organisation() -> String {
         ("licensed", "DE", 900_000_000, 20_000_001, 1_000_001, SIDE_LICENCES),
         ("german", "DE", 1_000_000, 1_000_000, 1_000_000, ""),
     ] {
-        text += &format!(
+        write!(
+            text,
             "[[tenants]]\nid = \"{id}\"\ndomicile = \"{domicile}\"\ncommercial = true\n\
              monthly_active_users = {users}\nmonthly_revenue_usd = {monthly}\n\
              annual_revenue_usd = {annual}\nside_licences = [{side}]\n\
              [[apps]]\nid = \"{id}\"\ntenant = \"{id}\"\nlocation = \"SG\"\n"
-        );
+        )
+        .unwrap();
     }
     for (id, license) in [
         ("devstral", "LicenseRef-mistral-modified-mit"),
         ("stable", "LicenseRef-scancode-stability-ai-community-2024"),
     ] {
-        text +=
-            &format!("[[models]]\nid = \"{id}\"\nlicense = \"{license}\"\nprovider = \"{id}\"\n");
+        writeln!(text, "[[models]]\nid = \"{id}\"\nlicense = \"{license}\"\nprovider = \"{id}\"").unwrap();
     }
     for (model, id) in [
         ("devstral", "devstral@lab"),
@@ -91,44 +94,49 @@ const SIDE_LICENCES: &str = "\"CC-BY-NC-4.0\", \"LicenseRef-tencent-hunyuan\", \
     \"LicenseRef-mistral-modified-mit\", \"LicenseRef-scancode-stability-ai-community-2024\", \
     \"LicenseRef-llama-3.3\"";
 
+/// An operator, with the kinds of its instruments and when each begins and ends.
+type Recipient = (&'static str, &'static [(&'static str, (&'static str, &'static str))]);
+
 /// Operators in Singapore, each with the instruments that its name says.
 fn recipients() -> String {
-    let now = ("2020-01-01", "2040-01-01");
-    let over = ("2020-01-01", "2021-01-01");
-    let coming = ("2039-01-01", "2040-01-01");
-    let recipients: &[(&str, &[(&str, (&str, &str))])] = &[
-        ("eu-scc", &[("eu-scc", now)]),
-        ("eu-tia", &[("eu-tia", now)]),
-        ("eu-scc-tia", &[("eu-scc", now), ("eu-tia", now)]),
-        ("eu-bcr-tia", &[("eu-bcr", now), ("eu-tia", now)]),
-        ("eu-art49-tia", &[("eu-art49-derogation", now), ("eu-tia", now)]),
-        ("eu-over", &[("eu-scc", now), ("eu-tia", over)]),
-        ("eu-coming", &[("eu-scc", coming), ("eu-tia", now)]),
-        ("sa-scc", &[("sa-scc", now)]),
-        ("sa-risk", &[("sa-transfer-risk-assessment", now)]),
-        ("sa-scc-risk", &[("sa-scc", now), ("sa-transfer-risk-assessment", now)]),
-        ("sa-bcr-risk", &[("sa-bcr", now), ("sa-transfer-risk-assessment", now)]),
-        ("sa-certificate-risk", &[("sa-certificate", now), ("sa-transfer-risk-assessment", now)]),
+    const NOW: (&str, &str) = ("2020-01-01", "2040-01-01");
+    const OVER: (&str, &str) = ("2020-01-01", "2021-01-01");
+    const COMING: (&str, &str) = ("2039-01-01", "2040-01-01");
+    let recipients: &[Recipient] = &[
+        ("eu-scc", &[("eu-scc", NOW)]),
+        ("eu-tia", &[("eu-tia", NOW)]),
+        ("eu-scc-tia", &[("eu-scc", NOW), ("eu-tia", NOW)]),
+        ("eu-bcr-tia", &[("eu-bcr", NOW), ("eu-tia", NOW)]),
+        ("eu-art49-tia", &[("eu-art49-derogation", NOW), ("eu-tia", NOW)]),
+        ("eu-over", &[("eu-scc", NOW), ("eu-tia", OVER)]),
+        ("eu-coming", &[("eu-scc", COMING), ("eu-tia", NOW)]),
+        ("sa-scc", &[("sa-scc", NOW)]),
+        ("sa-risk", &[("sa-transfer-risk-assessment", NOW)]),
+        ("sa-scc-risk", &[("sa-scc", NOW), ("sa-transfer-risk-assessment", NOW)]),
+        ("sa-bcr-risk", &[("sa-bcr", NOW), ("sa-transfer-risk-assessment", NOW)]),
+        ("sa-certificate-risk", &[("sa-certificate", NOW), ("sa-transfer-risk-assessment", NOW)]),
         (
             "eu-and-sa",
             &[
-                ("eu-scc", now),
-                ("eu-tia", now),
-                ("sa-scc", now),
-                ("sa-transfer-risk-assessment", now),
+                ("eu-scc", NOW),
+                ("eu-tia", NOW),
+                ("sa-scc", NOW),
+                ("sa-transfer-risk-assessment", NOW),
             ],
         ),
-        ("rbi", &[("in-rbi-delete-and-return", now)]),
+        ("rbi", &[("in-rbi-delete-and-return", NOW)]),
     ];
     let mut text = String::new();
     for (operator, instruments) in recipients {
-        text += &format!("[[operators]]\nid = \"{operator}\"\nseat = \"SG\"\n");
+        write!(text, "[[operators]]\nid = \"{operator}\"\nseat = \"SG\"\n").unwrap();
         for (kind, (from, until)) in *instruments {
-            text += &format!(
+            write!(
+                text,
                 "[[instruments]]\nid = \"{operator}/{kind}\"\nkind = \"{kind}\"\n\
                  exporter = \"acme\"\nrecipient = \"{operator}\"\nvalid_from = \"{from}\"\n\
                  valid_until = \"{until}\"\nreference = \"laboratory\"\n"
-            );
+            )
+            .unwrap();
         }
         let id = format!("{operator}@sg");
         text += &deployment(&id, "mistral-small", operator, "SG", "SG", "", 0);
