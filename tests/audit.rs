@@ -95,7 +95,7 @@ struct Page<'a> {
     records: Vec<Sent<'a>>,
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
