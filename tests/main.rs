@@ -1,4 +1,11 @@
 //! Black-box tests: the real program, on a real SQLite file and a real Postgres.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "clippy knows test functions, and not the helpers of a crate of tests"
+)]
 
 mod audit;
 mod backend;

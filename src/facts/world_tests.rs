@@ -118,7 +118,9 @@ fn load(rows: &[Row]) -> Result<World, Faults> {
         let once = Row { subject: Jurisdiction(code), from: -20, until: Some(-19) };
         text.push_str(&once.text());
     }
-    rows.iter().for_each(|row| text.push_str(&row.text()));
+    for row in rows {
+        text.push_str(&row.text());
+    }
     World::load(&[SourceFile::new("facts/all.toml", &text), SourceFile::new("p.cedar", "")])
 }
 

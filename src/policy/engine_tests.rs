@@ -393,7 +393,7 @@ fn scopes_slice_by_ancestors_types_and_action_groups() {
         r#"(principal in Zone::"EEA", action in Action::"transfer", resource)"#,
         r#"(principal == Jurisdiction::"CA", action, resource)"#,
         r#"(principal is Jurisdiction in Jurisdiction::"CA", action == Action::"store", resource)"#,
-        r#"(principal is App, action, resource)"#,
+        "(principal is App, action, resource)",
         r#"(principal, action in [Action::"own", Action::"process"], resource is Jurisdiction)"#,
     ]
     .iter()
