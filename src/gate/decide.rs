@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::{Gate, GateError, judge::Judged};
 use crate::{
@@ -146,14 +146,18 @@ impl Gate {
             if !faults.is_empty() {
                 return Err(GateError::Invalid(faults));
             }
-            let (bodies, drafts): (Vec<_>, Vec<_>) =
-                pending.into_iter().map(|pending| (pending.body, pending.draft)).unzip();
+            let (bodies, drafts): (Vec<_>, Vec<_>) = pending
+                .into_iter()
+                .map(|Pending { body, draft }| ((draft.id, body), draft))
+                .unzip();
             let receipts = self.sequencer.submit_all(drafts).await.map_err(refused)?;
             let receipts: Result<Vec<_>, _> = receipts.into_iter().collect();
             match receipts {
                 Ok(receipts) => {
                     let recorded = bodies.into_iter().zip(receipts);
-                    return recorded.map(|(body, receipt)| recorded_as(body, &receipt)).collect();
+                    let recorded =
+                        recorded.map(|((id, body), receipt)| self.recorded(id, body, &receipt));
+                    return Ok(recorded.collect());
                 }
                 // One snapshot judged them all: it is past for all of them.
                 Err(SubmitError::Stale) => self.keeper.refresh().await?,
@@ -175,8 +179,9 @@ impl Gate {
             let judged = judge.judge(&caller.app, request).map_err(GateError::Invalid)?;
             let Pending { body, draft } =
                 self.pending(caller, &judge, &judged, started, &manner)?;
+            let id = draft.id;
             match self.sequencer.submit(draft).await {
-                Ok(receipt) => return recorded_as(body, &receipt),
+                Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
                 Err(SubmitError::Stale) => self.keeper.refresh().await?,
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
@@ -233,6 +238,15 @@ impl Gate {
         Ok(Pending { body, draft })
     }
 
+    fn recorded(&self, id: Uuid, body: DecisionBody, receipt: &Receipt) -> Recorded {
+        let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
+        let decision = body.decision.as_str();
+        metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
+            .increment(1);
+        let log = self.sequencer.origin().to_string();
+        Recorded { id: id.into(), ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body }
+    }
+
     /// What an idempotency key was used for. A store that hangs is a ledger that cannot be written.
     async fn claimed(&self, claim: &Claim) -> Result<Option<Claimed>, GateError> {
         let lookup = self.store.idempotent(&claim.scope, &claim.key);
@@ -249,21 +263,6 @@ impl Gate {
         let stored = self.store.record(seq).await?.ok_or(GateError::Corrupt)?;
         Recorded::read(&stored)
     }
-}
-
-fn recorded_as(body: DecisionBody, receipt: &Receipt) -> Result<Recorded, GateError> {
-    let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
-    let decision = body.decision.as_str();
-    metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
-        .increment(1);
-    let (id, log) = identity(&receipt.entry)?;
-    Ok(Recorded { id, ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body })
-}
-
-/// The identifier and the log of an entry that this process has just sealed.
-fn identity(entry: &Bytes) -> Result<(DecisionId, String), GateError> {
-    let entry = Entry::parse(entry).map_err(|_| GateError::Corrupt)?;
-    Ok((entry.id.into(), entry.log.as_str().to_owned()))
 }
 
 /// The gate's word for why the sequencer took nothing.

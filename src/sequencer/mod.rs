@@ -120,6 +120,7 @@ pub struct SequencerSettings {
 /// [`Sequencer::close`] is called, after it has written what it accepted.
 #[derive(Clone, Debug)]
 pub struct Sequencer {
+    origin: Origin,
     queue: mpsc::Sender<Group>,
     room: Arc<Semaphore>,
     size: usize,
@@ -139,7 +140,8 @@ impl Sequencer {
         let (queue, waiting) = mpsc::channel(size);
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(size));
-        let handle = Self { queue, room: room.clone(), size, closing: closing.clone() };
+        let origin = settings.origin.clone();
+        let handle = Self { origin, queue, room: room.clone(), size, closing: closing.clone() };
         tracker.spawn(worker::Worker::new(store, settings, clock, waiting, room, closing).run());
         handle
     }
@@ -187,6 +189,12 @@ impl Sequencer {
         let answers = self.send(vec![draft], None, room)?;
         let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
         answers.pop().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// The log that it writes.
+    #[must_use]
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 
     /// How many records wait.
