@@ -63,7 +63,8 @@ fn organisation() -> String {
         ("devstral", "LicenseRef-mistral-modified-mit"),
         ("stable", "LicenseRef-scancode-stability-ai-community-2024"),
     ] {
-        writeln!(text, "[[models]]\nid = \"{id}\"\nlicense = \"{license}\"\nprovider = \"{id}\"").unwrap();
+        writeln!(text, "[[models]]\nid = \"{id}\"\nlicense = \"{license}\"\nprovider = \"{id}\"")
+            .unwrap();
     }
     for (model, id) in [
         ("devstral", "devstral@lab"),
