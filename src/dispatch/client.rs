@@ -34,6 +34,8 @@ impl OpenAiClient {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .redirect(reqwest::redirect::Policy::none())
+            // A proxy would be a place that no policy has judged.
+            .no_proxy()
             .tcp_nodelay(true)
             .build()
             .map_err(SendError::Broken)?;

@@ -30,7 +30,11 @@ impl Event {
 
 /// Collects pieces until they hold whole events.
 #[derive(Debug, Default)]
-pub struct Events(BytesMut);
+pub struct Events {
+    held: BytesMut,
+    /// How much of it is known to hold no end of an event: whole lines only.
+    seen: usize,
+}
 
 impl Events {
     /// Adds what has arrived.
@@ -38,39 +42,48 @@ impl Events {
     /// # Errors
     /// When an event grows beyond what is taken.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), SendError> {
-        if self.0.len() + piece.len() > 2 * MAX_EVENT {
+        if self.held.len() + piece.len() > 2 * MAX_EVENT {
             return Err(SendError::TooLarge(MAX_EVENT));
         }
-        self.0.extend_from_slice(piece);
+        self.held.extend_from_slice(piece);
         Ok(())
     }
 
     /// The next whole event.
     pub fn next_event(&mut self) -> Option<Event> {
-        let end = event_end(&self.0)?;
-        Some(Event(self.0.split_to(end).freeze()))
+        match event_end(&self.held, self.seen) {
+            Ok(end) => {
+                self.seen = 0;
+                Some(Event(self.held.split_to(end).freeze()))
+            }
+            Err(seen) => {
+                self.seen = seen;
+                None
+            }
+        }
     }
 
     /// Whether nothing of an unfinished event is held.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(u8::is_ascii_whitespace)
+        self.held.iter().all(u8::is_ascii_whitespace)
     }
 }
 
-/// Where the first event ends: after a blank line, whichever way lines end.
-fn event_end(bytes: &[u8]) -> Option<usize> {
-    let mut line_start = 0;
-    for (index, byte) in bytes.iter().enumerate() {
+/// Where the first event ends: after a blank line, lines ending in LF or CRLF as every backend
+/// writes them. Else the start of the last line, from where to look when there is more.
+fn event_end(bytes: &[u8], from: usize) -> Result<usize, usize> {
+    let mut line_start = from;
+    for (index, byte) in bytes.iter().enumerate().skip(from) {
         if *byte == b'\n' {
             let line = bytes.get(line_start..index).unwrap_or_default();
             if line_start > 0 && (line.is_empty() || line == b"\r") {
-                return Some(index + 1);
+                return Ok(index + 1);
             }
             line_start = index + 1;
         }
     }
-    None
+    Err(line_start)
 }
 
 #[cfg(test)]

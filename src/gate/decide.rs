@@ -224,16 +224,12 @@ impl Gate {
             snapshot: snapshot.digests,
         };
         let draft = Draft {
-            id: self.fresh_id()?,
-            kind: Kind::Decision,
-            body: canonical::to_vec(&body)?,
             terms: body.terms(),
             revision: Some(snapshot.digests.revision),
             valid_until: snapshot.valid_until,
-            about: None,
             dispatch: body.dispatch,
             claim: manner.claim.clone(),
-            activation: None,
+            ..Draft::new(self.fresh_id()?, Kind::Decision, canonical::to_vec(&body)?)
         };
         Ok(Pending { body, draft })
     }

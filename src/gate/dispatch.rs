@@ -195,10 +195,11 @@ impl Course<'_> {
         }
         let (status, upstream, retry_after) = last;
         let recorded = self.recorded.clone();
-        drop(reply.send(if attempts.is_empty() && without_backend {
-            Err(GateError::NoBackend)
-        } else {
-            Ok(Reply::Failed { recorded, status, upstream, retry_after })
+        drop(reply.send(match (attempts.is_empty(), without_backend) {
+            (false, _) => Ok(Reply::Failed { recorded, status, upstream, retry_after }),
+            (true, true) => Err(GateError::NoBackend),
+            // The snapshot moved after the decision, and allows none of them any more.
+            (true, false) => Err(GateError::Unsettled),
         }));
         (attempts, status, Answered::default())
     }
@@ -240,10 +241,12 @@ impl Course<'_> {
             };
             Ok::<_, SendError>((answer, whole))
         };
+        // Whether anybody still waits comes first: nothing is sent for nobody.
         let result = tokio::select! {
-            result = exchange => result,
+            biased;
             () = reply.closed() => return Attempted::Given(OutcomeStatus::ClientDisconnected),
             () = self.gate.halt.cancelled() => return Attempted::Given(OutcomeStatus::Unknown),
+            result = exchange => result,
         };
         match result {
             Ok((answer, whole)) if answer.is_usable(whole.as_ref()) => {

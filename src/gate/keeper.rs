@@ -243,17 +243,12 @@ impl Office {
         };
         snapshot.digests.revision = activation.revision();
         let body = ActivationBody { cause: cause.to_owned(), snapshot: snapshot.digests };
+        let id = fresh_id(&*self.clock, &self.random)?;
+        let body = canonical::to_vec(&body).map_err(GateError::from)?;
         let draft = Draft {
-            id: fresh_id(&*self.clock, &self.random)?,
-            kind: Kind::BundleActivated,
-            body: canonical::to_vec(&body).map_err(GateError::from)?,
-            terms: Vec::new(),
-            revision: None,
             valid_until: snapshot.valid_until,
-            about: None,
-            dispatch: false,
-            claim: None,
             activation: Some(activation),
+            ..Draft::new(id, Kind::BundleActivated, body)
         };
         match self.sequencer.submit(draft).await {
             Ok(_) => Ok(Some(snapshot)),

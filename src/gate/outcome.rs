@@ -97,16 +97,9 @@ impl Gate {
         body: &OutcomeBody,
     ) -> Result<Draft, GateError> {
         Ok(Draft {
-            id: self.fresh_id()?,
-            kind: Kind::Outcome,
-            body: canonical::to_vec(body)?,
             terms: decision.body.outcome_terms(&body.attempts),
-            revision: None,
-            valid_until: None,
             about: Some(decision.seq),
-            dispatch: false,
-            claim: None,
-            activation: None,
+            ..Draft::new(self.fresh_id()?, Kind::Outcome, canonical::to_vec(body)?)
         })
     }
 }

@@ -36,18 +36,7 @@ impl Gate {
             operation: reading.operation.to_owned(),
             query: query.collect(),
         };
-        let draft = Draft {
-            id: self.fresh_id()?,
-            kind: Kind::AuditRead,
-            body: canonical::to_vec(&body)?,
-            terms: Vec::new(),
-            revision: None,
-            valid_until: None,
-            about: None,
-            dispatch: false,
-            claim: None,
-            activation: None,
-        };
+        let draft = Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?);
         self.sequencer.submit(draft).await.map(drop).map_err(refused)
     }
 }

@@ -196,18 +196,8 @@ impl Pen<'_> {
         for (byte, digest) in unique.iter_mut().zip(Digest::of(&body).as_bytes()) {
             *byte = *digest;
         }
-        let genesis = Prepared {
-            id: DecisionId::at(self.ts, unique).uuid(),
-            kind: Kind::Genesis,
-            body,
-            terms: [].into(),
-            revision: None,
-            valid_until: None,
-            about: None,
-            dispatch: false,
-            claim: None,
-            activation: None,
-        };
+        let id = DecisionId::at(self.ts, unique).uuid();
+        let genesis = Prepared::from(Draft::new(id, Kind::Genesis, body));
         self.write(&genesis)
             .map(drop)
             .map_err(|_| StoreError::Corrupt("the genesis record is too long"))

@@ -56,6 +56,25 @@ pub struct Draft {
     pub activation: Option<Activation>,
 }
 
+impl Draft {
+    /// A record that rests on nothing and changes nothing but the ledger.
+    #[must_use]
+    pub fn new(id: Uuid, kind: Kind, body: Vec<u8>) -> Self {
+        Self {
+            id,
+            kind,
+            body,
+            terms: Vec::new(),
+            revision: None,
+            valid_until: None,
+            about: None,
+            dispatch: false,
+            claim: None,
+            activation: None,
+        }
+    }
+}
+
 /// A record's place in the ledger. It is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {

@@ -195,18 +195,7 @@ impl Desk {
 }
 
 fn draft(kind: Kind, id: u128, body: &impl serde::Serialize) -> Draft {
-    Draft {
-        id: Uuid::from_u128(id),
-        kind,
-        body: canonical::to_vec(body).unwrap(),
-        terms: Vec::new(),
-        revision: None,
-        valid_until: None,
-        about: None,
-        dispatch: false,
-        claim: None,
-        activation: None,
-    }
+    Draft::new(Uuid::from_u128(id), kind, canonical::to_vec(body).unwrap())
 }
 
 pub(crate) fn activation(revision: u64) -> Draft {
