@@ -93,6 +93,13 @@ async fn refusals(changes: &[(&str, Change)]) -> String {
     shown
 }
 
+/// What the service says to several changes at once, each of which it must name.
+async fn refusal_of_all(name: &str, changes: &[Change]) -> String {
+    let site = site().await;
+    changes.iter().for_each(|change| change.apply(&site));
+    format!("# {name}\n{}\n\n", refusal(&site, &[]))
+}
+
 #[tokio::test]
 async fn a_wrong_configuration_is_refused() {
     const KEY: &str =
@@ -197,64 +204,56 @@ async fn an_address_that_is_taken_is_an_environment_s_fault() {
 #[tokio::test]
 async fn a_wrong_organisation_is_refused() {
     let file = ORGANISATION;
-    let shown = refusals(&[
+    let mut shown = refusals(&[
         ("unknown key", Replace(file, "domicile = \"SG\"", "domicle = \"SG\"")),
         ("unknown table", Append(file, "[[tenant]]\nid = \"x\"")),
         ("missing key", Replace(file, "commercial = true\n", "")),
         ("wrong type", Replace(file, "commercial = true", "commercial = \"yes\"")),
         ("negative users", Replace(file, "users = 1_000_000", "users = -1")),
-        ("unknown tenant of an app", Replace(file, "tenant = \"acme\"", "tenant = \"acne\"")),
-        ("unknown licence", Replace(file, "license = \"Apache-2.0\"", "license = \"Apache\"")),
-        ("unknown side licence", Replace(file, "side_licences = []", "side_licences = [\"MTI\"]")),
-        (
-            "unknown model",
-            Replace(file, "model = \"smollm2-135m\"\noperator", "model = \"smollm3\"\noperator"),
-        ),
-        ("unknown operator", Replace(file, "operator = \"acme\"", "operator = \"acne\"")),
         ("unknown tier", Replace(file, "tier = \"on_device\"", "tier = \"laptop\"")),
-        ("unknown deployment", Replace(file, "[\"smollm2@laptop\", ", "[\"smollm2@desktop\", ")),
-        (
-            "a virtual model of nothing",
+    ])
+    .await;
+    shown += &refusal_of_all(
+        "names that lead nowhere",
+        &[
+            Replace(file, "side_licences = []", "side_licences = [\"MTI\"]"),
+            Replace(
+                file,
+                "domicile = \"SG\"\ncommercial = false",
+                "domicile = \"XX\"\ncommercial = false",
+            ),
+            Replace(file, "tenant = \"acme\"", "tenant = \"acne\""),
+            Replace(file, "[\"eu-us-dpf\"]", "[\"eu-us-dfp\"]"),
+            Replace(file, "license = \"Apache-2.0\"", "license = \"Apache\""),
+            Replace(file, "model = \"smollm2-135m\"\noperator", "model = \"smollm3\"\noperator"),
+            Replace(file, "operator = \"acme\"", "operator = \"acne\""),
+            Replace(file, "process = [\"DE\"]", "process = [\"Germany\"]"),
+            Replace(file, "\"zero-retention\"", "\"zero-retentoin\""),
+            Replace(file, "[\"smollm2@laptop\", ", "[\"smollm2@desktop\", "),
+            Replace(file, "kind = \"eu-scc\"", "kind = \"eu-ssc\""),
+            Replace(file, "exporter = \"acme\"", "exporter = \"acne\""),
+            Replace(file, "recipient = \"meridian-cloud\"", "recipient = \"meridian\""),
+        ],
+    )
+    .await;
+    shown += &refusal_of_all(
+        "what cannot be so",
+        &[
+            Replace(file, "id = \"acme-research\"", "id = \"acme\""),
+            Replace(file, "store = [\"@location\"]", "store = []"),
+            Replace(file, "process = [\"@location\"]", "process = []"),
+            Replace(file, "http://127.0.0.1:8091/v1", "127.0.0.1:8091/v1"),
+            Replace(file, "http://gpu-frankfurt", "http://user:pass@gpu-frankfurt"),
+            Replace(file, "id = \"qwen3-32b@meridian-sg\"", "id = \"qwen3-32b@dashscope-sg\""),
+            Replace(file, "valid_until = \"2029-01-01\"", "valid_until = \"2025-01-01\""),
+            Replace(file, "valid_until = \"2029-01-01\"", "valid_until = \"1 January 2029\""),
             Append(file, "[[virtual_models]]\nid = \"v\"\ndeployments = []"),
-        ),
-        (
-            "a virtual model with a model's name",
             Append(
                 file,
                 "[[virtual_models]]\nid = \"hunyuan\"\ndeployments = [\"smollm2@laptop\"]",
             ),
-        ),
-        ("unknown kind of instrument", Replace(file, "kind = \"eu-scc\"", "kind = \"eu-ssc\"")),
-        ("unknown exporter", Replace(file, "exporter = \"acme\"", "exporter = \"acne\"")),
-        ("unknown recipient", Replace(file, "recipient = \"meridian-cloud\"", "recipient = \"m\"")),
-        ("unknown certification", Replace(file, "[\"eu-us-dpf\"]", "[\"eu-us-dfp\"]")),
-        ("unknown safeguard", Replace(file, "\"zero-retention\"", "\"zero-retentoin\"")),
-        ("unknown country", Replace(file, "domicile = \"SG\"", "domicile = \"XX\"")),
-        ("a country by name", Replace(file, "process = [\"DE\"]", "process = [\"Germany\"]")),
-        ("stored nowhere", Replace(file, "store = [\"@location\"]", "store = []")),
-        ("processed nowhere", Replace(file, "process = [\"@location\"]", "process = []")),
-        ("two tenants of one id", Replace(file, "id = \"acme-research\"", "id = \"acme\"")),
-        (
-            "two deployments of one id",
-            Replace(file, "id = \"qwen3-32b@meridian-sg\"", "id = \"qwen3-32b@dashscope-sg\""),
-        ),
-        (
-            "an instrument that ends first",
-            Replace(file, "valid_until = \"2029-01-01\"", "valid_until = \"2025-01-01\""),
-        ),
-        (
-            "no date",
-            Replace(file, "valid_from = \"2026-01-01\"", "valid_from = \"1 January 2026\""),
-        ),
-        (
-            "a backend that is no URL",
-            Replace(file, "http://127.0.0.1:8091/v1", "127.0.0.1:8091/v1"),
-        ),
-        (
-            "a secret in a URL",
-            Replace(file, "http://127.0.0.1:8091/v1", "http://user:pass@127.0.0.1/v1"),
-        ),
-    ])
+        ],
+    )
     .await;
     insta::assert_snapshot!("organisation", shown);
 }
@@ -262,65 +261,128 @@ async fn a_wrong_organisation_is_refused() {
 #[tokio::test]
 async fn wrong_facts_are_refused() {
     let (zones, adequacy) = ("policies/facts/zones.toml", "policies/facts/adequacy.toml");
-    let coverage = "policies/facts/coverage.toml";
-    let licences = "policies/facts/licences.toml";
-    let shown = refusals(&[
-        (
-            "overlapping validity",
-            Append(adequacy, "[[finding]]\nset = \"eu-gdpr-art45\"\nmembers = [\"JP\"]\nvalid_from = \"2025-01-01\""),
-        ),
-        (
-            "overlapping licence",
-            Append(licences, "[[licence]]\nid = \"MIT\"\nname = \"MIT\"\ncommercial_use = true\noutput_training = true"),
-        ),
-        ("unknown member of a zone", Replace(zones, "members = [\"DK\", \"IE\"]", "members = [\"DK\", \"EI\"]")),
-        ("unknown zone", Append(zones, "[[membership]]\nzone = \"EEC\"\nmembers = [\"DE\"]")),
-        ("unknown set", Replace(adequacy, "set = \"eu-gdpr-art45\"", "set = \"eu-gdpr-art54\"")),
-        ("missing source", Rewrite("policies/facts/own.toml", "[[zone]]\nid = \"own\"\nname = \"own\"\n[[membership]]\nzone = \"own\"\nmembers = [\"DE\"]\nvalid_from = \"2026-01-01\"\nchecked = \"2026-01-01\"\nconfidence = \"general\"")),
-        ("an empty source", Replace(zones, "source = \"Accession Treaty 1972\"", "source = \" \"")),
-        ("no date", Replace(zones, "valid_from = \"1973-01-01\"", "valid_from = \"1973-02-30\"")),
+    let (coverage, licences) = ("policies/facts/coverage.toml", "policies/facts/licences.toml");
+    let mut shown = refusals(&[
         ("a date that is none", Replace(zones, "checked = \"2026-11-22\"", "checked = \"today\"")),
-        ("ends before it begins", Replace(zones, "valid_from = \"1973-01-01\"", "valid_from = \"1973-01-01\"\nvalid_until = \"1972-01-01\"")),
         ("unknown confidence", Replace(zones, "confidence = \"general\"", "confidence = \"sure\"")),
         ("unknown key", Replace(zones, "name = \"European Union\"", "nane = \"European Union\"")),
         ("unknown table", Append(zones, "[[adequacy]]\nid = \"x\"")),
-        ("a pack that is not there", Replace(coverage, "sovereignty/sa-pdpl.cedar", "sovereignty/sa.cedar")),
-        ("unknown zone of a licence", Replace(licences, "excluded_zones = [\"EU\"]", "excluded_zones = [\"UE\"]")),
-        ("unknown purpose of a licence", Replace(licences, "\"x:military\"", "\"x:war\"")),
     ])
+    .await;
+    shown += &refusal_of_all(
+        "names that lead nowhere",
+        &[
+            Replace(zones, "members = [\"DK\", \"IE\"]", "members = [\"DK\", \"EI\"]"),
+            Append(zones, "[[membership]]\nzone = \"EEC\"\nmembers = [\"DE\"]"),
+            Replace(adequacy, "set = \"eu-gdpr-art45\"", "set = \"eu-gdpr-art54\""),
+            Replace(coverage, "sovereignty/sa-pdpl.cedar", "sovereignty/sa.cedar"),
+            Replace(licences, "excluded_zones = [\"EU\"]", "excluded_zones = [\"UE\"]"),
+            Replace(licences, "\"x:military\"", "\"x:war\""),
+        ],
+    )
+    .await;
+    shown += &refusal_of_all(
+        "when, and who says so",
+        &[
+            Replace(zones, "valid_from = \"1973-01-01\"", "valid_from = \"1973-02-30\""),
+            Replace(zones, "source = \"Accession Treaty 1979\"", "source = \" \""),
+            Replace(
+                zones,
+                "valid_from = \"1995-01-01\"",
+                "valid_from = \"1995-01-01\"\nvalid_until = \"1994-01-01\"",
+            ),
+            Rewrite(
+                "policies/facts/own.toml",
+                "[[zone]]\nid = \"own\"\nname = \"own\"\n[[membership]]\nzone = \"own\"\n\
+                 members = [\"DE\"]\nvalid_from = \"2026-01-01\"\nchecked = \"2026-01-01\"\n\
+                 confidence = \"general\"\n",
+            ),
+            Append(
+                adequacy,
+                "[[finding]]\nset = \"eu-gdpr-art45\"\nmembers = [\"JP\"]\n\
+                 valid_from = \"2025-01-01\"",
+            ),
+            Append(
+                licences,
+                "[[licence]]\nid = \"MIT\"\nname = \"MIT\"\ncommercial_use = true\n\
+                 output_training = true",
+            ),
+        ],
+    )
     .await;
     insta::assert_snapshot!("facts", shown);
 }
 
+/// A policy of the test's own, with its first lines and what comes after them.
+macro_rules! own {
+    ($annotations:literal, $policy:literal) => {
+        concat!("@id(\"own\")\n@citation(\"own\")\n", $annotations, $policy)
+    };
+}
+
 #[tokio::test]
 async fn wrong_policies_are_refused() {
-    let own = "policies/base/own.cedar";
-    let shown = refusals(&[
-        ("syntax", Replace(POLICY, "unless {", "unles {")),
+    let (base, rbi) = ("policies/base/base.cedar", "policies/sovereignty/in-rbi.cedar");
+    let (sa, licensing) =
+        ("policies/sovereignty/sa-pdpl.cedar", "policies/licensing/generic.cedar");
+    let (own, duties) = ("policies/base/own.cedar", "policies/duties/licences.cedar");
+    let mut shown = refusals(&[
         ("half a policy", Append(POLICY, "forbid (principal, action, resource")),
-        ("unknown attribute", Replace(POLICY, "context.data.personal", "context.data.persnal")),
-        ("wrong type", Replace(POLICY, "context.data.personal", "context.data.categories")),
-        ("unknown action", Replace(POLICY, "Action::\"transfer\"", "Action::\"tranfser\"")),
-        ("unknown entity type", Replace(POLICY, "Zone::\"EEA\"", "Zome::\"EEA\"")),
-        ("can never match", Rewrite(own, "@id(\"own\")\n@citation(\"own\")\npermit (principal is Zone, action, resource);")),
-        ("no id", Replace(POLICY, "@id(\"eu-gdpr-44\")\n", "")),
-        ("an empty id", Replace(POLICY, "@id(\"eu-gdpr-44\")", "@id(\" \")")),
-        ("no citation", Replace(POLICY, "@citation(\"Regulation (EU) 2016/679 (GDPR), Arts. 44-47\")\n", "")),
-        ("a forbid without advice", Replace("policies/base/base.cedar", "@advice(\"Declare what the data is. A call with no personal data says so: personal false, and no categories.\")\n", "")),
-        ("an id twice", Replace(POLICY, "@id(\"eu-gdpr-44\")", "@id(\"sa-pdpl-29\")")),
-        ("an id that is Lexgate's", Replace(POLICY, "@id(\"eu-gdpr-44\")", "@id(\"default-deny\")")),
-        ("unknown category", Replace("policies/sovereignty/in-rbi.cedar", "\"x:in-payment-system-data\")", "\"x:in-payment-sytem-data\")")),
-        ("unknown instrument", Replace(POLICY, "\"eu-tia\"", "\"eu-tai\"")),
-        ("unknown zone", Replace(POLICY, "principal in Zone::\"EEA\"", "principal in Zone::\"EAE\"")),
-        ("unknown adequacy", Replace(POLICY, "Adequacy::\"eu-gdpr-art45\"", "Adequacy::\"eu-gdpr-art54\"")),
-        ("unknown jurisdiction", Replace("policies/sovereignty/in-rbi.cedar", "principal in Jurisdiction::\"IN\"", "principal in Jurisdiction::\"NI2\"")),
-        ("unknown app", Rewrite(own, "@id(\"own\")\n@citation(\"own\")\npermit (principal == App::\"nobody\", action == Action::\"distil\", resource);")),
-        ("a template", Rewrite(own, "@id(\"own\")\n@citation(\"own\")\npermit (principal == ?principal, action == Action::\"distil\", resource);")),
-        ("a duty among rules", Rewrite(own, "@id(\"own\")\n@citation(\"own\")\n@duty(\"own\")\npermit (principal, action == Action::\"distil\", resource);")),
-        ("a rule among duties", Append("policies/duties/licences.cedar", "@id(\"own\")\n@citation(\"own\")\npermit (principal, action == Action::\"distil\", resource);")),
+        (
+            "a template",
+            Rewrite(own, own!("", "permit (principal == ?principal, action, resource);")),
+        ),
         ("no schema", Remove("policies/schema.cedarschema")),
         ("a broken schema", Append("policies/schema.cedarschema", "entity Zone2 in [Nowhere];")),
     ])
+    .await;
+    shown += &refusal_of_all(
+        "what every policy says of itself",
+        &[
+            Replace(POLICY, "unless {", "unles {"),
+            Replace(rbi, "@id(\"in-rbi-payment-data\")\n", ""),
+            Replace(sa, "@id(\"sa-ndmo-classified\")", "@id(\" \")"),
+            Replace(licensing, "@citation(\"The model's licence: grant of rights limited to non-commercial use\")\n", ""),
+            Replace(base, "@advice(\"Declare what the data is. A call with no personal data says so: personal false, and no categories.\")\n", ""),
+            Rewrite(own, own!("@duty(\"own\")", "permit (principal, action, resource);")),
+            Append(duties, own!("", "permit (principal, action, resource);")),
+        ],
+    )
+    .await;
+    shown += &refusal_of_all(
+        "ids that are taken",
+        &[
+            Replace(POLICY, "@id(\"eu-gdpr-44\")", "@id(\"sa-pdpl-29\")"),
+            Replace(rbi, "@id(\"in-rbi-payment-data\")", "@id(\"default-deny\")"),
+        ],
+    )
+    .await;
+    shown += &refusal_of_all(
+        "against the schema",
+        &[
+            Replace(POLICY, "context.data.personal", "context.data.persnal"),
+            Replace(sa, "context.data.personal", "context.data.categories"),
+            Replace(rbi, "principal in Jurisdiction::\"IN\"", "principal in Jurisdction::\"IN\""),
+            Replace(
+                base,
+                "forbid (principal, action in Action::\"use\"",
+                "forbid (principal, action in Action::\"usee\"",
+            ),
+            Rewrite(own, own!("", "permit (principal is Zone, action, resource);")),
+        ],
+    )
+    .await;
+    shown += &refusal_of_all(
+        "names that lead nowhere",
+        &[
+            Replace(POLICY, "principal in Zone::\"EEA\"", "principal in Zone::\"EAE\""),
+            Replace(POLICY, "Adequacy::\"eu-gdpr-art45\"", "Adequacy::\"eu-gdpr-art54\""),
+            Replace(POLICY, "\"eu-tia\"", "\"eu-tai\""),
+            Replace(rbi, "\"x:in-payment-system-data\")", "\"x:in-payment-sytem-data\")"),
+            Replace(rbi, "principal in Jurisdiction::\"IN\"", "principal in Jurisdiction::\"ID2\""),
+            Rewrite(own, own!("", "permit (principal == App::\"nobody\", action, resource);")),
+        ],
+    )
     .await;
     insta::assert_snapshot!("policies", shown);
 }
