@@ -96,7 +96,9 @@ async fn refusals(changes: &[(&str, Change)]) -> String {
 /// What the service says to several changes at once, each of which it must name.
 async fn refusal_of_all(name: &str, changes: &[Change]) -> String {
     let site = site().await;
-    changes.iter().for_each(|change| change.apply(&site));
+    for change in changes {
+        change.apply(&site);
+    }
     format!("# {name}\n{}\n\n", refusal(&site, &[]))
 }
 
