@@ -37,7 +37,11 @@ pub struct CallRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deployment: Option<String>,
     /// What the data is. A call that says nothing about its data is denied.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "super::object::optional",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub data: Option<DataRequest>,
     /// A purpose of the W3C DPV vocabulary, such as `dpv:ServiceProvision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@ mod digest;
 mod fault;
 mod ids;
 mod jurisdiction;
+pub(crate) mod object;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
 pub use clock::{Clock, SystemClock};
@@ -22,3 +23,4 @@ pub use ids::{
     PolicyId, Seq, TenantId, VirtualModelId,
 };
 pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
+pub use object::Object;

@@ -65,7 +65,7 @@ impl Judge {
         app: &AppId,
         request: &CallRequest,
     ) -> Result<Arc<Judged>, Vec<FieldFault>> {
-        // Who the end user is decides nothing.
+        // Who the end user is decides nothing; whether it can be taken is still looked at.
         let key = (app.clone(), CallRequest { end_user: None, ..request.clone() });
         if request.end_user.is_none()
             && let Some(known) = self.memo.get(&key)

@@ -18,7 +18,7 @@ use super::{
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
-    domain::{FieldFault, Seq},
+    domain::{FieldFault, JurisdictionCode, Seq, Tier, Verdict},
     gate::{GateError, Reading},
     ledger::{Kind, parse_timestamp},
     store::{RecordQuery, Stored},
@@ -146,6 +146,19 @@ impl Filters {
             }
             kind
         });
+        // A misspelt word would find nothing, which reads like good news.
+        let mut word = |name: &str, value: &Option<String>, words: &[&str]| {
+            if value.as_ref().is_some_and(|value| !words.contains(&value.as_str())) {
+                faults.push(FieldFault::new(name, format!("want {}", words.join(" or "))));
+            }
+        };
+        word("decision", &self.decision, &[Verdict::Allow.as_str(), Verdict::Deny.as_str()]);
+        let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
+        word("tier", &self.tier, &tiers);
+        let place = self.jurisdiction.as_ref().map(|code| code.parse::<JurisdictionCode>());
+        if let Some(Err(error)) = place {
+            faults.push(FieldFault::new("jurisdiction", error.to_string()));
+        }
         if !faults.is_empty() {
             return Err(Problem::fields(ProblemKind::MalformedQuery, faults));
         }

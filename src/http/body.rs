@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
 use super::problem::{Problem, ProblemKind};
-use crate::domain::FieldFault;
+use crate::domain::{FieldFault, Object};
 
 /// The largest body of the decision API, in bytes.
 pub(super) const DECISION_BODY: usize = 256 << 10;
@@ -53,7 +53,7 @@ pub(super) fn unreadable(rejection: &BytesRejection, limit: usize) -> Problem {
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+    let Object(value) = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let pointer = pointer(error.path());
         let error = error.into_inner();
         if error.is_data() || is_json(bytes) {

@@ -181,6 +181,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Proble
 #[serde(deny_unknown_fields)]
 struct BatchRequest {
     /// The calls, at most 100.
+    #[serde(deserialize_with = "crate::domain::object::list")]
     #[schema(min_items = 1, max_items = 100)]
     calls: Vec<CallRequest>,
 }

@@ -40,7 +40,13 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let elapsed = started.elapsed();
     let status = response.status().as_u16();
     metrics::histogram!("lexgate_request_seconds").record(elapsed.as_secs_f64());
-    span.in_scope(|| tracing::info!(status, ms = elapsed.as_secs_f64() * 1e3, "answered"));
+    let ms = elapsed.as_secs_f64() * 1e3;
+    // What went well stands in the ledger and the metrics.
+    span.in_scope(|| match status {
+        500.. => tracing::warn!(status, ms, "answered"),
+        400.. => tracing::info!(status, ms, "answered"),
+        _ => tracing::debug!(status, ms, "answered"),
+    });
     response
 }
 

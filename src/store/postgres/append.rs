@@ -18,6 +18,9 @@ use crate::{
 /// Begins the transaction and locks the head, in one exchange.
 const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision FROM head FOR UPDATE";
 
+/// The head alone, for a batch that changes nothing beside it.
+const ADVANCE: &str = "UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4";
+
 /// Everything but the entries, in one exchange.
 const FINISH: &str = "
 WITH opened AS (
@@ -180,20 +183,25 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
         .unzip();
     let closed: Vec<_> = rows.iter().filter_map(|row| row.about.map(seq_column)).collect();
     let claims = || rows.iter().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
-    let done = sqlx::query(FINISH)
+    let alone = opened.is_empty() && closed.is_empty() && claims().next().is_none();
+    let mut query = sqlx::query(if alone { ADVANCE } else { FINISH })
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
         .bind(sealed.head.ts.as_microsecond())
-        .bind(revision_column(sealed.head.revision))
-        .bind(opened)
-        .bind(processes)
-        .bind(closed)
-        .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
-        .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
-        .bind(claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>())
-        .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
+        .bind(revision_column(sealed.head.revision));
+    if !alone {
+        query = query
+            .bind(opened)
+            .bind(processes)
+            .bind(closed)
+            .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
+            .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
+            .bind(
+                claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>(),
+            )
+            .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>());
+    }
+    let done = query.execute(connection).await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
