@@ -11,7 +11,7 @@ use std::{fmt::Write, path::Path, sync::Arc};
 
 use lexgate::{
     config,
-    domain::{AppId, CallRequest, Revision, SourceFile},
+    domain::{AppId, CallRequest, Caller, Revision, SourceFile},
     facts::{Proposal, Snapshot},
     gate::Judge,
 };
@@ -70,6 +70,12 @@ fn cold(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
 #[divan::bench(args = [0, 10_000])]
 fn memo(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
     let (judge, (app, call)) = (judge(other_policies), call());
-    judge.judge(&app, &call).unwrap();
-    bencher.bench_local(|| judge.judge(&app, &call).unwrap());
+    let caller = Caller {
+        app,
+        authenticated: "api_key".to_owned(),
+        key: "support-copilot".into(),
+        tenant: "meridian".into(),
+    };
+    judge.decide(&caller, &call, false).unwrap();
+    bencher.bench_local(|| judge.decide(&caller, &call, false).unwrap());
 }

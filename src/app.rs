@@ -53,6 +53,9 @@ pub enum AppError {
     /// The client for backends cannot be made.
     #[error("{0}")]
     Client(#[from] SendError),
+    /// The machine gives the ledger no thread.
+    #[error("the thread that writes the ledger cannot be started: {0}")]
+    Thread(#[source] std::io::Error),
     /// Metrics cannot be kept.
     #[error("metrics cannot be kept: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -175,7 +178,8 @@ impl App {
             },
         };
         let sequencer =
-            Sequencer::start(store.clone(), settings, clock.clone(), &lifecycle.services);
+            Sequencer::start(store.clone(), settings, clock.clone(), &lifecycle.services)
+                .map_err(AppError::Thread)?;
         let keeper = Keeper::start(
             proposal,
             activation(config),

@@ -108,6 +108,7 @@ async fn keys_are_created_shown_once_and_work() {
     assert!(text.stdout.starts_with("API key `officer-2` (role officer): lexgate_officer_"));
     for (wrong, says) in [
         (&["--role", "caller"][..], "a caller's key needs `--app APP`"),
+        (&["--role", "caller", "--app", "x"], "the organisation file has no app `x`: declare it"),
         (&["--role", "admin"], "[possible values: caller, auditor, officer]"),
         (&["--role", "auditor", "--name", "sdaia"], "there is an API key `sdaia` already"),
         (&["--role", "auditor", "--jurisdiction", "Saudi"], "not an ISO 3166 code"),

@@ -193,15 +193,15 @@ impl Setup {
         env.entry("LEXGATE_STORE__URL".to_owned()).or_insert(self.store.fresh().await);
         env.entry("LEXGATE_SERVER__LISTEN".to_owned()).or_insert("127.0.0.1:0".to_owned());
         let mut site = Site { dir, env, secrets, vkey };
+        for edit in &self.edits {
+            site.apply(edit);
+        }
         for key in &self.keys {
             let create = ["keys", "create", "--json"].into_iter();
             let arguments: Vec<&str> = create.chain(key.iter().map(String::as_str)).collect();
             let made = site.run_json(&arguments);
             let (name, secret) = (made["name"].as_str().unwrap(), made["secret"].as_str().unwrap());
             site.secrets.insert(name.to_owned(), secret.to_owned());
-        }
-        for edit in &self.edits {
-            site.apply(edit);
         }
         site
     }

@@ -54,7 +54,7 @@ impl Explain {
             }
             error => Failure::Environment(super::chain(&error)),
         })?;
-        let answer = ExplainAnswer::new(explanation, judge.snapshot().digests);
+        let answer = ExplainAnswer::new(&explanation, judge.snapshot().digests);
         if self.json {
             output::json(&answer)
         } else {
@@ -73,8 +73,8 @@ impl Explain {
     }
 }
 
-fn show(answer: &ExplainAnswer) {
-    let verdict = match (&answer.decision, &answer.route) {
+fn show(answer: &ExplainAnswer<'_>) {
+    let verdict = match (&answer.decision, answer.route) {
         (Verdict::Allow, Some(route)) => {
             paint(Paint::Good, &format!("ALLOW → {}", route.deployment))
         }
@@ -88,7 +88,7 @@ fn show(answer: &ExplainAnswer) {
         .set_width(output::width())
         .set_header(["policy", "for", "citation", "advice"]);
     for reason in &answer.reasons {
-        let flow = reason.flow.as_ref();
+        let flow = reason.flow;
         let place = flow.map_or_else(
             || reason.deployment.to_string(),
             |flow| {
@@ -101,8 +101,8 @@ fn show(answer: &ExplainAnswer) {
                 )
             },
         );
-        let advice = reason.advice.clone().unwrap_or_default();
-        table.add_row([reason.policy.to_string(), place, reason.citation.clone(), advice]);
+        let advice = reason.advice.unwrap_or_default().to_owned();
+        table.add_row([reason.policy.to_string(), place, reason.citation.to_owned(), advice]);
     }
     output::line(&table.to_string());
     let elsewhere: Vec<&str> =

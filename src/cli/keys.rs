@@ -9,8 +9,10 @@ use serde::Serialize;
 
 use super::{ConfigFile, Failure, output};
 use crate::{
+    app,
     config::Role,
-    domain::{Digest, JurisdictionCode},
+    domain::{AppId, Digest, JurisdictionCode},
+    facts::Organisation,
 };
 
 /// Manage API keys.
@@ -94,11 +96,26 @@ impl Keys {
     }
 }
 
+/// A key for an app that nobody declared would keep the service from starting.
+fn require_app(app: &str, organisation: &Organisation) -> Result<(), Failure> {
+    if organisation.apps.contains_key(app) {
+        return Ok(());
+    }
+    let known: Vec<&str> = organisation.apps.keys().map(AppId::as_str).collect();
+    Err(Failure::Usage(format!(
+        "the organisation file has no app `{app}`: declare it in `[[apps]]`, or take one of {}",
+        known.join(", ")
+    )))
+}
+
 impl Create {
     fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         if self.role == Role::Caller && self.app.is_none() {
             return Err(Failure::Usage("a caller's key needs `--app APP`".to_owned()));
+        }
+        if let Some(app) = &self.app {
+            require_app(app, &app::read_proposal(&config)?.organisation)?;
         }
         let given = self.name.clone().unwrap_or_else(|| match &self.app {
             Some(app) if self.role == Role::Caller => app.clone(),

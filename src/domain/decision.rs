@@ -281,7 +281,7 @@ pub struct Evaluation {
 }
 
 /// Who asked.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Caller {
     /// The application.
     pub app: AppId,

@@ -23,7 +23,7 @@ pub use organisation::{
     App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
 };
 pub use proposal::Proposal;
-pub use resolve::{Resolved, resolve};
+pub use resolve::{Resolved, check_end_user, resolve};
 pub use snapshot::{Content, Snapshot, SnapshotError};
 pub use toml_file::parse as parse_toml;
 pub use world::{TermKind, World};

@@ -58,9 +58,7 @@ pub fn resolve<'a>(
     if let Some(purpose) = &request.purpose {
         names.term(TermKind::Purpose, "/purpose", purpose);
     }
-    if request.end_user.as_ref().is_some_and(|user| user.len() > MAX_END_USER) {
-        names.fault("/end_user", format!("longer than {MAX_END_USER} bytes"));
-    }
+    names.faults.extend(check_end_user(request));
     if !names.faults.is_empty() {
         return Err(names.faults);
     }
@@ -74,6 +72,13 @@ pub fn resolve<'a>(
         purpose: request.purpose.clone(),
     };
     Ok(Resolved { call, tenant: app.tenant.clone(), candidates })
+}
+
+/// Why the end user's name cannot be taken.
+#[must_use]
+pub fn check_end_user(request: &CallRequest) -> Option<FieldFault> {
+    let too_long = request.end_user.as_ref().is_some_and(|user| user.len() > MAX_END_USER);
+    too_long.then(|| FieldFault::new("/end_user", format!("longer than {MAX_END_USER} bytes")))
 }
 
 struct Names<'a> {

@@ -8,11 +8,10 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Gate, GateError, judge::Judged};
+use super::{Gate, GateError, Judge};
 use crate::{
-    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq, Verdict},
-    ledger::{self, DecisionBody, Engine, Entry, Kind, canonical},
-    policy,
+    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq},
+    ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
     store::{Claim, Claimed, Stored},
 };
@@ -57,7 +56,7 @@ pub struct Recorded {
     /// Its leaf hash.
     pub leaf: Digest,
     /// What the record says.
-    pub body: DecisionBody,
+    pub body: Arc<DecisionBody>,
 }
 
 impl Recorded {
@@ -67,14 +66,15 @@ impl Recorded {
         if entry.kind != Kind::Decision {
             return Err(GateError::NoSuchDecision);
         }
-        let body = serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+        let body: DecisionBody =
+            serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
         Ok(Self {
             id: entry.id.into(),
             ts: entry.ts,
             log: entry.log.as_str().to_owned(),
             seq: stored.seq,
             leaf: stored.leaf,
-            body,
+            body: Arc::new(body),
         })
     }
 }
@@ -85,13 +85,7 @@ pub(super) struct Manner {
     /// Whether Lexgate sends the call when it is allowed.
     pub(super) dispatch: bool,
     /// The claim of an idempotency key.
-    pub(super) claim: Option<Claim>,
-}
-
-/// A decision on its way into the ledger.
-struct Pending {
-    body: DecisionBody,
-    draft: Draft,
+    pub(super) claim: Option<Arc<Claim>>,
 }
 
 impl Gate {
@@ -105,7 +99,7 @@ impl Gate {
         request: &CallRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Recorded, GateError> {
-        let claim = key.map(|key| claim(caller, request, key));
+        let claim = key.map(|key| Arc::new(claim(caller, request, key)));
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
         {
@@ -125,31 +119,25 @@ impl Gate {
     ) -> Result<Vec<Recorded>, GateError> {
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
-            let (mut pending, mut faults) = (Vec::new(), Vec::new());
+            let (mut bodies, mut drafts, mut faults) = (Vec::new(), Vec::new(), Vec::new());
             for (index, request) in requests.iter().enumerate() {
-                let started = Instant::now();
-                match judge.judge(&caller.app, request) {
-                    Ok(judged) => {
-                        pending.push(self.pending(
-                            caller,
-                            &judge,
-                            &judged,
-                            started,
-                            &Manner::default(),
-                        )?);
+                match self.draft(caller, &judge, request, &Manner::default()) {
+                    Ok((body, draft)) => {
+                        bodies.push((draft.id, body));
+                        drafts.push(draft);
                     }
-                    Err(found) => faults.extend(found.into_iter().map(|fault| {
-                        FieldFault::new(format!("/calls/{index}{}", fault.pointer), fault.detail)
-                    })),
+                    Err(GateError::Invalid(found)) => {
+                        faults.extend(found.into_iter().map(|fault| {
+                            let pointer = format!("/calls/{index}{}", fault.pointer);
+                            FieldFault::new(pointer, fault.detail)
+                        }));
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             if !faults.is_empty() {
                 return Err(GateError::Invalid(faults));
             }
-            let (bodies, drafts): (Vec<_>, Vec<_>) = pending
-                .into_iter()
-                .map(|Pending { body, draft }| ((draft.id, body), draft))
-                .unzip();
             let receipts = self.sequencer.submit_all(drafts).await.map_err(refused)?;
             let receipts: Result<Vec<_>, _> = receipts.into_iter().collect();
             match receipts {
@@ -175,10 +163,7 @@ impl Gate {
     ) -> Result<Recorded, GateError> {
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
-            let started = Instant::now();
-            let judged = judge.judge(&caller.app, request).map_err(GateError::Invalid)?;
-            let Pending { body, draft } =
-                self.pending(caller, &judge, &judged, started, &manner)?;
+            let (body, draft) = self.draft(caller, &judge, request, &manner)?;
             let id = draft.id;
             match self.sequencer.submit(draft).await {
                 Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
@@ -193,48 +178,30 @@ impl Gate {
         Err(GateError::Unsettled)
     }
 
-    fn pending(
+    /// The decision of `request`, and its way into the ledger.
+    fn draft(
         &self,
         caller: &Caller,
-        judge: &super::Judge,
-        judged: &Arc<Judged>,
-        started: Instant,
+        judge: &Judge,
+        request: &CallRequest,
         manner: &Manner,
-    ) -> Result<Pending, GateError> {
+    ) -> Result<(Arc<DecisionBody>, Draft), GateError> {
+        let started = Instant::now();
+        let decided = judge.decide(caller, request, manner.dispatch)?;
+        metrics::histogram!("lexgate_evaluate_seconds").record(started.elapsed().as_secs_f64());
         let snapshot = judge.snapshot();
-        let evaluation = judged.evaluation.clone();
-        let elapsed = started.elapsed();
-        metrics::histogram!("lexgate_evaluate_seconds").record(elapsed.as_secs_f64());
-        let body = DecisionBody {
-            call: judged.call.clone(),
-            caller: Caller { tenant: judged.tenant.clone(), ..caller.clone() },
-            candidates: evaluation.candidates,
-            decision: evaluation.decision,
-            dispatch: manner.dispatch && evaluation.decision == Verdict::Allow,
-            duties: evaluation.duties,
-            engine: Engine {
-                name: policy::ENGINE_NAME.to_owned(),
-                version: policy::engine_version(),
-            },
-            errors: evaluation.errors,
-            evaluation_us: u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX),
-            instruments: evaluation.instruments,
-            reasons: evaluation.reasons,
-            route: evaluation.route,
-            snapshot: snapshot.digests,
-        };
         let draft = Draft {
-            terms: body.terms(),
+            terms: decided.terms.clone(),
             revision: Some(snapshot.digests.revision),
             valid_until: snapshot.valid_until,
-            dispatch: body.dispatch,
+            dispatch: decided.body.dispatch,
             claim: manner.claim.clone(),
-            ..Draft::new(self.fresh_id()?, Kind::Decision, canonical::to_vec(&body)?)
+            ..Draft::new(self.fresh_id()?, Kind::Decision, decided.json.clone())
         };
-        Ok(Pending { body, draft })
+        Ok((decided.body.clone(), draft))
     }
 
-    fn recorded(&self, id: Uuid, body: DecisionBody, receipt: &Receipt) -> Recorded {
+    fn recorded(&self, id: Uuid, body: Arc<DecisionBody>, receipt: &Receipt) -> Recorded {
         let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
         let decision = body.decision.as_str();
         metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)

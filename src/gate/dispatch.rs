@@ -210,7 +210,7 @@ impl Course<'_> {
         if judge.snapshot().digests == self.recorded.body.snapshot {
             return true;
         }
-        let judged = judge.judge(&self.caller.app, &self.call.request);
+        let judged = judge.judge_afresh(&self.caller.app, &self.call.request);
         judged.is_ok_and(|judged| {
             judged.evaluation.candidates.iter().any(|candidate| {
                 candidate.deployment == *deployment && candidate.decision == Verdict::Allow

@@ -7,8 +7,8 @@ use std::{
 };
 
 use cedar_policy::Context;
-use moka::sync::Cache;
 
+use super::memo::Memo;
 use crate::{
     domain::{
         AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
@@ -22,14 +22,11 @@ use crate::{
     },
 };
 
-/// How many evaluations a snapshot remembers.
-const MEMO: u64 = 2_000;
-
-/// A snapshot that answers, and remembers what it answered.
+/// A snapshot that answers, and remembers what it answered ([`super::memo`]).
 #[derive(Debug)]
 pub struct Judge {
     snapshot: Arc<Snapshot>,
-    memo: Cache<(AppId, CallRequest), Arc<Judged>>,
+    pub(super) memo: Memo,
 }
 
 /// A call as it was resolved, and what was found of it.
@@ -47,7 +44,7 @@ impl Judge {
     /// Judges by `snapshot`.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot, memo: Cache::new(MEMO) }
+        Self { snapshot, memo: Memo::default() }
     }
 
     /// The snapshot.
@@ -56,28 +53,7 @@ impl Judge {
         &self.snapshot
     }
 
-    /// What the policies say of `request`, made by `app`.
-    ///
-    /// # Errors
-    /// Each field that names something unknown.
-    pub fn judge(
-        &self,
-        app: &AppId,
-        request: &CallRequest,
-    ) -> Result<Arc<Judged>, Vec<FieldFault>> {
-        // Who the end user is decides nothing; whether it can be taken is still looked at.
-        let key = (app.clone(), CallRequest { end_user: None, ..request.clone() });
-        if request.end_user.is_none()
-            && let Some(known) = self.memo.get(&key)
-        {
-            return Ok(known);
-        }
-        let judged = Arc::new(self.judge_afresh(app, request)?);
-        self.memo.insert(key, judged.clone());
-        Ok(judged)
-    }
-
-    /// As [`Judge::judge`], from nothing that is remembered.
+    /// What the policies say of `request`, made by `app`, from nothing that is remembered.
     ///
     /// # Errors
     /// Each field that names something unknown.

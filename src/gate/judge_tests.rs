@@ -14,13 +14,14 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 
-use super::{Judge, Judged};
+use super::Judge;
 use crate::{
     domain::{
-        Action, AppId, CallRequest, DataRequest, Effect, Evaluation, FieldFault, Revision,
+        Action, AppId, CallRequest, Caller, DataRequest, Effect, Evaluation, FieldFault, Revision,
         SourceFile, Verdict,
     },
     facts::{Proposal, Snapshot},
+    ledger::DecisionBody,
     policy::{DEFAULT_DENY, EVALUATION_ERROR},
 };
 
@@ -106,9 +107,8 @@ fn german() -> CallRequest {
 
 fn evaluate(judge: &Judge, request: &CallRequest) -> Evaluation {
     let app: AppId = "support-copilot".into();
-    let judged: Arc<Judged> =
-        judge.judge(&app, request).unwrap_or_else(|faults| panic!("{faults:?}"));
-    judged.evaluation.clone()
+    let judged = judge.judge_afresh(&app, request);
+    judged.unwrap_or_else(|faults| panic!("{faults:?}")).evaluation
 }
 
 fn reasons(evaluation: &Evaluation) -> Vec<&str> {
@@ -131,7 +131,7 @@ fn assert_denied(evaluation: &Evaluation, policies: &[&str]) {
 fn faults(request: &CallRequest) -> Vec<FieldFault> {
     let judge = judge_of(&shipped_policies());
     let app: AppId = "support-copilot".into();
-    judge.judge(&app, request).expect_err("the call names something unknown")
+    judge.judge_afresh(&app, request).expect_err("the call names something unknown")
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn unknown_names_are_faults_of_their_fields() {
         assert_eq!(pointers, [pointer], "{request:?}");
     }
     let app: AppId = "nobody".into();
-    assert!(judge_of(&shipped_policies()).judge(&app, &german()).is_err());
+    assert!(judge_of(&shipped_policies()).judge_afresh(&app, &german()).is_err());
 }
 
 #[test]
@@ -393,9 +393,30 @@ fn neighbours(request: &CallRequest, other: &CallRequest) -> Vec<CallRequest> {
             with(DataRequest { location: other.location.clone(), ..data.clone() }),
         ]);
     }
-    // The memory answers only those without an end user.
-    all.iter_mut().skip(1).for_each(|request| request.end_user = None);
     all
+}
+
+fn caller(app: &AppId) -> Caller {
+    Caller {
+        app: app.clone(),
+        authenticated: "api_key".to_owned(),
+        key: "key".into(),
+        tenant: "meridian".into(),
+    }
+}
+
+/// The evaluation that a record tells of.
+fn evaluation(body: &DecisionBody) -> Evaluation {
+    let body = body.clone();
+    Evaluation {
+        decision: body.decision,
+        route: body.route,
+        reasons: body.reasons,
+        duties: body.duties,
+        instruments: body.instruments,
+        errors: body.errors,
+        candidates: body.candidates,
+    }
 }
 
 #[test]
@@ -409,10 +430,11 @@ fn a_remembered_answer_is_the_answer() {
                 let app: AppId = (*app).into();
                 let afresh = forgetful.judge_afresh(&app, &request).expect("known names");
                 for _ in 0..2 {
-                    let judged = remembering.judge(&app, &request).expect("known names");
-                    prop_assert_eq!(&judged.call, &afresh.call);
-                    prop_assert_eq!(&judged.tenant, &afresh.tenant);
-                    prop_assert_eq!(&judged.evaluation, &afresh.evaluation);
+                    let decided = remembering.decide(&caller(&app), &request, false);
+                    let body = &decided.expect("known names").body;
+                    prop_assert_eq!(&body.call, &afresh.call);
+                    prop_assert_eq!(&body.caller.tenant, &afresh.tenant);
+                    prop_assert_eq!(&evaluation(body), &afresh.evaluation);
                 }
                 let (allowed, denied) = counts.get();
                 let is_allowed = holds_of_every_evaluation(&afresh.evaluation)?;

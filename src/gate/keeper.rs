@@ -247,7 +247,7 @@ impl Office {
         let body = canonical::to_vec(&body).map_err(GateError::from)?;
         let draft = Draft {
             valid_until: snapshot.valid_until,
-            activation: Some(activation),
+            activation: Some(Arc::new(activation)),
             ..Draft::new(id, Kind::BundleActivated, body)
         };
         match self.sequencer.submit(draft).await {

@@ -8,6 +8,7 @@ mod judge;
 #[cfg(test)]
 mod judge_tests;
 mod keeper;
+mod memo;
 mod outcome;
 mod reading;
 mod reaper;
@@ -27,6 +28,7 @@ pub use error::GateError;
 pub use explain::{Considered, Explanation};
 pub use judge::{Judge, Judged};
 pub use keeper::{Activate, Keeper, KeeperError};
+pub use memo::Decided;
 pub use outcome::OutcomeReport;
 pub use reading::Reading;
 pub use reaper::Reaper;

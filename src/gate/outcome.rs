@@ -97,7 +97,7 @@ impl Gate {
         body: &OutcomeBody,
     ) -> Result<Draft, GateError> {
         Ok(Draft {
-            terms: decision.body.outcome_terms(&body.attempts),
+            terms: decision.body.outcome_terms(&body.attempts).into(),
             about: Some(decision.seq),
             ..Draft::new(self.fresh_id()?, Kind::Outcome, canonical::to_vec(body)?)
         })

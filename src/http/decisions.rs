@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{
     extract::{Path, State},
     http::HeaderMap,
+    response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -23,7 +24,7 @@ use crate::{
         CallRequest, Candidate, DecisionId, DeploymentId, Duty, Effect, FieldFault, Flow, PolicyId,
         Reason, Route, Seq, SnapshotDigests, Verdict,
     },
-    gate::{Considered, IdempotencyKey, OutcomeReport, Recorded},
+    gate::{Considered, Explanation, IdempotencyKey, OutcomeReport, Recorded},
     ledger::timestamp_text,
 };
 
@@ -52,7 +53,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// A decision, with its reasons and its place in the ledger.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct DecisionAnswer {
+pub(super) struct DecisionAnswer<'a> {
     /// The decision's identifier.
     id: DecisionId,
     /// Whether the call may be made.
@@ -61,62 +62,62 @@ pub(super) struct DecisionAnswer {
     #[schema(format = DateTime)]
     decided_at: String,
     /// Where the call goes; `null` when it is denied.
-    route: Option<Route>,
+    route: Option<&'a Route>,
     /// Every deployment considered, in the organisation's order.
-    candidates: Vec<Candidate>,
+    candidates: &'a [Candidate],
     /// The policies that decided: for an allow those of the route, for a deny all.
-    pub(super) reasons: Vec<ReasonAnswer>,
+    pub(super) reasons: Vec<ReasonAnswer<'a>>,
     /// What the caller must do, when allowed.
-    duties: Vec<Duty>,
+    duties: &'a [Duty],
     /// The snapshot that decided.
     snapshot: SnapshotDigests,
     /// Where the decision stands in the ledger.
-    record: RecordAnswer,
+    record: RecordAnswer<'a>,
 }
 
 /// One policy that decided, for one deployment and, where there is one, one flow.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ReasonAnswer {
+pub(crate) struct ReasonAnswer<'a> {
     /// Its `@id`; `default-deny` where no permit matched.
-    pub(crate) policy: PolicyId,
+    pub(crate) policy: &'a PolicyId,
     /// What it does.
     effect: Effect,
     /// The law, licence or rule that it implements.
-    pub(crate) citation: String,
+    pub(crate) citation: &'a str,
     /// What to do about it.
-    pub(crate) advice: Option<String>,
+    pub(crate) advice: Option<&'a str>,
     /// The deployment.
-    pub(crate) deployment: DeploymentId,
+    pub(crate) deployment: &'a DeploymentId,
     /// The flow; `null` when the use itself was judged.
-    pub(crate) flow: Option<Flow>,
+    pub(crate) flow: Option<&'a Flow>,
 }
 
 /// A record's place in a log.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RecordAnswer {
+pub(super) struct RecordAnswer<'a> {
     /// The log's origin.
     #[schema(example = "lexgate.example/main")]
-    log: String,
+    log: &'a str,
     /// The position.
     seq: Seq,
     /// The leaf hash, 64 hexadecimal digits.
     leaf: String,
 }
 
-impl From<Recorded> for DecisionAnswer {
-    fn from(recorded: Recorded) -> Self {
-        let body = recorded.body;
+impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
+    fn from(recorded: &'a Recorded) -> Self {
+        let body = &recorded.body;
         Self {
             id: recorded.id,
             decision: body.decision,
             decided_at: timestamp_text(recorded.ts),
-            route: body.route,
-            candidates: body.candidates,
-            reasons: reasons(body.reasons),
-            duties: body.duties,
+            route: body.route.as_ref(),
+            candidates: &body.candidates,
+            reasons: reasons(&body.reasons),
+            duties: &body.duties,
             snapshot: body.snapshot,
             record: RecordAnswer {
-                log: recorded.log,
+                log: &recorded.log,
                 seq: recorded.seq,
                 leaf: recorded.leaf.hex(),
             },
@@ -124,19 +125,18 @@ impl From<Recorded> for DecisionAnswer {
     }
 }
 
-fn reasons(reasons: Vec<Reason>) -> Vec<ReasonAnswer> {
-    let expand = |reason: Reason| {
-        let Reason { advice, citation, effect, policy, places } = reason;
-        places.into_iter().map(move |place| ReasonAnswer {
-            policy: policy.clone(),
-            effect,
-            citation: citation.clone(),
-            advice: advice.clone(),
-            deployment: place.deployment,
-            flow: place.flow,
+fn reasons(reasons: &[Reason]) -> Vec<ReasonAnswer<'_>> {
+    let places = reasons.iter().flat_map(|reason| reason.places.iter().map(move |at| (reason, at)));
+    places
+        .map(|(reason, place)| ReasonAnswer {
+            policy: &reason.policy,
+            effect: reason.effect,
+            citation: &reason.citation,
+            advice: reason.advice.as_deref(),
+            deployment: &place.deployment,
+            flow: place.flow.as_ref(),
         })
-    };
-    reasons.into_iter().flat_map(expand).collect()
+        .collect()
 }
 
 /// Ask whether a call may be made.
@@ -164,10 +164,10 @@ async fn decide(
     AsCaller(caller): AsCaller,
     headers: HeaderMap,
     Json(call): Json<CallRequest>,
-) -> Result<axum::Json<DecisionAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let recorded = shared.gate.decide(&caller, &call, key).await?;
-    Ok(axum::Json(recorded.into()))
+    Ok(axum::Json(DecisionAnswer::from(&recorded)).into_response())
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {
@@ -188,9 +188,9 @@ struct BatchRequest {
 
 /// Their decisions, in the same order.
 #[derive(Debug, Serialize, ToSchema)]
-struct BatchAnswer {
+struct BatchAnswer<'a> {
     /// One decision for each call.
-    decisions: Vec<DecisionAnswer>,
+    decisions: Vec<DecisionAnswer<'a>>,
 }
 
 /// Ask for up to 100 decisions at once.
@@ -207,13 +207,14 @@ async fn decide_batch(
     State(shared): State<Arc<Shared>>,
     AsCaller(caller): AsCaller,
     Json(batch): Json<BatchRequest>,
-) -> Result<axum::Json<BatchAnswer>, Problem> {
+) -> Result<Response, Problem> {
     if !(1..=MAX_BATCH).contains(&batch.calls.len()) {
         let fault = FieldFault::new("/calls", format!("want 1 to {MAX_BATCH} calls"));
         return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]));
     }
     let recorded = shared.gate.decide_all(&caller, &batch.calls).await?;
-    Ok(axum::Json(BatchAnswer { decisions: recorded.into_iter().map(Into::into).collect() }))
+    let decisions = recorded.iter().map(Into::into).collect();
+    Ok(axum::Json(BatchAnswer { decisions }).into_response())
 }
 
 /// Where an outcome stands in the ledger.
@@ -253,37 +254,37 @@ async fn report_outcome(
 
 /// What the policies say of a call, and what else there is to know.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ExplainAnswer {
+pub(crate) struct ExplainAnswer<'a> {
     /// Whether the call would be allowed.
     pub(crate) decision: Verdict,
     /// Where it would go.
-    pub(crate) route: Option<Route>,
+    pub(crate) route: Option<&'a Route>,
     /// Every deployment considered.
-    pub(crate) candidates: Vec<Candidate>,
+    pub(crate) candidates: &'a [Candidate],
     /// The policies that would decide.
-    pub(crate) reasons: Vec<ReasonAnswer>,
+    pub(crate) reasons: Vec<ReasonAnswer<'a>>,
     /// What the caller would have to do.
-    duties: Vec<Duty>,
+    duties: &'a [Duty],
     /// Every policy whose scope matches the call.
-    considered: Vec<Considered>,
+    considered: &'a [Considered],
     /// Deployments of the organisation that may serve this very call, in its order.
-    pub(crate) allowed_deployments: Vec<DeploymentId>,
+    pub(crate) allowed_deployments: &'a [DeploymentId],
     /// The snapshot that judged.
     snapshot: SnapshotDigests,
 }
 
-impl ExplainAnswer {
+impl<'a> ExplainAnswer<'a> {
     /// The answer to one call before one snapshot.
-    pub(crate) fn new(explanation: crate::gate::Explanation, snapshot: SnapshotDigests) -> Self {
-        let evaluation = explanation.judged.evaluation;
+    pub(crate) fn new(explanation: &'a Explanation, snapshot: SnapshotDigests) -> Self {
+        let evaluation = &explanation.judged.evaluation;
         Self {
             decision: evaluation.decision,
-            route: evaluation.route,
-            candidates: evaluation.candidates,
-            reasons: reasons(evaluation.reasons),
-            duties: evaluation.duties,
-            considered: explanation.considered,
-            allowed_deployments: explanation.allowed_deployments,
+            route: evaluation.route.as_ref(),
+            candidates: &evaluation.candidates,
+            reasons: reasons(&evaluation.reasons),
+            duties: &evaluation.duties,
+            considered: &explanation.considered,
+            allowed_deployments: &explanation.allowed_deployments,
             snapshot,
         }
     }
@@ -304,8 +305,9 @@ async fn explain(
     State(shared): State<Arc<Shared>>,
     AsCaller(caller): AsCaller,
     Json(call): Json<CallRequest>,
-) -> Result<axum::Json<ExplainAnswer>, Problem> {
+) -> Result<Response, Problem> {
     let judge = shared.gate.keeper().current();
     let explanation = judge.explain(&caller.app, &call)?;
-    Ok(axum::Json(ExplainAnswer::new(explanation, judge.snapshot().digests)))
+    let answer = ExplainAnswer::new(&explanation, judge.snapshot().digests);
+    Ok(axum::Json(answer).into_response())
 }

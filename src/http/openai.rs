@@ -10,6 +10,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Serialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -54,7 +55,8 @@ struct ErrorBody {
     code: String,
     /// For a denial: the whole decision.
     #[serde(skip_serializing_if = "Option::is_none")]
-    decision: Option<Box<DecisionAnswer>>,
+    #[schema(value_type = Option<DecisionAnswer>)]
+    decision: Option<Box<RawValue>>,
 }
 
 /// A failure of the gateway on its way to the client.
@@ -78,16 +80,16 @@ impl Failure {
         Self { status, body, retry_after: None, may_retry: true }
     }
 
-    fn denied(recorded: Recorded) -> Self {
+    fn denied(recorded: &Recorded) -> Self {
         let decision = DecisionAnswer::from(recorded);
         let first = decision.reasons.first();
         let (policy, words) = first.map_or(("default-deny".to_owned(), String::new()), |reason| {
-            let advice = reason.advice.clone().unwrap_or_default();
+            let advice = reason.advice.unwrap_or_default();
             (reason.policy.to_string(), format!("{}. {advice}", reason.citation))
         });
         let message = format!("denied by {policy}: {words}");
         let mut failure = Self::new(StatusCode::FORBIDDEN, "policy_denied", &policy, message);
-        failure.body.decision = Some(Box::new(decision));
+        failure.body.decision = serde_json::value::to_raw_value(&decision).ok();
         failure.may_retry = false;
         failure
     }
@@ -235,7 +237,7 @@ async fn chat_completions(
     let call = model_call(&shared, "/chat/completions", request).await?;
     Ok(match shared.gate.call(caller, call).await? {
         Reply::Denied(recorded) => {
-            let mut response = Failure::denied((*recorded).clone()).into_response();
+            let mut response = Failure::denied(&recorded).into_response();
             name_decision(response.headers_mut(), &recorded);
             response
         }

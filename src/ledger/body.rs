@@ -65,7 +65,8 @@ pub struct DecisionBody {
     pub engine: Engine,
     /// Policies that failed.
     pub errors: Vec<EvaluationFault>,
-    /// How long the evaluation took, in microseconds.
+    /// How long the evaluation took, in microseconds. A call that comes again before the same
+    /// snapshot has the same evaluation, made once.
     pub evaluation_us: u64,
     /// The instruments that were in force.
     pub instruments: Vec<InstrumentInForce>,

@@ -15,51 +15,15 @@ use uuid::Uuid;
 
 use super::{Draft, Receipt, SequencerSettings, SubmitError};
 use crate::{
-    domain::{Clock, DecisionId, Digest, Revision, Seq},
+    domain::{Clock, DecisionId, Digest, Seq},
     ledger::{ENTRY_LIMIT, Entry, Envelope, Kind, canonical, seal, to_micros},
-    store::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
+    store::{Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
 };
-
-/// A draft whose parts can be shared with the store.
-#[derive(Debug)]
-pub(super) struct Prepared {
-    id: Uuid,
-    kind: Kind,
-    body: Vec<u8>,
-    terms: Arc<[String]>,
-    revision: Option<Revision>,
-    valid_until: Option<Timestamp>,
-    about: Option<Seq>,
-    dispatch: bool,
-    claim: Option<Arc<Claim>>,
-    activation: Option<Arc<Activation>>,
-}
-
-impl From<Draft> for Prepared {
-    fn from(draft: Draft) -> Self {
-        // Postgres keeps no NUL in a text; a term is only an index.
-        let storable = |term: String| {
-            if term.contains('\0') { term.replace('\0', "\u{fffd}") } else { term }
-        };
-        Self {
-            id: draft.id,
-            kind: draft.kind,
-            body: draft.body,
-            terms: draft.terms.into_iter().map(storable).collect(),
-            revision: draft.revision,
-            valid_until: draft.valid_until,
-            about: draft.about,
-            dispatch: draft.dispatch,
-            claim: draft.claim.map(Arc::new),
-            activation: draft.activation.map(Arc::new),
-        }
-    }
-}
 
 /// Records that came together and are answered together.
 #[derive(Debug)]
 pub(super) struct Group {
-    drafts: Vec<Prepared>,
+    drafts: Vec<Draft>,
     reply: oneshot::Sender<Vec<Result<Receipt, SubmitError>>>,
     /// `None`: whoever sent it waits as long as it takes.
     deadline: Option<Instant>,
@@ -70,7 +34,7 @@ pub(super) struct Group {
 
 impl Group {
     pub(super) fn new(
-        drafts: Vec<Prepared>,
+        drafts: Vec<Draft>,
         reply: oneshot::Sender<Vec<Result<Receipt, SubmitError>>>,
         deadline: Option<Instant>,
         room: OwnedSemaphorePermit,
@@ -121,7 +85,7 @@ impl Group {
 
     /// Answers every record with the same error.
     pub(super) fn fail(self, error: &Arc<StoreError>) {
-        let unavailable = |_: &Prepared| Err(SubmitError::Unavailable(error.clone()));
+        let unavailable = |_: &Draft| Err(SubmitError::Unavailable(error.clone()));
         let answers = self.drafts.iter().map(unavailable).collect();
         self.answer(answers);
     }
@@ -197,7 +161,7 @@ impl Pen<'_> {
             *byte = *digest;
         }
         let id = DecisionId::at(self.ts, unique).uuid();
-        let genesis = Prepared::from(Draft::new(id, Kind::Genesis, body));
+        let genesis = Draft::new(id, Kind::Genesis, body);
         self.write(&genesis)
             .map(drop)
             .map_err(|_| StoreError::Corrupt("the genesis record is too long"))
@@ -211,7 +175,7 @@ impl Pen<'_> {
         group.drafts.iter().map(|_| Err(SubmitError::Unavailable(late.clone()))).collect()
     }
 
-    fn write(&mut self, draft: &Prepared) -> Result<Receipt, SubmitError> {
+    fn write(&mut self, draft: &Draft) -> Result<Receipt, SubmitError> {
         self.admit(draft)?;
         let envelope = Envelope {
             id: draft.id,
@@ -231,7 +195,7 @@ impl Pen<'_> {
     }
 
     /// Whether the record may follow what is in front of it.
-    fn admit(&self, draft: &Prepared) -> Result<(), SubmitError> {
+    fn admit(&self, draft: &Draft) -> Result<(), SubmitError> {
         if let Some(claim) = &draft.claim
             && let Some(seq) = self.claims.get(&(claim.scope.clone(), claim.key.clone()))
         {
@@ -247,7 +211,7 @@ impl Pen<'_> {
         if superseded || expired { Err(SubmitError::Stale) } else { Ok(()) }
     }
 
-    fn place(&mut self, draft: &Prepared, receipt: &Receipt) {
+    fn place(&mut self, draft: &Draft, receipt: &Receipt) {
         if let Some(claim) = &draft.claim {
             self.claims.insert((claim.scope.clone(), claim.key.clone()), receipt.seq);
         }
@@ -266,10 +230,18 @@ impl Pen<'_> {
             about: draft.about,
             leaf: receipt.leaf,
             entry: receipt.entry.clone(),
-            terms: draft.terms.clone(),
+            terms: storable(&draft.terms),
             dispatched_by: draft.dispatch.then_some(self.settings.process),
             claim: draft.claim.clone(),
             activation: draft.activation.clone(),
         });
     }
+}
+
+/// Postgres keeps no NUL in a text; a term is only an index.
+fn storable(terms: &Arc<[String]>) -> Arc<[String]> {
+    if !terms.iter().any(|term| term.contains('\0')) {
+        return terms.clone();
+    }
+    terms.iter().map(|term| term.replace('\0', "\u{fffd}")).collect()
 }

@@ -3,17 +3,20 @@
 //!
 //! There is no timer: a batch is what came in while the one before it was committed. So a single
 //! caller waits for one commit, and a thousand share one.
+//!
+//! It has a thread of its own: its exchanges with the database do not stand in line behind requests.
 
 mod batch;
 #[cfg(test)]
 mod tests;
 mod worker;
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, thread, time::Duration};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{
+    runtime::{Builder, Handle},
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
@@ -26,10 +29,11 @@ use crate::{
     ledger::{GenesisBody, Kind, Origin},
     store::{Store, StoreError},
 };
-use batch::{Group, Prepared};
+use batch::Group;
 
-/// How long a caller waits for its record, in all.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long a caller waits for its record, in all: long enough for a store that gives up
+/// ([`crate::store`]) to be heard, short enough for the caller to be refused within two seconds.
+const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A record that waits for its place.
 #[derive(Clone, Debug)]
@@ -39,9 +43,9 @@ pub struct Draft {
     /// Its kind.
     pub kind: Kind,
     /// What it says, in canonical form ([`crate::ledger::canonical::to_vec`]).
-    pub body: Vec<u8>,
+    pub body: Bytes,
     /// The words by which it is found.
-    pub terms: Vec<String>,
+    pub terms: Arc<[String]>,
     /// The snapshot that it rests on, which must still be the active one when it is written.
     pub revision: Option<Revision>,
     /// The instant from which it no longer holds.
@@ -51,20 +55,20 @@ pub struct Draft {
     /// Whether it is a decision that this process sends; it stays open until its outcome.
     pub dispatch: bool,
     /// The idempotency key that it answers.
-    pub claim: Option<Claim>,
+    pub claim: Option<Arc<Claim>>,
     /// The snapshot that becomes active with it.
-    pub activation: Option<Activation>,
+    pub activation: Option<Arc<Activation>>,
 }
 
 impl Draft {
     /// A record that rests on nothing and changes nothing but the ledger.
     #[must_use]
-    pub fn new(id: Uuid, kind: Kind, body: Vec<u8>) -> Self {
+    pub fn new(id: Uuid, kind: Kind, body: impl Into<Bytes>) -> Self {
         Self {
             id,
             kind,
-            body,
-            terms: Vec::new(),
+            body: body.into(),
+            terms: Arc::default(),
             revision: None,
             valid_until: None,
             about: None,
@@ -147,25 +151,35 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// Starts the writer as a task of `tracker`.
-    #[must_use]
+    /// Starts the writer; `tracker` sees it end.
+    ///
+    /// # Errors
+    /// When the machine gives no thread.
     pub fn start(
         store: Arc<dyn Store>,
         settings: SequencerSettings,
         clock: Arc<dyn Clock>,
         tracker: &TaskTracker,
-    ) -> Self {
+    ) -> io::Result<Self> {
         let size = settings.queue.clamp(1, Semaphore::MAX_PERMITS);
         let (queue, waiting) = mpsc::channel(size);
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(size));
         let origin = settings.origin.clone();
         let handle = Self { origin, queue, room: room.clone(), size, closing: closing.clone() };
-        tracker.spawn(worker::Worker::new(store, settings, clock, waiting, room, closing).run());
-        handle
+        let home = Handle::current();
+        let worker = worker::Worker::new(store, settings, clock, waiting, room, closing, home);
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (ended, end) = oneshot::channel();
+        thread::Builder::new().name("ledger".to_owned()).spawn(move || {
+            runtime.block_on(worker.run());
+            let _ = ended.send(());
+        })?;
+        tracker.spawn(end);
+        Ok(handle)
     }
 
-    /// Writes a record; waits at most two seconds. A record whose caller no longer waits is not
+    /// Writes a record; waits less than two seconds. A record whose caller no longer waits is not
     /// written, unless it is an outcome.
     ///
     /// # Errors
@@ -235,7 +249,6 @@ impl Sequencer {
         room: OwnedSemaphorePermit,
     ) -> Result<oneshot::Receiver<Vec<Result<Receipt, SubmitError>>>, SubmitError> {
         let (reply, answers) = oneshot::channel();
-        let drafts = drafts.into_iter().map(Prepared::from).collect();
         let group = Group::new(drafts, reply, deadline, room);
         // There are as many places in the channel as in the room: it cannot be full.
         self.queue.try_send(group).map_err(|_| SubmitError::Closed)?;

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use tokio::{
+    runtime::Handle,
     sync::{Semaphore, mpsc},
     time::{Instant, sleep},
 };
@@ -38,6 +39,8 @@ pub(super) struct Worker {
     /// Dispatches that were committed after their callers had gone.
     orphans: Vec<Seq>,
     same_log: bool,
+    /// The runtime that everything else runs in, whose connections it must not take into its own.
+    home: Handle,
 }
 
 impl Worker {
@@ -48,10 +51,21 @@ impl Worker {
         queue: mpsc::Receiver<Group>,
         room: Arc<Semaphore>,
         closing: CancellationToken,
+        home: Handle,
     ) -> Self {
-        let waiting = VecDeque::new();
-        let (pause, orphans, same_log) = (None, Vec::new(), false);
-        Self { store, settings, clock, queue, room, closing, waiting, pause, orphans, same_log }
+        Self {
+            store,
+            settings,
+            clock,
+            queue,
+            room,
+            closing,
+            waiting: VecDeque::new(),
+            pause: None,
+            orphans: Vec::new(),
+            same_log: false,
+            home,
+        }
     }
 
     /// Commits until the ledger is closed and nothing waits.
@@ -228,8 +242,12 @@ impl Worker {
         if self.orphans.is_empty() {
             return;
         }
-        let orphans = mem::take(&mut self.orphans);
-        if let Err(error) = self.store.abandon(&orphans).await {
+        let (store, orphans) = (self.store.clone(), mem::take(&mut self.orphans));
+        let given_up = self.home.spawn(async move {
+            let result = store.abandon(&orphans).await;
+            result.map_err(|error| (orphans, error))
+        });
+        if let Ok(Err((orphans, error))) = given_up.await {
             tracing::warn!(%error, "cannot give up dispatches that nobody waits for");
             self.orphans = orphans;
         }

@@ -13,8 +13,10 @@ use sqlx::{
 pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
 
 /// The tables in Postgres.
-pub(super) const POSTGRES: Files =
-    Files(&[(1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql"))]);
+pub(super) const POSTGRES: Files = Files(&[
+    (1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql")),
+    (2, "inline entries", include_str!("../../migrations/postgres/0002_inline_entries.sql")),
+]);
 
 /// The tables in `SQLite`.
 pub(super) const SQLITE: Files =

@@ -158,7 +158,7 @@ impl Desk {
         };
         change(&mut settings);
         let (clock, tracker) = (StoppedClock::new(), TaskTracker::new());
-        let sequencer = Sequencer::start(store.clone(), settings, clock.clone(), &tracker);
+        let sequencer = Sequencer::start(store.clone(), settings, clock.clone(), &tracker).unwrap();
         Self { store, sequencer, clock, process, tracker }
     }
 
@@ -211,7 +211,7 @@ pub(crate) fn activation(revision: u64) -> Draft {
     };
     let body = fixture::activation(revision);
     let draft = draft(Kind::BundleActivated, 0xac00 + u128::from(revision), &body);
-    Draft { activation: Some(activation), ..draft }
+    Draft { activation: Some(Arc::new(activation)), ..draft }
 }
 
 /// A decision with an identifier of its own.
@@ -222,12 +222,12 @@ pub(crate) fn decision(dispatch: bool) -> Draft {
 pub(crate) fn numbered(dispatch: bool, id: u128) -> Draft {
     let body = fixture::decision(1, dispatch, &id.to_string());
     let draft = draft(Kind::Decision, id, &body);
-    Draft { terms: body.terms(), revision: Some(Revision(1)), dispatch, ..draft }
+    Draft { terms: body.terms().into(), revision: Some(Revision(1)), dispatch, ..draft }
 }
 
 pub(crate) fn outcome(decision: &Receipt) -> Draft {
     let body = fixture::outcome(decision.seq, decision.leaf);
     let id = 0x0c00_0000 + u128::from(decision.seq.get());
     let draft = draft(Kind::Outcome, id, &body);
-    Draft { about: Some(decision.seq), terms: vec!["tenant:acme".into()], ..draft }
+    Draft { about: Some(decision.seq), terms: ["tenant:acme".into()].into(), ..draft }
 }

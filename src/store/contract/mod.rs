@@ -6,6 +6,8 @@ mod search;
 mod shared;
 mod wire;
 
+use std::sync::Arc;
+
 use jiff::SignedDuration;
 use uuid::Uuid;
 
@@ -113,7 +115,7 @@ async fn an_idempotency_key_is_used_once(bed: Bed) {
     let claim = |scope: &str, key: &str| {
         Some(Claim { scope: scope.into(), key: key.into(), request: Digest::of(b"request") })
     };
-    let with = |claim| Draft { claim, ..decision(false) };
+    let with = |claim: Option<Claim>| Draft { claim: claim.map(Arc::new), ..decision(false) };
     let drafts = vec![with(claim("app", "1")), with(claim("app", "1")), with(claim("app", "\"2"))];
     let answers = desk.sequencer.submit_all(drafts).await.unwrap();
     let [Ok(first), Err(SubmitError::Claimed(seq)), Ok(_)] = &answers[..] else {
@@ -183,7 +185,7 @@ async fn a_snapshot_follows_the_one_before_it(bed: Bed) {
     // In one batch: what is decided before the activation stands, what comes after it is stale.
     let mut second = activation(2);
     let known = (Digest::of(b"bundle 1"), "bundle", b"bundle 1".to_vec());
-    second.activation.as_mut().unwrap().contents.push(known);
+    Arc::make_mut(second.activation.as_mut().unwrap()).contents.push(known);
     let batch = vec![decision(false), second, decision(false)];
     let answers = desk.sequencer.submit_all(batch).await.unwrap();
     assert!(matches!(answers[..], [Ok(_), Ok(_), Err(SubmitError::Stale)]), "{answers:?}");
@@ -235,7 +237,7 @@ async fn a_batch_that_cannot_be_sealed_changes_nothing(bed: Bed) {
     assert!(a.is_refusal(), "{a}");
     assert_eq!(desk.store.head().await.unwrap(), before);
     let body = vec![b'1'; 70_000];
-    let answer = desk.sequencer.submit(Draft { body, ..decision(false) }).await;
+    let answer = desk.sequencer.submit(Draft { body: body.into(), ..decision(false) }).await;
     assert!(matches!(answer, Err(SubmitError::TooLarge { bytes: 70_000.., limit: 65_535 })));
     assert_eq!(desk.store.head().await.unwrap(), before);
     desk.sequencer.submit(decision(false)).await.unwrap();

@@ -22,7 +22,7 @@ async fn six(bed: &Bed) -> Desk {
     for n in 0..6_u32 {
         desk.clock.advance(SignedDuration::from_secs(1));
         let terms = vec![format!("parity:{}", n % 2), format!("third:{}", n % 3), "nul:\0".into()];
-        desk.sequencer.submit(Draft { terms, ..decision(false) }).await.unwrap();
+        desk.sequencer.submit(Draft { terms: terms.into(), ..decision(false) }).await.unwrap();
     }
     desk
 }

@@ -18,23 +18,17 @@ use crate::{
 /// Begins the transaction and locks the head, in one exchange.
 const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision FROM head FOR UPDATE";
 
-/// The head alone, for a batch that changes nothing beside it.
-const ADVANCE: &str = "UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4";
-
-/// Everything but the entries, in one exchange.
-const FINISH: &str = "
+/// What stands beside the entries, in one exchange.
+const BESIDE: &str = "
 WITH opened AS (
     INSERT INTO open_dispatches (seq, process)
-    SELECT seq, process::uuid FROM unnest($5::bigint[], $6::text[]) AS new (seq, process)
+    SELECT seq, process::uuid FROM unnest($2::bigint[], $3::text[]) AS new (seq, process)
 ), closed AS (
-    DELETE FROM open_dispatches WHERE seq = ANY ($7::bigint[])
-), claimed AS (
-    INSERT INTO idempotency (scope, key, request, seq, ts)
-    SELECT scope, key, request, seq, $3
-    FROM unnest($8::text[], $9::text[], $10::bytea[], $11::bigint[])
-        AS new (scope, key, request, seq)
+    DELETE FROM open_dispatches WHERE seq = ANY ($4::bigint[])
 )
-UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4";
+INSERT INTO idempotency (scope, key, request, seq, ts)
+SELECT scope, key, request, seq, $1
+FROM unnest($5::text[], $6::text[], $7::bytea[], $8::bigint[]) AS new (scope, key, request, seq)";
 
 pub(super) async fn append(
     writer: &Writer<PgConnection>,
@@ -45,12 +39,24 @@ pub(super) async fn append(
     let written = until(deadline, write(writer, &mut connection, batch))
         .await
         .map_err(AppendError::NotCommitted)?;
-    let end = if written { "COMMIT" } else { "ROLLBACK" };
-    until(deadline, connection.execute(end)).await.map_err(|error| {
-        if written { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
+    let end = written.as_ref().map_or_else(|| "ROLLBACK".to_owned(), commit);
+    until(deadline, connection.execute(end.as_str())).await.map_err(|error| match written {
+        Some(_) => AppendError::Ambiguous(error),
+        None => AppendError::NotCommitted(error),
     })?;
     connection.give_back();
     Ok(())
+}
+
+/// Moves the head and commits, in one exchange. Numbers and hexadecimal digits need no quoting.
+fn commit(head: &Head) -> String {
+    format!(
+        "UPDATE head SET next = {}, leaf = '\\x{}', ts = {}, revision = {}; COMMIT",
+        seq_column(head.next),
+        head.leaf.hex(),
+        head.ts.as_microsecond(),
+        revision_column(head.revision),
+    )
 }
 
 pub(super) async fn settle(
@@ -66,24 +72,24 @@ pub(super) async fn settle(
     Ok(stored)
 }
 
-/// Does all but the commit. Whether there is anything to commit.
+/// Writes all but the head. Gives the head that is to be committed, if there is anything to commit.
 async fn write(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Head>, StoreError> {
     let head = lock(writer, connection).await?;
     let found = look_up(connection, &batch.lookups()).await?;
     let sealed = batch.seal(&head, &found)?;
     if sealed.rows.is_empty() {
-        return Ok(false);
+        return Ok(None);
     }
     let mut copying = connection.copy_in_raw(copy::COPY).await?;
     copying.send(copy::encode(&sealed.rows)).await?;
     copying.finish().await?;
     activate(connection, &sealed).await?;
-    finish(connection, &sealed).await?;
-    Ok(true)
+    write_beside(connection, &sealed).await?;
+    Ok(Some(sealed.head))
 }
 
 /// Whether the connection was closed while it stood idle; nothing was asked of it then.
@@ -175,7 +181,8 @@ async fn activate(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), 
     Ok(())
 }
 
-async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), StoreError> {
+/// Writes what the rows open, close and claim, where they do.
+async fn write_beside(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), StoreError> {
     let rows = &sealed.rows;
     let (opened, processes): (Vec<_>, Vec<_>) = rows
         .iter()
@@ -183,26 +190,21 @@ async fn finish(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), St
         .unzip();
     let closed: Vec<_> = rows.iter().filter_map(|row| row.about.map(seq_column)).collect();
     let claims = || rows.iter().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
-    let alone = opened.is_empty() && closed.is_empty() && claims().next().is_none();
-    let mut query = sqlx::query(if alone { ADVANCE } else { FINISH })
-        .bind(seq_column(sealed.head.next))
-        .bind(sealed.head.leaf.as_bytes().as_slice())
-        .bind(sealed.head.ts.as_microsecond())
-        .bind(revision_column(sealed.head.revision));
-    if !alone {
-        query = query
-            .bind(opened)
-            .bind(processes)
-            .bind(closed)
-            .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
-            .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
-            .bind(
-                claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>(),
-            )
-            .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>());
+    if opened.is_empty() && closed.is_empty() && claims().next().is_none() {
+        return Ok(());
     }
-    let done = query.execute(connection).await?;
-    if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
+    sqlx::query(BESIDE)
+        .bind(sealed.head.ts.as_microsecond())
+        .bind(opened)
+        .bind(processes)
+        .bind(closed)
+        .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
+        .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
+        .bind(claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 pub(super) async fn prune(

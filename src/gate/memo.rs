@@ -1,0 +1,102 @@
+//! What one snapshot decided before: a call that comes again is neither judged nor written out again.
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use moka::sync::Cache;
+
+use super::{GateError, Judge, Judged};
+use crate::{
+    domain::{CallRequest, Caller, Verdict},
+    facts::check_end_user,
+    ledger::{DecisionBody, Engine, canonical},
+    policy,
+};
+
+/// How many decisions a snapshot remembers.
+const CAPACITY: u64 = 2_000;
+
+/// Who asked what, and whether Lexgate sends the call.
+type Question = (Caller, CallRequest, bool);
+
+/// The decisions that are remembered.
+#[derive(Debug)]
+pub(super) struct Memo(Cache<Question, Arc<Decided>>);
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self(Cache::new(CAPACITY))
+    }
+}
+
+/// A decision that has no place in the ledger yet: all that its record will say.
+#[derive(Debug)]
+pub struct Decided {
+    /// What the record says.
+    pub body: Arc<DecisionBody>,
+    /// The same in canonical form.
+    pub json: Bytes,
+    /// The words by which the record is found.
+    pub terms: Arc<[String]>,
+}
+
+impl Judge {
+    /// What is decided of `request`, made by `caller`; `dispatch` when Lexgate sends the call if it
+    /// is allowed.
+    ///
+    /// # Errors
+    /// Each field that names something unknown.
+    pub fn decide(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        dispatch: bool,
+    ) -> Result<Arc<Decided>, GateError> {
+        // Who the end user is decides nothing, unless the name cannot be taken.
+        let known = CallRequest { end_user: None, ..request.clone() };
+        let question = (caller.clone(), known, dispatch);
+        if check_end_user(request).is_none()
+            && let Some(decided) = self.memo.0.get(&question)
+        {
+            return Ok(decided);
+        }
+        let started = Instant::now();
+        let judged = self.judge_afresh(&caller.app, request).map_err(GateError::Invalid)?;
+        let decided = Arc::new(self.write(caller, judged, dispatch, started)?);
+        self.memo.0.insert(question, decided.clone());
+        Ok(decided)
+    }
+
+    fn write(
+        &self,
+        caller: &Caller,
+        judged: Judged,
+        dispatch: bool,
+        started: Instant,
+    ) -> Result<Decided, GateError> {
+        let Judged { call, tenant, evaluation } = judged;
+        let body = DecisionBody {
+            call,
+            caller: Caller { tenant, ..caller.clone() },
+            candidates: evaluation.candidates,
+            decision: evaluation.decision,
+            dispatch: dispatch && evaluation.decision == Verdict::Allow,
+            duties: evaluation.duties,
+            engine: Engine {
+                name: policy::ENGINE_NAME.to_owned(),
+                version: policy::engine_version(),
+            },
+            errors: evaluation.errors,
+            evaluation_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+            instruments: evaluation.instruments,
+            reasons: evaluation.reasons,
+            route: evaluation.route,
+            snapshot: self.snapshot().digests,
+        };
+        Ok(Decided {
+            json: canonical::to_vec(&body)?.into(),
+            terms: body.terms().into(),
+            body: Arc::new(body),
+        })
+    }
+}
