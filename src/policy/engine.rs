@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, OnceLock, PoisonError, RwLock},
 };
 
 use cedar_policy::{
@@ -11,7 +11,7 @@ use cedar_policy::{
     Schema,
 };
 
-use super::{bundle::Bundle, rule::Rule, scope::Class};
+use super::{bundle::Bundle, reads::Reads, rule::Rule, scope::Class};
 use crate::domain::PolicyId;
 
 /// Which policies are asked.
@@ -34,7 +34,26 @@ pub struct Judgement {
     pub failures: Vec<(PolicyId, String)>,
 }
 
-type SliceKey = (RuleSet, EntityUid, u32, u32);
+/// One part of a request: an entity, and the number of its class. Requests whose parts have the
+/// same numbers are asked of the same policies.
+#[derive(Clone, Debug)]
+pub struct Part {
+    uid: EntityUid,
+    /// None outside the snapshot.
+    class: Option<u32>,
+}
+
+/// The policies that can apply to a request.
+#[derive(Debug)]
+pub struct Slice {
+    /// No two slices of an engine have the same.
+    pub number: usize,
+    /// What these policies look at.
+    pub reads: Reads,
+    policies: PolicySet,
+    /// The answer to every request, where the policies look at nothing.
+    always: OnceLock<Arc<Judgement>>,
+}
 
 /// A bundle over the entities of one snapshot.
 #[derive(Debug)]
@@ -42,19 +61,32 @@ pub struct Engine {
     bundle: Arc<Bundle>,
     entities: Entities,
     authorizer: Authorizer,
-    /// The groups that each action lies in.
-    action_groups: HashMap<EntityUid, Vec<EntityUid>>,
+    /// The schema's actions.
+    actions: Vec<Action>,
+    action_class: HashMap<EntityUid, u32>,
     class_of: HashMap<EntityUid, u32>,
     classes: Vec<Class>,
     slices: RwLock<Slices>,
     by_id: HashMap<PolicyId, Arc<Rule>>,
 }
 
+/// An action, and the groups that it lies in.
+#[derive(Debug)]
+struct Action {
+    uid: EntityUid,
+    groups: Vec<EntityUid>,
+}
+
+/// The classes of principal, action and resource.
+type Classes = [u32; 3];
+/// Some policies of a set, without their scopes; or all, with them.
+type Choice = (RuleSet, Option<Vec<usize>>);
+
 #[derive(Debug, Default)]
 struct Slices {
-    by_key: HashMap<SliceKey, Arc<PolicySet>>,
-    /// One set for each distinct choice of policies, however many keys lead to it.
-    by_choice: HashMap<(RuleSet, Vec<usize>), Arc<PolicySet>>,
+    by_classes: HashMap<(RuleSet, Classes), Arc<Slice>>,
+    /// One slice for each distinct choice of policies, however many classes lead to it.
+    by_choice: HashMap<Choice, Arc<Slice>>,
 }
 
 impl Engine {
@@ -77,8 +109,11 @@ impl Engine {
             });
             class_of.insert(uid, number);
         }
+        let actions = actions(&bundle.schema);
+        let uids = actions.iter().map(|action| action.uid.clone());
         Self {
-            action_groups: action_groups(&bundle.schema),
+            action_class: uids.zip(0..).collect(),
+            actions,
             authorizer: Authorizer::new(),
             slices: RwLock::default(),
             by_id: bundle.rules().map(|rule| (rule.id.clone(), rule.clone())).collect(),
@@ -107,27 +142,70 @@ impl Engine {
         &self.bundle
     }
 
-    /// What the policies that can apply say of this request.
+    /// A principal or a resource.
+    #[must_use]
+    pub fn part(&self, uid: EntityUid) -> Part {
+        Part { class: self.class_of.get(&uid).copied(), uid }
+    }
+
+    /// An action.
+    #[must_use]
+    pub fn action(&self, uid: EntityUid) -> Part {
+        Part { class: self.action_class.get(&uid).copied(), uid }
+    }
+
+    /// The policies that can apply to a request of these: principal, action and resource.
+    #[must_use]
+    pub fn slice(&self, set: RuleSet, parts: [&Part; 3]) -> Arc<Slice> {
+        let [Some(principal), Some(action), Some(resource)] = parts.map(|part| part.class) else {
+            // Only an entity outside the snapshot has no class; then every policy is asked.
+            return self.slice_of((set, None));
+        };
+        let classes = [principal, action, resource];
+        let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slice) = slices.by_classes.get(&(set, classes)) {
+            return slice.clone();
+        }
+        drop(slices);
+        let slice = self.slice_of((set, self.choose(set, classes)));
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        slices.by_classes.insert((set, classes), slice.clone());
+        slice
+    }
+
+    fn slice_of(&self, choice: Choice) -> Arc<Slice> {
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        let number = slices.by_choice.len();
+        let slice = slices.by_choice.entry(choice);
+        slice.or_insert_with_key(|choice| Arc::new(self.unite(number, choice))).clone()
+    }
+
+    /// What the policies of its slice say of this request, in the context that `context` makes:
+    /// no context is made for policies that look at nothing.
     #[must_use]
     pub fn judge(
         &self,
-        set: RuleSet,
-        principal: EntityUid,
-        action: EntityUid,
-        resource: EntityUid,
-        context: Context,
-    ) -> Judgement {
-        let slice = self.slice(set, &principal, &action, &resource);
-        match Request::new(principal, action, resource, context, None) {
-            Ok(request) => {
-                judgement(&self.authorizer.is_authorized(&request, &slice, &self.entities))
-            }
-            Err(error) => Judgement {
-                allowed: false,
-                policies: Vec::new(),
-                failures: vec![(super::EVALUATION_ERROR.into(), error.to_string())],
-            },
+        slice: &Slice,
+        parts: [&Part; 3],
+        context: impl FnOnce() -> Result<Context, String>,
+    ) -> Arc<Judgement> {
+        let ask = |context| {
+            let [principal, action, resource] = parts.map(|part| part.uid.clone());
+            let request = Request::new(principal, action, resource, context, None)
+                .map_err(|error| error.to_string())?;
+            let response = self.authorizer.is_authorized(&request, &slice.policies, &self.entities);
+            Ok(judgement(&response))
+        };
+        let failed = |error| Judgement {
+            allowed: false,
+            policies: Vec::new(),
+            failures: vec![(super::EVALUATION_ERROR.into(), error)],
+        };
+        if slice.reads.anything {
+            return Arc::new(context().and_then(ask).unwrap_or_else(failed));
         }
+        let always = || Arc::new(ask(Context::empty()).unwrap_or_else(failed));
+        slice.always.get_or_init(always).clone()
     }
 
     /// The policies whose scope matches the request: the ones considered.
@@ -139,60 +217,28 @@ impl Engine {
         action: &EntityUid,
         resource: &EntityUid,
     ) -> Vec<PolicyId> {
-        let slice = self.slice(set, principal, action, resource);
-        let mut ids: Vec<PolicyId> =
-            slice.policies().map(|policy| AsRef::<str>::as_ref(policy.id()).into()).collect();
+        let [principal, resource] = [principal, resource].map(|uid| self.part(uid.clone()));
+        let slice = self.slice(set, [&principal, &self.action(action.clone()), &resource]);
+        let mut ids: Vec<PolicyId> = slice
+            .policies
+            .policies()
+            .map(|policy| AsRef::<str>::as_ref(policy.id()).into())
+            .collect();
         ids.sort();
         ids
     }
 
-    fn slice(
-        &self,
-        set: RuleSet,
-        principal: &EntityUid,
-        action: &EntityUid,
-        resource: &EntityUid,
-    ) -> Arc<PolicySet> {
-        let (Some(&principal), Some(&resource)) =
-            (self.class_of.get(principal), self.class_of.get(resource))
-        else {
-            // Only an entity outside the snapshot has no class; then every policy is asked.
-            return Arc::new(united(self.rules(set).iter().map(|rule| &rule.policy)));
-        };
-        let key = (set, action.clone(), principal, resource);
-        let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slice) = slices.by_key.get(&key) {
-            return slice.clone();
-        }
-        drop(slices);
-        let choice = self.choose(set, action, principal, resource);
-        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        let slice = slices
-            .by_choice
-            .entry((set, choice))
-            .or_insert_with_key(|(_, choice)| Arc::new(self.policy_set(set, choice)))
-            .clone();
-        slices.by_key.insert(key, slice.clone());
-        slice
-    }
-
-    fn choose(
-        &self,
-        set: RuleSet,
-        action: &EntityUid,
-        principal: u32,
-        resource: u32,
-    ) -> Vec<usize> {
-        let groups = self.action_groups.get(action).map_or(&[][..], Vec::as_slice);
-        let class = |number: u32| usize::try_from(number).ok().and_then(|n| self.classes.get(n));
-        let (Some(principal), Some(resource)) = (class(principal), class(resource)) else {
-            return (0..self.rules(set).len()).collect();
-        };
+    /// The policies that can apply to these classes; none where every policy has to be asked.
+    fn choose(&self, set: RuleSet, [principal, action, resource]: Classes) -> Option<Vec<usize>> {
+        let class = |number: u32| self.classes.get(usize::try_from(number).ok()?);
+        let (principal, resource) = (class(principal)?, class(resource)?);
+        let action = self.actions.get(usize::try_from(action).ok()?)?;
         let matches = |rule: &Rule| {
-            rule.scope.matches_action(action, groups) && rule.scope.matches(principal, resource)
+            rule.scope.matches_action(&action.uid, &action.groups)
+                && rule.scope.matches(principal, resource)
         };
         let rules = self.rules(set).iter().enumerate();
-        rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect()
+        Some(rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect())
     }
 
     fn rules(&self, set: RuleSet) -> &[Arc<Rule>] {
@@ -202,10 +248,18 @@ impl Engine {
         }
     }
 
-    /// The policies of a slice, by their conditions alone: their scopes have been matched already.
-    fn policy_set(&self, set: RuleSet, choice: &[usize]) -> PolicySet {
-        let rules = choice.iter().filter_map(|index| self.rules(set).get(*index));
-        united(rules.map(|rule| &rule.conditions))
+    fn unite(&self, number: usize, (set, choice): &Choice) -> Slice {
+        let rules = self.rules(*set);
+        let (policies, reads) = match choice {
+            // By their conditions alone: their scopes have been matched already.
+            Some(choice) => {
+                let chosen = || choice.iter().filter_map(|index| rules.get(*index));
+                let reads = Reads::of_all(chosen().map(|rule| rule.reads));
+                (united(chosen().map(|rule| &rule.conditions)), reads)
+            }
+            None => (united(rules.iter().map(|rule| &rule.policy)), Reads::EVERYTHING),
+        };
+        Slice { number, reads, policies, always: OnceLock::new() }
     }
 }
 
@@ -237,9 +291,12 @@ fn judgement(response: &Response) -> Judgement {
     }
 }
 
-/// Every action of the schema with the groups that it lies in.
-fn action_groups(schema: &Schema) -> HashMap<EntityUid, Vec<EntityUid>> {
-    let Ok(actions) = schema.action_entities() else { return HashMap::new() };
+/// Every action of the schema.
+fn actions(schema: &Schema) -> Vec<Action> {
+    let Ok(actions) = schema.action_entities() else { return Vec::new() };
     let groups = |uid: &EntityUid| actions.ancestors(uid).into_iter().flatten().cloned().collect();
-    actions.iter().map(|action| (action.uid(), groups(&action.uid()))).collect()
+    actions
+        .iter()
+        .map(|action| Action { uid: action.uid(), groups: groups(&action.uid()) })
+        .collect()
 }

@@ -275,8 +275,11 @@ impl Asked {
     }
 
     fn judge(&self, engine: &Engine, set: RuleSet) -> Judgement {
-        let (principal, resource) = (uid(&self.principal), uid(&self.resource));
-        engine.judge(set, principal, self.action(), resource, self.context())
+        let [principal, resource] =
+            [&self.principal, &self.resource].map(|text| engine.part(uid(text)));
+        let parts = [&principal, &engine.action(self.action()), &resource];
+        let judgement = engine.judge(&engine.slice(set, parts), parts, || Ok(self.context()));
+        Arc::unwrap_or_clone(judgement)
     }
 
     /// What Cedar says over all policies, under Lexgate's rule that any failure denies.

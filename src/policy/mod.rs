@@ -9,12 +9,13 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod names;
+mod reads;
 mod rule;
 mod scope;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
-pub use engine::{Engine, Judgement, RuleSet};
+pub use engine::{Engine, Judgement, Part, RuleSet, Slice};
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use rule::Rule;
 

@@ -2,7 +2,7 @@
 
 use cedar_policy::Policy;
 
-use super::scope::Scope;
+use super::{reads::Reads, scope::Scope};
 use crate::domain::{Effect, Fault, PolicyId, SourceFile};
 
 /// A policy with its annotations.
@@ -27,6 +27,8 @@ pub struct Rule {
     pub(super) policy: Policy,
     /// The policy for requests that its scope is known to match: the same without the scope.
     pub(super) conditions: Policy,
+    /// What its conditions look at.
+    pub(super) reads: Reads,
     pub(super) scope: Scope,
 }
 
@@ -77,8 +79,10 @@ impl Rule {
                 .help("move it to a file in `duties/`"));
         }
         let policy = policy.new_id(cedar_policy::PolicyId::new(&id));
+        let (conditions, reads) = without_scope(&policy).map_err(fault)?;
         Ok(Self {
-            conditions: without_scope(&policy).map_err(fault)?,
+            conditions,
+            reads,
             line: fault(String::new()).line,
             scope: Scope::of(&policy),
             policy,
@@ -93,13 +97,15 @@ impl Rule {
     }
 }
 
-/// `policy` with a scope that everything matches.
-fn without_scope(policy: &Policy) -> Result<Policy, String> {
+/// `policy` with a scope that everything matches, and what its conditions look at.
+fn without_scope(policy: &Policy) -> Result<(Policy, Reads), String> {
     let mut json = policy.to_json().map_err(|error| error.to_string())?;
     for part in ["principal", "action", "resource"] {
         if let Some(constraint) = json.get_mut(part) {
             *constraint = serde_json::json!({ "op": "All" });
         }
     }
-    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
+    let reads = Reads::of(json.get("conditions").unwrap_or(&json));
+    let policy = Policy::from_json(Some(policy.id().clone()), json);
+    Ok((policy.map_err(|error| error.to_string())?, reads))
 }
