@@ -271,15 +271,16 @@ impl<'a> Bench<'a> {
             let context = || export.context.get_or_init(|| self.flow_context(export)).clone();
             engine.judge(&slice, parts, context)
         };
-        if !slice.reads.anything {
+        if slice.settled().is_some() {
             return judge();
         }
+        let reads = slice.reads();
         let question = Question {
-            slice: slice.number,
+            slice: slice.number(),
             from: flow.from.clone(),
-            action: slice.reads.action.then_some(flow.action),
+            action: reads.action.then_some(flow.action),
             to: flow.to.clone(),
-            export: if slice.reads.deployment { export.number } else { export.like },
+            export: if reads.deployment { export.number } else { export.like },
         };
         self.answers.borrow_mut().entry(question).or_insert_with(judge).clone()
     }

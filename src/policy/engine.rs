@@ -3,16 +3,19 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, OnceLock, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
-use cedar_policy::{
-    Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicySet, Request, Response,
-    Schema,
-};
+use cedar_policy::{Authorizer, Context, Entities, EntityUid, Request, Schema};
 
-use super::{bundle::Bundle, reads::Reads, rule::Rule, scope::Class};
-use crate::domain::PolicyId;
+use super::{
+    bundle::Bundle,
+    reads::Reads,
+    rule::Rule,
+    scope::Class,
+    slice::{Holding, Known, Part, Slice, united},
+};
+use crate::domain::{Effect, PolicyId};
 
 /// Which policies are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,27 +37,6 @@ pub struct Judgement {
     pub failures: Vec<(PolicyId, String)>,
 }
 
-/// One part of a request: an entity, and the number of its class. Requests whose parts have the
-/// same numbers are asked of the same policies.
-#[derive(Clone, Debug)]
-pub struct Part {
-    uid: EntityUid,
-    /// None outside the snapshot.
-    class: Option<u32>,
-}
-
-/// The policies that can apply to a request.
-#[derive(Debug)]
-pub struct Slice {
-    /// No two slices of an engine have the same.
-    pub number: usize,
-    /// What these policies look at.
-    pub reads: Reads,
-    policies: PolicySet,
-    /// The answer to every request, where the policies look at nothing.
-    always: OnceLock<Arc<Judgement>>,
-}
-
 /// A bundle over the entities of one snapshot.
 #[derive(Debug)]
 pub struct Engine {
@@ -63,8 +45,8 @@ pub struct Engine {
     authorizer: Authorizer,
     /// The schema's actions.
     actions: Vec<Action>,
-    action_class: HashMap<EntityUid, u32>,
-    class_of: HashMap<EntityUid, u32>,
+    known_actions: HashMap<EntityUid, Known>,
+    known: HashMap<EntityUid, Known>,
     classes: Vec<Class>,
     slices: RwLock<Slices>,
     by_id: HashMap<PolicyId, Arc<Rule>>,
@@ -77,16 +59,25 @@ struct Action {
     groups: Vec<EntityUid>,
 }
 
-/// The classes of principal, action and resource.
-type Classes = [u32; 3];
-/// Some policies of a set, without their scopes; or all, with them.
-type Choice = (RuleSet, Option<Vec<usize>>);
+/// The numbers of principal, action and resource, or of their classes.
+type Numbers = [u32; 3];
+
+/// What is left of a set of policies for some requests.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Rest {
+    set: RuleSet,
+    /// The policies that hold.
+    holding: Vec<usize>,
+    /// Those that the context decides; none where every policy is asked, scope and all.
+    open: Option<Vec<usize>>,
+}
 
 #[derive(Debug, Default)]
 struct Slices {
-    by_classes: HashMap<(RuleSet, Classes), Arc<Slice>>,
-    /// One slice for each distinct choice of policies, however many classes lead to it.
-    by_choice: HashMap<Choice, Arc<Slice>>,
+    by_classes: HashMap<(RuleSet, Numbers), Arc<[usize]>>,
+    by_parts: HashMap<(RuleSet, Numbers), Arc<Slice>>,
+    /// One slice for each distinct rest, however many parts lead to it.
+    by_rest: HashMap<Rest, Arc<Slice>>,
 }
 
 impl Engine {
@@ -97,29 +88,32 @@ impl Engine {
             bundle.rules().flat_map(|rule| rule.scope.named()).cloned().collect();
         let mut numbers: HashMap<Class, u32> = HashMap::new();
         let mut classes = Vec::new();
-        let mut class_of = HashMap::new();
-        for entity in entities.iter() {
+        let mut known = HashMap::new();
+        for (entity, number) in entities.iter().zip(0..) {
             let uid = entity.uid();
             let ancestors = entities.ancestors(&uid).into_iter().flatten();
             let class = Class::of(&uid, ancestors, &named);
             let next = u32::try_from(classes.len()).unwrap_or(u32::MAX);
-            let number = *numbers.entry(class.clone()).or_insert_with(|| {
+            let class = *numbers.entry(class.clone()).or_insert_with(|| {
                 classes.push(class);
                 next
             });
-            class_of.insert(uid, number);
+            known.insert(uid, Known { number, class });
         }
         let actions = actions(&bundle.schema);
         let uids = actions.iter().map(|action| action.uid.clone());
         Self {
-            action_class: uids.zip(0..).collect(),
+            known_actions: uids
+                .zip(0..)
+                .map(|(uid, number)| (uid, Known { number, class: number }))
+                .collect(),
             actions,
             authorizer: Authorizer::new(),
             slices: RwLock::default(),
             by_id: bundle.rules().map(|rule| (rule.id.clone(), rule.clone())).collect(),
             bundle,
             entities,
-            class_of,
+            known,
             classes,
         }
     }
@@ -145,43 +139,37 @@ impl Engine {
     /// A principal or a resource.
     #[must_use]
     pub fn part(&self, uid: EntityUid) -> Part {
-        Part { class: self.class_of.get(&uid).copied(), uid }
+        Part { known: self.known.get(&uid).copied(), uid }
     }
 
     /// An action.
     #[must_use]
     pub fn action(&self, uid: EntityUid) -> Part {
-        Part { class: self.action_class.get(&uid).copied(), uid }
+        Part { known: self.known_actions.get(&uid).copied(), uid }
     }
 
-    /// The policies that can apply to a request of these: principal, action and resource.
+    /// What is left to ask of a request of these: principal, action and resource.
     #[must_use]
     pub fn slice(&self, set: RuleSet, parts: [&Part; 3]) -> Arc<Slice> {
-        let [Some(principal), Some(action), Some(resource)] = parts.map(|part| part.class) else {
-            // Only an entity outside the snapshot has no class; then every policy is asked.
-            return self.slice_of((set, None));
+        let Some(known) = all_known(parts) else {
+            // Of an entity outside the snapshot nothing is known; then every policy is asked.
+            return self.slice_of(Rest { set, holding: Vec::new(), open: None });
         };
-        let classes = [principal, action, resource];
+        let key = (set, known.map(|part| part.number));
         let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slice) = slices.by_classes.get(&(set, classes)) {
+        if let Some(slice) = slices.by_parts.get(&key) {
             return slice.clone();
         }
         drop(slices);
-        let slice = self.slice_of((set, self.choose(set, classes)));
+        let chosen = self.choose(set, known.map(|part| part.class));
+        let slice = self.slice_of(self.settle(set, &chosen, parts));
         let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        slices.by_classes.insert((set, classes), slice.clone());
+        slices.by_parts.insert(key, slice.clone());
         slice
     }
 
-    fn slice_of(&self, choice: Choice) -> Arc<Slice> {
-        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        let number = slices.by_choice.len();
-        let slice = slices.by_choice.entry(choice);
-        slice.or_insert_with_key(|choice| Arc::new(self.unite(number, choice))).clone()
-    }
-
     /// What the policies of its slice say of this request, in the context that `context` makes:
-    /// no context is made for policies that look at nothing.
+    /// it is made only where a policy needs it.
     #[must_use]
     pub fn judge(
         &self,
@@ -189,23 +177,19 @@ impl Engine {
         parts: [&Part; 3],
         context: impl FnOnce() -> Result<Context, String>,
     ) -> Arc<Judgement> {
-        let ask = |context| {
-            let [principal, action, resource] = parts.map(|part| part.uid.clone());
-            let request = Request::new(principal, action, resource, context, None)
-                .map_err(|error| error.to_string())?;
-            let response = self.authorizer.is_authorized(&request, &slice.policies, &self.entities);
-            Ok(judgement(&response))
-        };
-        let failed = |error| Judgement {
+        if let Some(settled) = slice.settled() {
+            return settled.clone();
+        }
+        let judged = context().and_then(|context| {
+            let request = request(parts, context)?;
+            let open = self.authorizer.is_authorized(&request, slice.open(), &self.entities);
+            Ok(slice.judgement(&open))
+        });
+        Arc::new(judged.unwrap_or_else(|error| Judgement {
             allowed: false,
             policies: Vec::new(),
             failures: vec![(super::EVALUATION_ERROR.into(), error)],
-        };
-        if slice.reads.anything {
-            return Arc::new(context().and_then(ask).unwrap_or_else(failed));
-        }
-        let always = || Arc::new(ask(Context::empty()).unwrap_or_else(failed));
-        slice.always.get_or_init(always).clone()
+        }))
     }
 
     /// The policies whose scope matches the request: the ones considered.
@@ -218,27 +202,94 @@ impl Engine {
         resource: &EntityUid,
     ) -> Vec<PolicyId> {
         let [principal, resource] = [principal, resource].map(|uid| self.part(uid.clone()));
-        let slice = self.slice(set, [&principal, &self.action(action.clone()), &resource]);
-        let mut ids: Vec<PolicyId> = slice
-            .policies
-            .policies()
-            .map(|policy| AsRef::<str>::as_ref(policy.id()).into())
-            .collect();
+        let rules = self.rules(set);
+        let mut ids: Vec<PolicyId> =
+            match all_known([&principal, &self.action(action.clone()), &resource]) {
+                Some(known) => {
+                    let chosen = self.choose(set, known.map(|part| part.class));
+                    let chosen = chosen.iter().filter_map(|index| rules.get(*index));
+                    chosen.map(|rule| rule.id.clone()).collect()
+                }
+                None => rules.iter().map(|rule| rule.id.clone()).collect(),
+            };
         ids.sort();
         ids
     }
 
-    /// The policies that can apply to these classes; none where every policy has to be asked.
-    fn choose(&self, set: RuleSet, [principal, action, resource]: Classes) -> Option<Vec<usize>> {
-        let class = |number: u32| self.classes.get(usize::try_from(number).ok()?);
-        let (principal, resource) = (class(principal)?, class(resource)?);
-        let action = self.actions.get(usize::try_from(action).ok()?)?;
+    /// The policies whose scope matches these classes.
+    fn choose(&self, set: RuleSet, classes: Numbers) -> Arc<[usize]> {
+        let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(chosen) = slices.by_classes.get(&(set, classes)) {
+            return chosen.clone();
+        }
+        drop(slices);
+        let [principal, action, resource] =
+            classes.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let matches = |rule: &Rule| {
-            rule.scope.matches_action(&action.uid, &action.groups)
-                && rule.scope.matches(principal, resource)
+            let action = self.actions.get(action);
+            let sides = self.classes.get(principal).zip(self.classes.get(resource));
+            action.is_some_and(|action| rule.scope.matches_action(&action.uid, &action.groups))
+                && sides
+                    .is_some_and(|(principal, resource)| rule.scope.matches(principal, resource))
         };
         let rules = self.rules(set).iter().enumerate();
-        Some(rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect())
+        let chosen: Arc<[usize]> =
+            rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect();
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        slices.by_classes.insert((set, classes), chosen.clone());
+        chosen
+    }
+
+    /// Asks the policies that look at no context, once for all requests of these parts. One that
+    /// fails stays open, to fail in each.
+    fn settle(&self, set: RuleSet, chosen: &[usize], parts: [&Part; 3]) -> Rest {
+        let request = request(parts, Context::empty());
+        let (mut holding, mut open) = (Vec::new(), Vec::new());
+        for &index in chosen {
+            let Some(rule) = self.rules(set).get(index) else { continue };
+            let Some(request) = request.as_ref().ok().filter(|_| !rule.reads.context) else {
+                open.push(index);
+                continue;
+            };
+            let alone = united(std::iter::once(&rule.conditions));
+            let response = self.authorizer.is_authorized(request, &alone, &self.entities);
+            if response.diagnostics().errors().next().is_some() {
+                open.push(index);
+            } else if response.diagnostics().reason().next().is_some() {
+                holding.push(index);
+            }
+        }
+        Rest { set, holding, open: Some(open) }
+    }
+
+    fn slice_of(&self, rest: Rest) -> Arc<Slice> {
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        let number = slices.by_rest.len();
+        let slice = slices.by_rest.entry(rest);
+        slice.or_insert_with_key(|rest| Arc::new(self.build(number, rest))).clone()
+    }
+
+    fn build(&self, number: usize, Rest { set, holding, open }: &Rest) -> Slice {
+        let rules = self.rules(*set);
+        let chosen = |chosen: &[usize]| -> Vec<&Arc<Rule>> {
+            chosen.iter().filter_map(|index| rules.get(*index)).collect()
+        };
+        let mut held = Holding::default();
+        for rule in chosen(holding) {
+            let same_effect = match rule.effect {
+                Effect::Permit => &mut held.permits,
+                Effect::Forbid => &mut held.forbids,
+            };
+            same_effect.push(rule.id.clone());
+        }
+        let Some(open) = open else {
+            let open = united(rules.iter().map(|rule| &rule.policy));
+            return Slice::new(number, held, open, Reads::EVERYTHING);
+        };
+        // By their conditions alone: their scopes have been matched already.
+        let open = chosen(open);
+        let reads = Reads::of_all(open.iter().map(|rule| rule.reads));
+        Slice::new(number, held, united(open.into_iter().map(|rule| &rule.conditions)), reads)
     }
 
     fn rules(&self, set: RuleSet) -> &[Arc<Rule>] {
@@ -247,48 +298,16 @@ impl Engine {
             RuleSet::Duties => &self.bundle.duties,
         }
     }
-
-    fn unite(&self, number: usize, (set, choice): &Choice) -> Slice {
-        let rules = self.rules(*set);
-        let (policies, reads) = match choice {
-            // By their conditions alone: their scopes have been matched already.
-            Some(choice) => {
-                let chosen = || choice.iter().filter_map(|index| rules.get(*index));
-                let reads = Reads::of_all(chosen().map(|rule| rule.reads));
-                (united(chosen().map(|rule| &rule.conditions)), reads)
-            }
-            None => (united(rules.iter().map(|rule| &rule.policy)), Reads::EVERYTHING),
-        };
-        Slice { number, reads, policies, always: OnceLock::new() }
-    }
 }
 
-fn united<'p>(policies: impl Iterator<Item = &'p Policy>) -> PolicySet {
-    let mut set = PolicySet::new();
-    for policy in policies {
-        // Ids are unique in a bundle: the set takes each.
-        let _ = set.add(policy.clone());
-    }
-    set
+fn all_known(parts: [&Part; 3]) -> Option<[Known; 3]> {
+    let [principal, action, resource] = parts.map(|part| part.known);
+    Some([principal?, action?, resource?])
 }
 
-fn judgement(response: &Response) -> Judgement {
-    let diagnostics = response.diagnostics();
-    let failures: Vec<_> = diagnostics
-        .errors()
-        .map(|error| {
-            let cedar_policy::AuthorizationError::PolicyEvaluationError(failure) = error;
-            (AsRef::<str>::as_ref(failure.policy_id()).into(), failure.inner().to_string())
-        })
-        .collect();
-    let mut policies: Vec<PolicyId> =
-        diagnostics.reason().map(|id| AsRef::<str>::as_ref(id).into()).collect();
-    policies.sort();
-    Judgement {
-        allowed: response.decision() == Decision::Allow && failures.is_empty(),
-        policies,
-        failures,
-    }
+fn request(parts: [&Part; 3], context: Context) -> Result<Request, String> {
+    let [principal, action, resource] = parts.map(|part| part.uid.clone());
+    Request::new(principal, action, resource, context, None).map_err(|error| error.to_string())
 }
 
 /// Every action of the schema.

@@ -6,17 +6,17 @@ use serde_json::Value;
 /// Which parts of a request some condition can see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
-    /// Any at all.
-    pub anything: bool,
     /// The action.
     pub action: bool,
+    /// The context, in whatever part.
+    pub context: bool,
     /// `context.deployment`, or the context as a whole.
     pub deployment: bool,
 }
 
 impl Reads {
     /// What a condition of which nothing is known may look at.
-    pub(super) const EVERYTHING: Self = Self { anything: true, action: true, deployment: true };
+    pub(super) const EVERYTHING: Self = Self { action: true, context: true, deployment: true };
 
     /// What `json` looks at: conditions in Cedar's JSON form, where a variable stands under `Var`.
     pub(super) fn of(json: &Value) -> Self {
@@ -24,7 +24,7 @@ impl Reads {
             Value::Object(fields) => match attribute_of_context(fields) {
                 Some(attribute) => {
                     let deployment = attribute == "deployment";
-                    Self { anything: true, deployment, action: false }
+                    Self { action: false, context: true, deployment }
                 }
                 None => Self::of_all(fields.iter().map(|(key, value)| match value {
                     Value::String(variable) if key == "Var" => Self::of_variable(variable),
@@ -39,16 +39,18 @@ impl Reads {
     /// What any of several looks at.
     pub(super) fn of_all(all: impl Iterator<Item = Self>) -> Self {
         all.fold(Self::default(), |seen, reads| Self {
-            anything: seen.anything || reads.anything,
             action: seen.action || reads.action,
+            context: seen.context || reads.context,
             deployment: seen.deployment || reads.deployment,
         })
     }
 
     fn of_variable(variable: &str) -> Self {
-        let is_side = ["principal", "resource"].contains(&variable);
-        let is_action = variable == "action";
-        Self { anything: true, action: is_action, deployment: !is_side && !is_action }
+        match variable {
+            "principal" | "resource" => Self::default(),
+            "action" => Self { action: true, ..Self::default() },
+            _ => Self { context: true, deployment: true, action: false },
+        }
     }
 }
 
