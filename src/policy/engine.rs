@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use cedar_policy::{Authorizer, Context, Entities, EntityUid, Request, Schema};
+use cedar_policy::{Authorizer, Context, Entities, EntityUid, Policy, Request, Schema};
 
 use super::{
     bundle::Bundle,
@@ -74,7 +74,8 @@ struct Rest {
 
 #[derive(Debug, Default)]
 struct Slices {
-    by_classes: HashMap<(RuleSet, Numbers), Arc<[usize]>>,
+    /// The policies whose scope matches, by the classes of a request's parts.
+    chosen: HashMap<(RuleSet, Numbers), Arc<[usize]>>,
     by_parts: HashMap<(RuleSet, Numbers), Arc<Slice>>,
     /// One slice for each distinct rest, however many parts lead to it.
     by_rest: HashMap<Rest, Arc<Slice>>,
@@ -219,7 +220,7 @@ impl Engine {
     /// The policies whose scope matches these classes.
     fn choose(&self, set: RuleSet, classes: Numbers) -> Arc<[usize]> {
         let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(chosen) = slices.by_classes.get(&(set, classes)) {
+        if let Some(chosen) = slices.chosen.get(&(set, classes)) {
             return chosen.clone();
         }
         drop(slices);
@@ -236,30 +237,38 @@ impl Engine {
         let chosen: Arc<[usize]> =
             rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect();
         let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        slices.by_classes.insert((set, classes), chosen.clone());
+        slices.chosen.insert((set, classes), chosen.clone());
         chosen
     }
 
-    /// Asks the policies that look at no context, once for all requests of these parts. One that
-    /// fails stays open, to fail in each.
+    /// Asks what looks at no context, once for all requests of these parts: policies, and gates
+    /// of others. A policy that fails stays open, to fail in each request.
     fn settle(&self, set: RuleSet, chosen: &[usize], parts: [&Part; 3]) -> Rest {
-        let request = request(parts, Context::empty());
         let (mut holding, mut open) = (Vec::new(), Vec::new());
         for &index in chosen {
             let Some(rule) = self.rules(set).get(index) else { continue };
-            let Some(request) = request.as_ref().ok().filter(|_| !rule.reads.context) else {
-                open.push(index);
-                continue;
+            let holds = if rule.reads.context {
+                let mut gates = rule.gates.iter().map(|gate| self.holds(gate, parts));
+                gates.find(|holds| *holds != Some(true)).flatten()
+            } else {
+                self.holds(&rule.conditions, parts)
             };
-            let alone = united(std::iter::once(&rule.conditions));
-            let response = self.authorizer.is_authorized(request, &alone, &self.entities);
-            if response.diagnostics().errors().next().is_some() {
-                open.push(index);
-            } else if response.diagnostics().reason().next().is_some() {
-                holding.push(index);
+            match holds {
+                Some(true) => holding.push(index),
+                Some(false) => {}
+                None => open.push(index),
             }
         }
         Rest { set, holding, open: Some(open) }
+    }
+
+    /// Whether a policy that looks at no context holds; none where it fails.
+    fn holds(&self, policy: &Policy, parts: [&Part; 3]) -> Option<bool> {
+        let request = request(parts, Context::empty()).ok()?;
+        let alone = united(std::iter::once(policy));
+        let response = self.authorizer.is_authorized(&request, &alone, &self.entities);
+        let failed = response.diagnostics().errors().next().is_some();
+        (!failed).then(|| response.diagnostics().reason().next().is_some())
     }
 
     fn slice_of(&self, rest: Rest) -> Arc<Slice> {

@@ -1,7 +1,9 @@
 //! What the conditions of policies look at: two requests that differ only in what nobody looks at
 //! have the same answer. Found from the text alone, and wide where the text leaves a doubt.
 
-use serde_json::Value;
+use std::sync::LazyLock;
+
+use serde_json::{Value, json};
 
 /// Which parts of a request some condition can see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,9 +56,86 @@ impl Reads {
     }
 }
 
+/// Conditions, in Cedar's JSON form, of which any that is false makes the whole false: those that
+/// look at no context, up to the first that the context might make fail.
+pub(super) fn gates(conditions: &Value) -> Vec<Value> {
+    let mut gates = Vec::new();
+    for condition in conditions.as_array().into_iter().flatten() {
+        let (Some(kind), Some(body)) = (condition.get("kind"), condition.get("body")) else {
+            break;
+        };
+        for part in if kind == "when" { conjuncts(body) } else { vec![body] } {
+            if !Reads::of(part).context {
+                gates.push(json!({ "kind": kind, "body": part }));
+            } else if !FLAGS.contains(part) {
+                return gates;
+            }
+        }
+    }
+    gates
+}
+
+/// Parts of the context that are there in every request, and true or false.
+static FLAGS: LazyLock<[Value; 2]> = LazyLock::new(|| {
+    let data = json!({ ".": { "left": { "Var": "context" }, "attr": "data" } });
+    ["personal", "classified"].map(|flag| json!({ ".": { "left": data, "attr": flag } }))
+});
+
+fn conjuncts(body: &Value) -> Vec<&Value> {
+    match body.get("&&").map(|and| (and.get("left"), and.get("right"))) {
+        Some((Some(left), Some(right))) => [conjuncts(left), conjuncts(right)].concat(),
+        _ => vec![body],
+    }
+}
+
 /// The name in `{".": {"left": {"Var": "context"}, "attr": name}}`.
 fn attribute_of_context(fields: &serde_json::Map<String, Value>) -> Option<&str> {
     let access = fields.get(".")?;
     let is_context = access.get("left")?.get("Var")? == "context";
     access.get("attr")?.as_str().filter(|_| is_context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What this condition looks at, and how many gates it has.
+    fn read(condition: &str) -> (Reads, usize) {
+        let policy = format!("permit (principal, action, resource) {condition};");
+        let policy: cedar_policy::Policy = policy.parse().unwrap();
+        let conditions = policy.to_json().unwrap()["conditions"].clone();
+        (Reads::of(&conditions), gates(&conditions).len())
+    }
+
+    #[test]
+    fn what_a_condition_looks_at_is_found_and_doubt_counts_as_everything() {
+        let reads = |condition| {
+            let Reads { action, context, deployment } = read(condition).0;
+            [action, context, deployment]
+        };
+        assert_eq!(reads(""), [false; 3]);
+        assert_eq!(reads(r#"when { principal in Zone::"EU" }"#), [false; 3]);
+        assert_eq!(reads(r#"unless { action in Action::"use" }"#), [true, false, false]);
+        assert_eq!(reads("when { context.data.personal }"), [false, true, false]);
+        assert_eq!(reads("when { context.deployment.approved }"), [false, true, true]);
+        assert_eq!(reads(r#"when { context["deployment"].approved }"#), [false, true, true]);
+        assert_eq!(reads("when { [1].contains(context.deployment) }"), [false, true, true]);
+        assert_eq!(reads("when { context has deployment }"), [false, true, true]);
+        assert_eq!(reads("when { (if true then context else context).x }"), [false, true, true]);
+        assert_eq!(reads("when { {a: context}.a.deployment }"), [false, true, true]);
+        // Names of a record's fields are no variables, and hide none.
+        assert_eq!(reads(r#"when { {"Var": "action", ".": "context"} == 1 }"#), [false; 3]);
+        assert_eq!(reads(r#"when { {"Var": action, ".": context} == 1 }"#), [true; 3]);
+    }
+
+    #[test]
+    fn gates_stand_before_whatever_the_context_might_make_fail() {
+        let gates = |condition| read(condition).1;
+        assert_eq!(gates("when { context.data.personal && resource in principal }"), 1);
+        assert_eq!(gates("when { (resource in principal && true) && action == principal }"), 3);
+        assert_eq!(gates("when { context.data.personal } unless { resource in principal }"), 1);
+        assert_eq!(gates("when { resource in principal || context.data.personal }"), 0);
+        assert_eq!(gates("when { context.volume.subjects + 1 > 0 && resource in principal }"), 0);
+        assert_eq!(gates("unless { context.absent && true } when { resource in principal }"), 0);
+    }
 }

@@ -2,7 +2,10 @@
 
 use cedar_policy::Policy;
 
-use super::{reads::Reads, scope::Scope};
+use super::{
+    reads::{Reads, gates},
+    scope::Scope,
+};
 use crate::domain::{Effect, Fault, PolicyId, SourceFile};
 
 /// A policy with its annotations.
@@ -29,6 +32,9 @@ pub struct Rule {
     pub(super) conditions: Policy,
     /// What its conditions look at.
     pub(super) reads: Reads,
+    /// Conditions of it that look at no context, each as a policy of its own: where one of them
+    /// is false, the policy does not hold, whatever the context.
+    pub(super) gates: Vec<Policy>,
     pub(super) scope: Scope,
 }
 
@@ -79,10 +85,14 @@ impl Rule {
                 .help("move it to a file in `duties/`"));
         }
         let policy = policy.new_id(cedar_policy::PolicyId::new(&id));
-        let (conditions, reads) = without_scope(&policy).map_err(fault)?;
+        let conditions = without_scope(&policy).map_err(fault)?;
+        let json = conditions.to_json().map_err(|error| fault(error.to_string()))?;
+        let written = json.get("conditions").unwrap_or(&json);
+        let gates = gates(written).into_iter().map(|gate| with_conditions(&conditions, &[gate]));
         Ok(Self {
+            gates: gates.collect::<Result<_, _>>().map_err(fault)?,
+            reads: Reads::of(written),
             conditions,
-            reads,
             line: fault(String::new()).line,
             scope: Scope::of(&policy),
             policy,
@@ -97,15 +107,22 @@ impl Rule {
     }
 }
 
-/// `policy` with a scope that everything matches, and what its conditions look at.
-fn without_scope(policy: &Policy) -> Result<(Policy, Reads), String> {
+/// `policy` with a scope that everything matches.
+fn without_scope(policy: &Policy) -> Result<Policy, String> {
     let mut json = policy.to_json().map_err(|error| error.to_string())?;
     for part in ["principal", "action", "resource"] {
         if let Some(constraint) = json.get_mut(part) {
             *constraint = serde_json::json!({ "op": "All" });
         }
     }
-    let reads = Reads::of(json.get("conditions").unwrap_or(&json));
-    let policy = Policy::from_json(Some(policy.id().clone()), json);
-    Ok((policy.map_err(|error| error.to_string())?, reads))
+    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
+}
+
+/// `policy` with these conditions, in Cedar's JSON form, for its own.
+fn with_conditions(policy: &Policy, conditions: &[serde_json::Value]) -> Result<Policy, String> {
+    let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    if let Some(own) = json.get_mut("conditions") {
+        *own = conditions.into();
+    }
+    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
 }
