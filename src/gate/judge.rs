@@ -2,7 +2,8 @@
 //! same snapshot always give the same evaluation.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -12,12 +13,12 @@ use super::memo::Memo;
 use crate::{
     domain::{
         AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
-        FieldFault, Flow, FlowAction, InstrumentInForce, Place, Placement, PolicyId, Reason, Route,
-        TenantId, Verdict,
+        FieldFault, Flow, FlowAction, InstrumentInForce, JurisdictionCode, Place, Placement,
+        PolicyId, Reason, Route, TenantId, Verdict,
     },
     facts::{Deployment, Resolved, Snapshot, resolve},
     policy::{
-        DEFAULT_DENY, EVALUATION_ERROR, EntityKind, FlowContext, Judgement, RuleSet,
+        DEFAULT_DENY, EVALUATION_ERROR, EntityKind, FlowContext, Judgement, Part, RuleSet,
         UNDECLARED_DATA, UseContext, action_uid, flow_context, flow_uid, uid, use_context,
     },
 };
@@ -74,7 +75,7 @@ impl Judge {
 /// One request to the policies, and what they said.
 pub(super) struct Heard {
     pub(super) flow: Option<Flow>,
-    pub(super) judgement: Judgement,
+    pub(super) judgement: Arc<Judgement>,
 }
 
 /// What was found of one deployment.
@@ -83,12 +84,6 @@ struct Found<'a> {
     placement: Placement,
     heard: Vec<Heard>,
     duties: BTreeSet<PolicyId>,
-}
-
-/// The contexts of the requests to one deployment, or why there are none.
-struct Contexts {
-    usage: Result<Context, String>,
-    flow: Result<Context, String>,
 }
 
 impl Found<'_> {
@@ -124,32 +119,77 @@ impl Found<'_> {
     }
 }
 
+/// What all flows to one deployment have in common.
+struct Export<'a> {
+    deployment: &'a Deployment,
+    /// The kinds of instrument in force for it.
+    instruments: Vec<String>,
+    /// Its place among the exports of the call.
+    number: usize,
+    /// The first export of the call with the same instruments.
+    like: usize,
+    context: OnceCell<Result<Context, String>>,
+}
+
+/// All that the policies of a slice look at in a flow request of one call: they answer equal
+/// questions equally.
+#[derive(PartialEq, Eq, Hash)]
+struct Question {
+    slice: usize,
+    from: JurisdictionCode,
+    action: Option<FlowAction>,
+    to: JurisdictionCode,
+    export: usize,
+}
+
 /// One call before one snapshot.
 struct Bench<'a> {
     snapshot: &'a Snapshot,
     call: &'a Call,
-    app: &'a AppId,
     tenant: &'a TenantId,
+    app: Part,
+    action: Part,
+    origins: Vec<(&'a JurisdictionCode, Part)>,
+    flow_actions: [(FlowAction, Part); 5],
+    use_context: OnceCell<Result<Context, String>>,
+    /// The kinds of instrument in force for each export so far.
+    exports: Vec<Vec<String>>,
+    answers: RefCell<HashMap<Question, Arc<Judgement>>>,
     instruments: BTreeSet<InstrumentInForce>,
 }
 
 impl<'a> Bench<'a> {
     fn new(snapshot: &'a Snapshot, call: &'a Call, app: &'a AppId, tenant: &'a TenantId) -> Self {
-        Self { snapshot, call, app, tenant, instruments: BTreeSet::new() }
+        let engine = &snapshot.engine;
+        let origins = call.data.iter().flat_map(Data::origins);
+        Self {
+            snapshot,
+            call,
+            tenant,
+            app: engine.part(uid(EntityKind::App, app.as_str())),
+            action: engine.action(action_uid(call.action)),
+            origins: origins.map(|code| (code, place(snapshot, code))).collect(),
+            flow_actions: FlowAction::ALL.map(|action| (action, engine.action(flow_uid(action)))),
+            use_context: OnceCell::new(),
+            exports: Vec::new(),
+            answers: RefCell::default(),
+            instruments: BTreeSet::new(),
+        }
     }
 
     fn candidate(&mut self, deployment: &'a Deployment) -> Found<'a> {
         let placement = self.snapshot.organisation.placement(deployment, &self.call.location);
-        let contexts = Contexts { usage: self.use_context(), flow: self.flow_context(deployment) };
-        let mut heard = self.ask(RuleSet::Rules, deployment, &placement, &contexts);
+        let export = self.export(deployment);
+        let mut heard = self.ask(RuleSet::Rules, &export, &placement);
         self.refuse_undeclared(&mut heard);
         let mut found = Found { deployment, placement, heard, duties: BTreeSet::new() };
         if found.verdict() == Verdict::Allow && self.snapshot.engine.has_duties() {
-            let duties = self.ask(RuleSet::Duties, deployment, &found.placement, &contexts);
+            let duties = self.ask(RuleSet::Duties, &export, &found.placement);
             // A duty that cannot be told is a policy that failed: the candidate is denied.
             let (failed, told): (Vec<_>, Vec<_>) =
                 duties.into_iter().partition(|heard| !heard.judgement.failures.is_empty());
-            found.duties = told.into_iter().flat_map(|heard| heard.judgement.policies).collect();
+            let told = told.iter().flat_map(|heard| &heard.judgement.policies);
+            found.duties = told.cloned().collect();
             found.heard.extend(failed);
         }
         found
@@ -160,40 +200,65 @@ impl<'a> Bench<'a> {
         let declared = self.call.data.as_ref().is_some_and(Data::is_classified);
         if let Some(usage) = heard.first_mut().filter(|usage| !declared && usage.judgement.allowed)
         {
-            usage.judgement.allowed = false;
-            usage.judgement.policies = vec![UNDECLARED_DATA.into()];
+            let policies = vec![UNDECLARED_DATA.into()];
+            usage.judgement =
+                Arc::new(Judgement { allowed: false, policies, failures: Vec::new() });
         }
     }
 
     /// One use request, and one flow request for each distinct origin, action and destination.
-    fn ask(
-        &self,
-        set: RuleSet,
-        deployment: &Deployment,
-        placement: &Placement,
-        contexts: &Contexts,
-    ) -> Vec<Heard> {
-        let engine = &self.snapshot.engine;
-        let judgement = judge_with(&contexts.usage, |context| {
-            let resource = uid(EntityKind::Deployment, deployment.id.as_str());
-            let principal = uid(EntityKind::App, self.app.as_str());
-            engine.judge(set, principal, action_uid(self.call.action), resource, context)
-        });
+    fn ask(&self, set: RuleSet, export: &Export<'_>, placement: &Placement) -> Vec<Heard> {
+        let mut destinations = Vec::new();
+        for (action, part) in &self.flow_actions {
+            let places = placement.of(*action).iter();
+            destinations.extend(places.map(|to| (*action, part, to, place(self.snapshot, to))));
+        }
+        let judgement = self.ask_use(set, export.deployment);
         let mut heard = vec![Heard { flow: None, judgement }];
-        for from in self.call.data.iter().flat_map(Data::origins) {
-            let principal = uid(EntityKind::Jurisdiction, from.as_str());
-            for action in FlowAction::ALL {
-                for to in placement.of(action) {
-                    let judgement = judge_with(&contexts.flow, |context| {
-                        let resource = uid(EntityKind::Jurisdiction, to.as_str());
-                        engine.judge(set, principal.clone(), flow_uid(action), resource, context)
-                    });
-                    let flow = Flow { action, from: from.clone(), to: to.clone() };
-                    heard.push(Heard { flow: Some(flow), judgement });
-                }
+        for (from, principal) in &self.origins {
+            for (action, part, to, resource) in &destinations {
+                let flow = Flow { action: *action, from: (*from).clone(), to: (*to).clone() };
+                let judgement = self.ask_flow(set, export, &flow, [principal, part, resource]);
+                heard.push(Heard { flow: Some(flow), judgement });
             }
         }
         heard
+    }
+
+    fn ask_use(&self, set: RuleSet, deployment: &Deployment) -> Arc<Judgement> {
+        let engine = &self.snapshot.engine;
+        let resource = engine.part(uid(EntityKind::Deployment, deployment.id.as_str()));
+        let parts = [&self.app, &self.action, &resource];
+        let context = || self.use_context.get_or_init(|| self.use_context()).clone();
+        engine.judge(&engine.slice(set, parts), parts, context)
+    }
+
+    /// Asks what was not asked already.
+    fn ask_flow(
+        &self,
+        set: RuleSet,
+        export: &Export<'_>,
+        flow: &Flow,
+        parts: [&Part; 3],
+    ) -> Arc<Judgement> {
+        let engine = &self.snapshot.engine;
+        let slice = engine.slice(set, parts);
+        let judge = || {
+            let context = || export.context.get_or_init(|| self.flow_context(export)).clone();
+            engine.judge(&slice, parts, context)
+        };
+        if slice.settled().is_some() {
+            return judge();
+        }
+        let reads = slice.reads();
+        let question = Question {
+            slice: slice.number(),
+            from: flow.from.clone(),
+            action: reads.action.then_some(flow.action),
+            to: flow.to.clone(),
+            export: if reads.deployment { export.number } else { export.like },
+        };
+        self.answers.borrow_mut().entry(question).or_insert_with(judge).clone()
     }
 
     fn use_context(&self) -> Result<Context, String> {
@@ -206,23 +271,29 @@ impl<'a> Bench<'a> {
         .map_err(|error| error.to_string())
     }
 
-    /// The context that all flows to one deployment share.
-    fn flow_context(&mut self, deployment: &Deployment) -> Result<Context, String> {
-        let in_force: Vec<_> = self
-            .snapshot
-            .instruments(self.tenant, deployment)
-            .map(|row| InstrumentInForce { id: row.id.clone(), kind: row.kind.clone() })
-            .collect();
-        let kinds: Vec<String> = in_force.iter().map(|row| row.kind.clone()).collect();
-        self.instruments.extend(in_force);
+    fn flow_context(&self, export: &Export<'_>) -> Result<Context, String> {
         flow_context(&FlowContext {
             data: self.call.data.as_ref(),
             purpose: self.call.purpose.as_deref(),
-            instruments: &kinds,
+            instruments: &export.instruments,
             tenant: self.tenant,
-            deployment: &deployment.id,
+            deployment: &export.deployment.id,
         })
         .map_err(|error| error.to_string())
+    }
+
+    fn export(&mut self, deployment: &'a Deployment) -> Export<'a> {
+        let mut instruments = Vec::new();
+        for row in self.snapshot.instruments(self.tenant, deployment) {
+            let (id, kind) = (row.id.clone(), row.kind.clone());
+            instruments.push(kind.clone());
+            self.instruments.insert(InstrumentInForce { id, kind });
+        }
+        let number = self.exports.len();
+        self.exports.push(instruments.clone());
+        let like = self.exports.iter().position(|known| *known == instruments);
+        let like = like.unwrap_or(number);
+        Export { deployment, instruments, number, like, context: OnceCell::new() }
     }
 
     fn conclude(&mut self, found: Vec<Found<'a>>) -> Evaluation {
@@ -301,18 +372,9 @@ impl<'a> Bench<'a> {
     }
 }
 
-fn judge_with(
-    context: &Result<Context, String>,
-    judge: impl FnOnce(Context) -> Judgement,
-) -> Judgement {
-    match context {
-        Ok(context) => judge(context.clone()),
-        Err(error) => Judgement {
-            allowed: false,
-            policies: Vec::new(),
-            failures: vec![(EVALUATION_ERROR.into(), error.clone())],
-        },
-    }
+/// A jurisdiction, as a part of a request.
+fn place(snapshot: &Snapshot, code: &JurisdictionCode) -> Part {
+    snapshot.engine.part(uid(EntityKind::Jurisdiction, code.as_str()))
 }
 
 fn failures<'f>(found: &'f Found<'_>) -> impl Iterator<Item = EvaluationFault> + 'f {

@@ -17,8 +17,8 @@ use proptest::{
 use super::Judge;
 use crate::{
     domain::{
-        Action, AppId, CallRequest, Caller, DataRequest, Effect, Evaluation, FieldFault, Revision,
-        SourceFile, Verdict,
+        Action, AppId, CallRequest, Caller, DataRequest, Effect, Evaluation, FieldFault, Place,
+        PolicyId, Revision, SourceFile, Verdict,
     },
     facts::{Proposal, Snapshot},
     ledger::DecisionBody,
@@ -447,6 +447,61 @@ fn a_remembered_answer_is_the_answer() {
     TestRunner::new(config).run(&(requests(), requests(), apps), law).unwrap();
     let (allowed, denied) = counts.get();
     assert!(allowed > 10 && denied > 10, "{allowed} allowed, {denied} denied");
+}
+
+/// It looks at what two deployments of one call, and two flows to one of them, differ in.
+const DIFFERENT: &str = r#"
+    @id("kept") @citation("c") @advice("a")
+    forbid (principal, action in Action::"transfer", resource)
+    when { action == Action::"store" && context.deployment.retentionHours > 0 };
+    @id("assessed") @citation("c") @advice("a")
+    forbid (principal, action in [Action::"process", Action::"own"], resource)
+    when { context.instruments.contains("eu-scc") && context.volume.subjects > 1 };
+    @id("failing") @citation("c") @advice("a")
+    forbid (principal, action == Action::"operate", resource)
+    when { context.deployment.retentionHours + 9223372036854775800 > 0 };
+"#;
+
+#[test]
+fn a_candidate_among_others_is_judged_as_it_is_alone() {
+    let config = Config { cases: 60, failure_persistence: None, ..Config::default() };
+    let judges = [judge_of(&shipped_policies()), judge_with(DIFFERENT)];
+    let app: AppId = "support-copilot".into();
+    let seen = Cell::new([0; 3]);
+    let law = |request: CallRequest| {
+        for judge in &judges {
+            let together = judge.judge_afresh(&app, &request).expect("known names").evaluation;
+            for candidate in &together.candidates {
+                let deployment = Some(candidate.deployment.to_string());
+                let pinned = CallRequest { model: None, deployment, ..request.clone() };
+                let alone = judge.judge_afresh(&app, &pinned).expect("known names").evaluation;
+                prop_assert_eq!(std::slice::from_ref(candidate), &alone.candidates[..]);
+                let here = |at: &Place| at.deployment == candidate.deployment;
+                let errors = together.errors.iter().filter(|error| here(&error.at));
+                prop_assert!(errors.eq(&alone.errors));
+                if together.decision == Verdict::Deny {
+                    let decided = |evaluation: &Evaluation| -> Vec<(PolicyId, Place)> {
+                        let all = evaluation.reasons.iter();
+                        all.flat_map(|reason| reason.places.iter().map(move |at| (reason, at)))
+                            .filter(|(_, at)| here(at))
+                            .map(|(reason, at)| (reason.policy.clone(), at.clone()))
+                            .collect()
+                    };
+                    prop_assert_eq!(decided(&together), decided(&alone));
+                }
+                let decided = |policy: &str| candidate.policies.contains(&policy.into());
+                let [kept, assessed, failing] = seen.get();
+                seen.set([
+                    kept + u32::from(decided("kept")),
+                    assessed + u32::from(decided("assessed")),
+                    failing + u32::from(decided(EVALUATION_ERROR)),
+                ]);
+            }
+        }
+        Ok(())
+    };
+    TestRunner::new(config).run(&requests(), law).unwrap();
+    assert!(seen.get().iter().all(|seen| *seen > 0), "{seen:?}");
 }
 
 /// Whether it allows, once it is known to make sense.

@@ -6,13 +6,16 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use cedar_policy::{
-    Authorizer, Context, Decision, Entities, EntityUid, Policy, PolicySet, Request, Response,
-    Schema,
-};
+use cedar_policy::{Authorizer, Context, Entities, EntityUid, Policy, Request, Schema};
 
-use super::{bundle::Bundle, rule::Rule, scope::Class};
-use crate::domain::PolicyId;
+use super::{
+    bundle::Bundle,
+    reads::Reads,
+    rule::Rule,
+    scope::Class,
+    slice::{Holding, Known, Part, Slice, united},
+};
+use crate::domain::{Effect, PolicyId};
 
 /// Which policies are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,27 +37,48 @@ pub struct Judgement {
     pub failures: Vec<(PolicyId, String)>,
 }
 
-type SliceKey = (RuleSet, EntityUid, u32, u32);
-
 /// A bundle over the entities of one snapshot.
 #[derive(Debug)]
 pub struct Engine {
     bundle: Arc<Bundle>,
     entities: Entities,
     authorizer: Authorizer,
-    /// The groups that each action lies in.
-    action_groups: HashMap<EntityUid, Vec<EntityUid>>,
-    class_of: HashMap<EntityUid, u32>,
+    /// The schema's actions.
+    actions: Vec<Action>,
+    known_actions: HashMap<EntityUid, Known>,
+    known: HashMap<EntityUid, Known>,
     classes: Vec<Class>,
     slices: RwLock<Slices>,
     by_id: HashMap<PolicyId, Arc<Rule>>,
 }
 
+/// An action, and the groups that it lies in.
+#[derive(Debug)]
+struct Action {
+    uid: EntityUid,
+    groups: Vec<EntityUid>,
+}
+
+/// The numbers of principal, action and resource, or of their classes.
+type Numbers = [u32; 3];
+
+/// What is left of a set of policies for some requests.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Rest {
+    set: RuleSet,
+    /// The policies that hold.
+    holding: Vec<usize>,
+    /// Those that the context decides; none where every policy is asked, scope and all.
+    open: Option<Vec<usize>>,
+}
+
 #[derive(Debug, Default)]
 struct Slices {
-    by_key: HashMap<SliceKey, Arc<PolicySet>>,
-    /// One set for each distinct choice of policies, however many keys lead to it.
-    by_choice: HashMap<(RuleSet, Vec<usize>), Arc<PolicySet>>,
+    /// The policies whose scope matches, by the classes of a request's parts.
+    chosen: HashMap<(RuleSet, Numbers), Arc<[usize]>>,
+    by_parts: HashMap<(RuleSet, Numbers), Arc<Slice>>,
+    /// One slice for each distinct rest, however many parts lead to it.
+    by_rest: HashMap<Rest, Arc<Slice>>,
 }
 
 impl Engine {
@@ -65,26 +89,32 @@ impl Engine {
             bundle.rules().flat_map(|rule| rule.scope.named()).cloned().collect();
         let mut numbers: HashMap<Class, u32> = HashMap::new();
         let mut classes = Vec::new();
-        let mut class_of = HashMap::new();
-        for entity in entities.iter() {
+        let mut known = HashMap::new();
+        for (entity, number) in entities.iter().zip(0..) {
             let uid = entity.uid();
             let ancestors = entities.ancestors(&uid).into_iter().flatten();
             let class = Class::of(&uid, ancestors, &named);
             let next = u32::try_from(classes.len()).unwrap_or(u32::MAX);
-            let number = *numbers.entry(class.clone()).or_insert_with(|| {
+            let class = *numbers.entry(class.clone()).or_insert_with(|| {
                 classes.push(class);
                 next
             });
-            class_of.insert(uid, number);
+            known.insert(uid, Known { number, class });
         }
+        let actions = actions(&bundle.schema);
+        let uids = actions.iter().map(|action| action.uid.clone());
         Self {
-            action_groups: action_groups(&bundle.schema),
+            known_actions: uids
+                .zip(0..)
+                .map(|(uid, number)| (uid, Known { number, class: number }))
+                .collect(),
+            actions,
             authorizer: Authorizer::new(),
             slices: RwLock::default(),
             by_id: bundle.rules().map(|rule| (rule.id.clone(), rule.clone())).collect(),
             bundle,
             entities,
-            class_of,
+            known,
             classes,
         }
     }
@@ -107,27 +137,60 @@ impl Engine {
         &self.bundle
     }
 
-    /// What the policies that can apply say of this request.
+    /// A principal or a resource.
+    #[must_use]
+    pub fn part(&self, uid: EntityUid) -> Part {
+        Part { known: self.known.get(&uid).copied(), uid }
+    }
+
+    /// An action.
+    #[must_use]
+    pub fn action(&self, uid: EntityUid) -> Part {
+        Part { known: self.known_actions.get(&uid).copied(), uid }
+    }
+
+    /// What is left to ask of a request of these: principal, action and resource.
+    #[must_use]
+    pub fn slice(&self, set: RuleSet, parts: [&Part; 3]) -> Arc<Slice> {
+        let Some(known) = all_known(parts) else {
+            // Of an entity outside the snapshot nothing is known; then every policy is asked.
+            return self.slice_of(Rest { set, holding: Vec::new(), open: None });
+        };
+        let key = (set, known.map(|part| part.number));
+        let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slice) = slices.by_parts.get(&key) {
+            return slice.clone();
+        }
+        drop(slices);
+        let chosen = self.choose(set, known.map(|part| part.class));
+        let slice = self.slice_of(self.settle(set, &chosen, parts));
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        slices.by_parts.insert(key, slice.clone());
+        slice
+    }
+
+    /// What the policies of its slice say of this request, in the context that `context` makes:
+    /// it is made only where a policy needs it.
     #[must_use]
     pub fn judge(
         &self,
-        set: RuleSet,
-        principal: EntityUid,
-        action: EntityUid,
-        resource: EntityUid,
-        context: Context,
-    ) -> Judgement {
-        let slice = self.slice(set, &principal, &action, &resource);
-        match Request::new(principal, action, resource, context, None) {
-            Ok(request) => {
-                judgement(&self.authorizer.is_authorized(&request, &slice, &self.entities))
-            }
-            Err(error) => Judgement {
-                allowed: false,
-                policies: Vec::new(),
-                failures: vec![(super::EVALUATION_ERROR.into(), error.to_string())],
-            },
+        slice: &Slice,
+        parts: [&Part; 3],
+        context: impl FnOnce() -> Result<Context, String>,
+    ) -> Arc<Judgement> {
+        if let Some(settled) = slice.settled() {
+            return settled.clone();
         }
+        let judged = context().and_then(|context| {
+            let request = request(parts, context)?;
+            let open = self.authorizer.is_authorized(&request, slice.open(), &self.entities);
+            Ok(slice.judgement(&open))
+        });
+        Arc::new(judged.unwrap_or_else(|error| Judgement {
+            allowed: false,
+            policies: Vec::new(),
+            failures: vec![(super::EVALUATION_ERROR.into(), error)],
+        }))
     }
 
     /// The policies whose scope matches the request: the ones considered.
@@ -139,60 +202,103 @@ impl Engine {
         action: &EntityUid,
         resource: &EntityUid,
     ) -> Vec<PolicyId> {
-        let slice = self.slice(set, principal, action, resource);
+        let [principal, resource] = [principal, resource].map(|uid| self.part(uid.clone()));
+        let rules = self.rules(set);
         let mut ids: Vec<PolicyId> =
-            slice.policies().map(|policy| AsRef::<str>::as_ref(policy.id()).into()).collect();
+            match all_known([&principal, &self.action(action.clone()), &resource]) {
+                Some(known) => {
+                    let chosen = self.choose(set, known.map(|part| part.class));
+                    let chosen = chosen.iter().filter_map(|index| rules.get(*index));
+                    chosen.map(|rule| rule.id.clone()).collect()
+                }
+                None => rules.iter().map(|rule| rule.id.clone()).collect(),
+            };
         ids.sort();
         ids
     }
 
-    fn slice(
-        &self,
-        set: RuleSet,
-        principal: &EntityUid,
-        action: &EntityUid,
-        resource: &EntityUid,
-    ) -> Arc<PolicySet> {
-        let (Some(&principal), Some(&resource)) =
-            (self.class_of.get(principal), self.class_of.get(resource))
-        else {
-            // Only an entity outside the snapshot has no class; then every policy is asked.
-            return Arc::new(united(self.rules(set).iter().map(|rule| &rule.policy)));
-        };
-        let key = (set, action.clone(), principal, resource);
+    /// The policies whose scope matches these classes.
+    fn choose(&self, set: RuleSet, classes: Numbers) -> Arc<[usize]> {
         let slices = self.slices.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(slice) = slices.by_key.get(&key) {
-            return slice.clone();
+        if let Some(chosen) = slices.chosen.get(&(set, classes)) {
+            return chosen.clone();
         }
         drop(slices);
-        let choice = self.choose(set, action, principal, resource);
-        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
-        let slice = slices
-            .by_choice
-            .entry((set, choice))
-            .or_insert_with_key(|(_, choice)| Arc::new(self.policy_set(set, choice)))
-            .clone();
-        slices.by_key.insert(key, slice.clone());
-        slice
-    }
-
-    fn choose(
-        &self,
-        set: RuleSet,
-        action: &EntityUid,
-        principal: u32,
-        resource: u32,
-    ) -> Vec<usize> {
-        let groups = self.action_groups.get(action).map_or(&[][..], Vec::as_slice);
-        let class = |number: u32| usize::try_from(number).ok().and_then(|n| self.classes.get(n));
-        let (Some(principal), Some(resource)) = (class(principal), class(resource)) else {
-            return (0..self.rules(set).len()).collect();
-        };
+        let [principal, action, resource] =
+            classes.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
         let matches = |rule: &Rule| {
-            rule.scope.matches_action(action, groups) && rule.scope.matches(principal, resource)
+            let action = self.actions.get(action);
+            let sides = self.classes.get(principal).zip(self.classes.get(resource));
+            action.is_some_and(|action| rule.scope.matches_action(&action.uid, &action.groups))
+                && sides
+                    .is_some_and(|(principal, resource)| rule.scope.matches(principal, resource))
         };
         let rules = self.rules(set).iter().enumerate();
-        rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect()
+        let chosen: Arc<[usize]> =
+            rules.filter(|(_, rule)| matches(rule)).map(|(index, _)| index).collect();
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        slices.chosen.insert((set, classes), chosen.clone());
+        chosen
+    }
+
+    /// Asks what looks at no context, once for all requests of these parts: policies, and gates
+    /// of others. A policy that fails stays open, to fail in each request.
+    fn settle(&self, set: RuleSet, chosen: &[usize], parts: [&Part; 3]) -> Rest {
+        let (mut holding, mut open) = (Vec::new(), Vec::new());
+        for &index in chosen {
+            let Some(rule) = self.rules(set).get(index) else { continue };
+            let holds = if rule.reads.context {
+                let mut gates = rule.gates.iter().map(|gate| self.holds(gate, parts));
+                gates.find(|holds| *holds != Some(true)).flatten()
+            } else {
+                self.holds(&rule.conditions, parts)
+            };
+            match holds {
+                Some(true) => holding.push(index),
+                Some(false) => {}
+                None => open.push(index),
+            }
+        }
+        Rest { set, holding, open: Some(open) }
+    }
+
+    /// Whether a policy that looks at no context holds; none where it fails.
+    fn holds(&self, policy: &Policy, parts: [&Part; 3]) -> Option<bool> {
+        let request = request(parts, Context::empty()).ok()?;
+        let alone = united(std::iter::once(policy));
+        let response = self.authorizer.is_authorized(&request, &alone, &self.entities);
+        let failed = response.diagnostics().errors().next().is_some();
+        (!failed).then(|| response.diagnostics().reason().next().is_some())
+    }
+
+    fn slice_of(&self, rest: Rest) -> Arc<Slice> {
+        let mut slices = self.slices.write().unwrap_or_else(PoisonError::into_inner);
+        let number = slices.by_rest.len();
+        let slice = slices.by_rest.entry(rest);
+        slice.or_insert_with_key(|rest| Arc::new(self.build(number, rest))).clone()
+    }
+
+    fn build(&self, number: usize, Rest { set, holding, open }: &Rest) -> Slice {
+        let rules = self.rules(*set);
+        let chosen = |chosen: &[usize]| -> Vec<&Arc<Rule>> {
+            chosen.iter().filter_map(|index| rules.get(*index)).collect()
+        };
+        let mut held = Holding::default();
+        for rule in chosen(holding) {
+            let same_effect = match rule.effect {
+                Effect::Permit => &mut held.permits,
+                Effect::Forbid => &mut held.forbids,
+            };
+            same_effect.push(rule.id.clone());
+        }
+        let Some(open) = open else {
+            let open = united(rules.iter().map(|rule| &rule.policy));
+            return Slice::new(number, held, open, Reads::EVERYTHING);
+        };
+        // By their conditions alone: their scopes have been matched already.
+        let open = chosen(open);
+        let reads = Reads::of_all(open.iter().map(|rule| rule.reads));
+        Slice::new(number, held, united(open.into_iter().map(|rule| &rule.conditions)), reads)
     }
 
     fn rules(&self, set: RuleSet) -> &[Arc<Rule>] {
@@ -201,45 +307,24 @@ impl Engine {
             RuleSet::Duties => &self.bundle.duties,
         }
     }
-
-    /// The policies of a slice, by their conditions alone: their scopes have been matched already.
-    fn policy_set(&self, set: RuleSet, choice: &[usize]) -> PolicySet {
-        let rules = choice.iter().filter_map(|index| self.rules(set).get(*index));
-        united(rules.map(|rule| &rule.conditions))
-    }
 }
 
-fn united<'p>(policies: impl Iterator<Item = &'p Policy>) -> PolicySet {
-    let mut set = PolicySet::new();
-    for policy in policies {
-        // Ids are unique in a bundle: the set takes each.
-        let _ = set.add(policy.clone());
-    }
-    set
+fn all_known(parts: [&Part; 3]) -> Option<[Known; 3]> {
+    let [principal, action, resource] = parts.map(|part| part.known);
+    Some([principal?, action?, resource?])
 }
 
-fn judgement(response: &Response) -> Judgement {
-    let diagnostics = response.diagnostics();
-    let failures: Vec<_> = diagnostics
-        .errors()
-        .map(|error| {
-            let cedar_policy::AuthorizationError::PolicyEvaluationError(failure) = error;
-            (AsRef::<str>::as_ref(failure.policy_id()).into(), failure.inner().to_string())
-        })
-        .collect();
-    let mut policies: Vec<PolicyId> =
-        diagnostics.reason().map(|id| AsRef::<str>::as_ref(id).into()).collect();
-    policies.sort();
-    Judgement {
-        allowed: response.decision() == Decision::Allow && failures.is_empty(),
-        policies,
-        failures,
-    }
+fn request(parts: [&Part; 3], context: Context) -> Result<Request, String> {
+    let [principal, action, resource] = parts.map(|part| part.uid.clone());
+    Request::new(principal, action, resource, context, None).map_err(|error| error.to_string())
 }
 
-/// Every action of the schema with the groups that it lies in.
-fn action_groups(schema: &Schema) -> HashMap<EntityUid, Vec<EntityUid>> {
-    let Ok(actions) = schema.action_entities() else { return HashMap::new() };
+/// Every action of the schema.
+fn actions(schema: &Schema) -> Vec<Action> {
+    let Ok(actions) = schema.action_entities() else { return Vec::new() };
     let groups = |uid: &EntityUid| actions.ancestors(uid).into_iter().flatten().cloned().collect();
-    actions.iter().map(|action| (action.uid(), groups(&action.uid()))).collect()
+    actions
+        .iter()
+        .map(|action| Action { uid: action.uid(), groups: groups(&action.uid()) })
+        .collect()
 }

@@ -9,14 +9,17 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod names;
+mod reads;
 mod rule;
 mod scope;
+mod slice;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use rule::Rule;
+pub use slice::{Part, Slice};
 
 /// The policy named in the reasons of a request that no permit matched.
 pub const DEFAULT_DENY: &str = "default-deny";

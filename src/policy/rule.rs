@@ -2,7 +2,10 @@
 
 use cedar_policy::Policy;
 
-use super::scope::Scope;
+use super::{
+    reads::{Reads, gates},
+    scope::Scope,
+};
 use crate::domain::{Effect, Fault, PolicyId, SourceFile};
 
 /// A policy with its annotations.
@@ -27,6 +30,11 @@ pub struct Rule {
     pub(super) policy: Policy,
     /// The policy for requests that its scope is known to match: the same without the scope.
     pub(super) conditions: Policy,
+    /// What its conditions look at.
+    pub(super) reads: Reads,
+    /// Conditions of it that look at no context, each as a policy of its own: where one of them
+    /// is false, the policy does not hold, whatever the context.
+    pub(super) gates: Vec<Policy>,
     pub(super) scope: Scope,
 }
 
@@ -77,8 +85,14 @@ impl Rule {
                 .help("move it to a file in `duties/`"));
         }
         let policy = policy.new_id(cedar_policy::PolicyId::new(&id));
+        let conditions = without_scope(&policy).map_err(fault)?;
+        let json = conditions.to_json().map_err(|error| fault(error.to_string()))?;
+        let written = json.get("conditions").unwrap_or(&json);
+        let gates = gates(written).into_iter().map(|gate| with_conditions(&conditions, &[gate]));
         Ok(Self {
-            conditions: without_scope(&policy).map_err(fault)?,
+            gates: gates.collect::<Result<_, _>>().map_err(fault)?,
+            reads: Reads::of(written),
+            conditions,
             line: fault(String::new()).line,
             scope: Scope::of(&policy),
             policy,
@@ -100,6 +114,15 @@ fn without_scope(policy: &Policy) -> Result<Policy, String> {
         if let Some(constraint) = json.get_mut(part) {
             *constraint = serde_json::json!({ "op": "All" });
         }
+    }
+    Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
+}
+
+/// `policy` with these conditions, in Cedar's JSON form, for its own.
+fn with_conditions(policy: &Policy, conditions: &[serde_json::Value]) -> Result<Policy, String> {
+    let mut json = policy.to_json().map_err(|error| error.to_string())?;
+    if let Some(own) = json.get_mut("conditions") {
+        *own = conditions.into();
     }
     Policy::from_json(Some(policy.id().clone()), json).map_err(|error| error.to_string())
 }
