@@ -8,6 +8,8 @@ mod judge;
 #[cfg(test)]
 mod judge_tests;
 mod keeper;
+#[cfg(test)]
+mod laws_tests;
 mod memo;
 mod outcome;
 mod reading;

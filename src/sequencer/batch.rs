@@ -238,10 +238,11 @@ impl Pen<'_> {
     }
 }
 
-/// Postgres keeps no NUL in a text; a term is only an index.
+/// A store keeps neither NUL nor its separator in a term, which is only an index.
 fn storable(terms: &Arc<[String]>) -> Arc<[String]> {
-    if !terms.iter().any(|term| term.contains('\0')) {
+    const UNSTORABLE: [char; 2] = ['\0', '\u{1f}'];
+    if !terms.iter().any(|term| term.contains(UNSTORABLE)) {
         return terms.clone();
     }
-    terms.iter().map(|term| term.replace('\0', "\u{fffd}")).collect()
+    terms.iter().map(|term| term.replace(UNSTORABLE, "\u{fffd}")).collect()
 }

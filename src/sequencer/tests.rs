@@ -113,7 +113,7 @@ async fn a_hanging_store_is_an_error_within_two_seconds_and_what_nobody_awaits_i
     let hanging = under_way!(desk, faulty, async |s: Sequencer| s.submit(decision(true)).await);
     let started = Instant::now();
     let behind = desk.sequencer.submit(decision(true)).await;
-    assert!(started.elapsed() < Duration::from_millis(2_000));
+    assert!(started.elapsed() < Duration::from_secs(2));
     assert!(matches!(behind, Err(SubmitError::Unavailable(_))));
     assert!(matches!(hanging.await.unwrap(), Err(SubmitError::Unavailable(_))));
     faulty.gate.add_permits(1);

@@ -15,7 +15,7 @@ pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
 /// The tables in Postgres.
 pub(super) const POSTGRES: Files = Files(&[
     (1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql")),
-    (2, "inline entries", include_str!("../../migrations/postgres/0002_inline_entries.sql")),
+    (2, "one exchange", include_str!("../../migrations/postgres/0002_one_exchange.sql")),
 ]);
 
 /// The tables in `SQLite`.

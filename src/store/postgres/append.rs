@@ -1,11 +1,17 @@
 //! Writes to Postgres.
+//!
+//! A batch is one statement, which changes nothing unless the head is the one that the batch
+//! follows. Where no other process appends, the head is known: the statement is all there is. Else
+//! the head is locked first, so that no process starves behind faster ones.
+
+use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
 use sqlx::{Executor as _, PgConnection, Row as _};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{copy, read};
+use super::read;
 use crate::{
     domain::Seq,
     store::{
@@ -16,47 +22,149 @@ use crate::{
 };
 
 /// Begins the transaction and locks the head, in one exchange.
-const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision FROM head FOR UPDATE";
+const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision, fence FROM head FOR UPDATE";
 
-/// What stands beside the entries, in one exchange.
-const BESIDE: &str = "
-WITH opened AS (
-    INSERT INTO open_dispatches (seq, process)
-    SELECT seq, process::uuid FROM unnest($2::bigint[], $3::text[]) AS new (seq, process)
-), closed AS (
-    DELETE FROM open_dispatches WHERE seq = ANY ($4::bigint[])
+/// The same, and makes statements that are still on their way miss the head.
+const FENCE: &str =
+    "BEGIN; UPDATE head SET fence = fence + 1 RETURNING next, leaf, ts, revision, fence";
+
+/// Between the terms of an entry, which hold no control character.
+const SEPARATOR: &str = "\u{1f}";
+
+/// Moves the head and writes the entries, or nothing.
+const WRITE: &str = "
+WITH moved AS (
+    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4
+    WHERE next = $5 AND leaf = $6 AND fence = $7
+    RETURNING true
+), written AS (
+    INSERT INTO entries (seq, id, ts, kind, about, leaf, entry, terms)
+    SELECT seq, id::uuid, $3, kind, about, leaf, entry, string_to_array(terms, E'\\x1f')
+    FROM moved, unnest($8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bytea[],
+        $13::bytea[], $14::text[]) AS new (seq, id, kind, about, leaf, entry, terms)
 )
-INSERT INTO idempotency (scope, key, request, seq, ts)
-SELECT scope, key, request, seq, $1
-FROM unnest($5::text[], $6::text[], $7::bytea[], $8::bigint[]) AS new (scope, key, request, seq)";
+SELECT count(*) FROM moved";
+
+/// The same, and what the entries open, close and claim. Apart, because most batches do none of
+/// it, and a statement costs Postgres by its length.
+const WRITE_BESIDE: &str = "
+WITH moved AS (
+    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4
+    WHERE next = $5 AND leaf = $6 AND fence = $7
+    RETURNING true
+), written AS (
+    INSERT INTO entries (seq, id, ts, kind, about, leaf, entry, terms)
+    SELECT seq, id::uuid, $3, kind, about, leaf, entry, string_to_array(terms, E'\\x1f')
+    FROM moved, unnest($8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bytea[],
+        $13::bytea[], $14::text[]) AS new (seq, id, kind, about, leaf, entry, terms)
+), opened AS (
+    INSERT INTO open_dispatches (seq, process)
+    SELECT seq, process::uuid
+    FROM moved, unnest($15::bigint[], $16::text[]) AS new (seq, process)
+), closed AS (
+    DELETE FROM open_dispatches USING moved WHERE seq = ANY ($11::bigint[])
+), claimed AS (
+    INSERT INTO idempotency (scope, key, request, seq, ts)
+    SELECT scope, key, request, seq, $3
+    FROM moved, unnest($17::text[], $18::text[], $19::bytea[], $20::bigint[])
+        AS new (scope, key, request, seq)
+)
+SELECT count(*) FROM moved";
+
+/// The head as this process left it; nothing after a failure.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<Option<Left>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Left {
+    head: Locked,
+    /// Whether it was found as it had been left the last time: nobody else appends.
+    alone: bool,
+}
+
+impl Known {
+    fn take(&self) -> Option<Left> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn set(&self, head: Locked, alone: bool) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { head, alone });
+    }
+}
+
+/// The head and its fence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Locked {
+    head: Head,
+    fence: i64,
+}
 
 pub(super) async fn append(
     writer: &Writer<PgConnection>,
+    known: &Known,
     batch: &mut dyn Seal,
 ) -> Result<(), AppendError> {
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
     let deadline = Instant::now() + APPEND;
-    let written = until(deadline, write(writer, &mut connection, batch))
-        .await
-        .map_err(AppendError::NotCommitted)?;
-    let end = written.as_ref().map_or_else(|| "ROLLBACK".to_owned(), commit);
-    until(deadline, connection.execute(end.as_str())).await.map_err(|error| match written {
-        Some(_) => AppendError::Ambiguous(error),
-        None => AppendError::NotCommitted(error),
-    })?;
+    let last = known.take();
+    let expected = last.filter(|last| last.alone).map(|last| last.head);
+    let sent = match expected {
+        Some(expected) => send(&mut connection, batch, expected, deadline).await?,
+        None => None,
+    };
+    let (head, alone) = if let Some(head) = sent {
+        (head, true)
+    } else {
+        let (found, head) = locked(writer, &mut connection, batch, deadline).await?;
+        (head, last.is_some_and(|last| last.head == found))
+    };
+    known.set(head, alone);
     connection.give_back();
     Ok(())
 }
 
-/// Moves the head and commits, in one exchange. Numbers and hexadecimal digits need no quoting.
-fn commit(head: &Head) -> String {
-    format!(
-        "UPDATE head SET next = {}, leaf = '\\x{}', ts = {}, revision = {}; COMMIT",
-        seq_column(head.next),
-        head.leaf.hex(),
-        head.ts.as_microsecond(),
-        revision_column(head.revision),
-    )
+/// Writes a batch behind `expected`, with nothing locked and nothing looked up. Gives the head that
+/// it leaves; `None` when nothing was written and the batch has to go the longer way.
+async fn send(
+    connection: &mut PgConnection,
+    batch: &mut dyn Seal,
+    expected: Locked,
+    deadline: Instant,
+) -> Result<Option<Locked>, AppendError> {
+    if batch.lookups().genesis {
+        return Ok(None);
+    }
+    // What was claimed or reported before makes the statement fail; then it is looked up.
+    let sealed =
+        batch.seal(&expected.head, &Found::default()).map_err(AppendError::NotCommitted)?;
+    if sealed.rows.is_empty() {
+        return Ok(Some(expected));
+    }
+    if sealed.rows.iter().any(|row| row.activation.is_some()) {
+        return Ok(None);
+    }
+    match timeout_at(deadline, execute(connection, &sealed, expected)).await {
+        Ok(Ok(moved)) => Ok(moved.then_some(Locked { head: sealed.head, ..expected })),
+        Ok(Err(sqlx::Error::Database(error))) if !is_end(&*error) => Ok(None),
+        Ok(Err(error)) => Err(AppendError::Ambiguous(error.into())),
+        Err(_) => Err(AppendError::Ambiguous(StoreError::TimedOut)),
+    }
+}
+
+/// Locks the head, then writes. Gives the head that it found and the one that it leaves.
+async fn locked(
+    writer: &Writer<PgConnection>,
+    connection: &mut Taken<'_, PgConnection>,
+    batch: &mut dyn Seal,
+    deadline: Instant,
+) -> Result<(Locked, Locked), AppendError> {
+    let work = write(writer, connection, batch);
+    let (found, left) = until(deadline, work).await.map_err(AppendError::NotCommitted)?;
+    let end = if left == found { "ROLLBACK" } else { "COMMIT" };
+    until(deadline, connection.execute(end)).await.map_err(|error| {
+        if left == found { AppendError::NotCommitted(error) } else { AppendError::Ambiguous(error) }
+    })?;
+    Ok((found, left))
 }
 
 pub(super) async fn settle(
@@ -65,56 +173,104 @@ pub(super) async fn settle(
 ) -> Result<Option<Stored>, StoreError> {
     let mut connection = writer.take().await?;
     let deadline = Instant::now() + APPEND;
-    until(deadline, lock(writer, &mut connection)).await?;
+    until(deadline, lock(writer, &mut connection, FENCE)).await?;
     let stored = until(deadline, read::record_by_id(&mut connection, id)).await?;
-    until(deadline, connection.execute("ROLLBACK")).await?;
+    until(deadline, connection.execute("COMMIT")).await?;
     connection.give_back();
     Ok(stored)
 }
 
-/// Writes all but the head. Gives the head that is to be committed, if there is anything to commit.
+/// Does all but the commit. Gives the head that it found and the one that it leaves: the same when
+/// there is nothing to commit.
 async fn write(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
-) -> Result<Option<Head>, StoreError> {
-    let head = lock(writer, connection).await?;
-    let found = look_up(connection, &batch.lookups()).await?;
-    let sealed = batch.seal(&head, &found)?;
+) -> Result<(Locked, Locked), StoreError> {
+    let found = lock(writer, connection, LOCK).await?;
+    let before = look_up(connection, &batch.lookups()).await?;
+    let sealed = batch.seal(&found.head, &before)?;
     if sealed.rows.is_empty() {
-        return Ok(None);
+        return Ok((found, found));
     }
-    let mut copying = connection.copy_in_raw(copy::COPY).await?;
-    copying.send(copy::encode(&sealed.rows)).await?;
-    copying.finish().await?;
     activate(connection, &sealed).await?;
-    write_beside(connection, &sealed).await?;
-    Ok(Some(sealed.head))
+    if !execute(connection, &sealed, found).await? {
+        return Err(StoreError::Corrupt("the head moved while it was locked"));
+    }
+    Ok((found, Locked { head: sealed.head, ..found }))
+}
+
+/// Runs [`WRITE`], or [`WRITE_BESIDE`]. Whether the head was the expected one.
+async fn execute(
+    connection: &mut PgConnection,
+    sealed: &Sealed,
+    expected: Locked,
+) -> Result<bool, sqlx::Error> {
+    let rows = || sealed.rows.iter();
+    let plain =
+        rows().all(|row| row.dispatched_by.is_none() && row.about.is_none() && row.claim.is_none());
+    let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
+        .bind(seq_column(sealed.head.next))
+        .bind(sealed.head.leaf.as_bytes().as_slice())
+        .bind(sealed.head.ts.as_microsecond())
+        .bind(revision_column(sealed.head.revision))
+        .bind(seq_column(expected.head.next))
+        .bind(expected.head.leaf.as_bytes().as_slice())
+        .bind(expected.fence)
+        .bind(rows().map(|row| seq_column(row.seq)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.id.to_string()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.kind.as_str()).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.about.map(seq_column)).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.leaf.as_bytes().as_slice()).collect::<Vec<_>>())
+        .bind(rows().map(|row| &*row.entry).collect::<Vec<_>>())
+        .bind(rows().map(|row| row.terms.join(SEPARATOR)).collect::<Vec<_>>());
+    if !plain {
+        let (opened, processes): (Vec<_>, Vec<_>) = rows()
+            .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
+            .unzip();
+        let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
+        query = query
+            .bind(opened)
+            .bind(processes)
+            .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
+            .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
+            .bind(
+                claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>(),
+            )
+            .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>());
+    }
+    let row = query.fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(0)? == 1)
 }
 
 /// Whether the connection was closed while it stood idle; nothing was asked of it then.
 fn is_closed(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) => true,
-        // 57P01 to 57P05: shut down, crashed, not yet started, idle for too long.
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| code.starts_with("57P")),
+        sqlx::Error::Database(error) => is_end(&**error),
         _ => false,
     }
+}
+
+/// 57P01 to 57P05: shut down, crashed, not yet started, idle for too long.
+fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
+    error.code().is_some_and(|code| code.starts_with("57P"))
 }
 
 /// Begins a transaction that holds the head's lock.
 async fn lock(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
-) -> Result<Head, StoreError> {
-    let row = match connection.fetch_one(LOCK).await {
+    statement: &'static str,
+) -> Result<Locked, StoreError> {
+    let row = match connection.fetch_one(statement).await {
         Err(error) if connection.used() && is_closed(&error) => {
             connection.replace(writer.connect().await?);
-            connection.fetch_one(LOCK).await?
+            connection.fetch_one(statement).await?
         }
         answer => answer?,
     };
-    row::head(&row)
+    Ok(Locked { head: row::head(&row)?, fence: row.try_get(4)? })
 }
 
 async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Found, StoreError> {
@@ -178,32 +334,6 @@ async fn activate(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), 
         .execute(&mut *connection)
         .await?;
     }
-    Ok(())
-}
-
-/// Writes what the rows open, close and claim, where they do.
-async fn write_beside(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), StoreError> {
-    let rows = &sealed.rows;
-    let (opened, processes): (Vec<_>, Vec<_>) = rows
-        .iter()
-        .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
-        .unzip();
-    let closed: Vec<_> = rows.iter().filter_map(|row| row.about.map(seq_column)).collect();
-    let claims = || rows.iter().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
-    if opened.is_empty() && closed.is_empty() && claims().next().is_none() {
-        return Ok(());
-    }
-    sqlx::query(BESIDE)
-        .bind(sealed.head.ts.as_microsecond())
-        .bind(opened)
-        .bind(processes)
-        .bind(closed)
-        .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
-        .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
-        .bind(claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>())
-        .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
-        .execute(connection)
-        .await?;
     Ok(())
 }
 

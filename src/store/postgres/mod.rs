@@ -1,7 +1,6 @@
 //! The ledger in Postgres: many processes share it, the lock on the row `head` decides who appends.
 
 mod append;
-mod copy;
 mod read;
 
 use std::{fmt, str::FromStr};
@@ -28,6 +27,7 @@ const READERS: u32 = 8;
 pub(super) struct PostgresStore {
     options: PgConnectOptions,
     writer: Writer<PgConnection>,
+    known: append::Known,
     pool: PgPool,
 }
 
@@ -55,7 +55,7 @@ impl PostgresStore {
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(bounded);
-        Ok(Self { options, writer: Writer::new(appending), pool })
+        Ok(Self { options, writer: Writer::new(appending), known: append::Known::default(), pool })
     }
 
     async fn connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
@@ -85,7 +85,7 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, batch: &mut dyn Seal) -> Result<(), AppendError> {
-        append::append(&self.writer, batch).await
+        append::append(&self.writer, &self.known, batch).await
     }
 
     async fn settle(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
