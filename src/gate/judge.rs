@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// A snapshot that answers, and remembers what it answered ([`super::memo`]).
+/// A snapshot that answers, and remembers what it decided ([`Judge::decide`]).
 #[derive(Debug)]
 pub struct Judge {
     snapshot: Arc<Snapshot>,
