@@ -31,8 +31,11 @@ const FENCE: &str =
 /// Between the terms of an entry, which hold no control character.
 const SEPARATOR: &str = "\u{1f}";
 
-/// Moves the head and writes the entries, or nothing.
-const WRITE: &str = "
+/// The statement that moves the head and writes the entries, and what is named `beside`, or nothing.
+macro_rules! statement {
+    ($beside:literal) => {
+        concat!(
+            "
 WITH moved AS (
     UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4
     WHERE next = $5 AND leaf = $6 AND fence = $7
@@ -42,22 +45,21 @@ WITH moved AS (
     SELECT seq, id::uuid, $3, kind, about, leaf, entry, string_to_array(terms, E'\\x1f')
     FROM moved, unnest($8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bytea[],
         $13::bytea[], $14::text[]) AS new (seq, id, kind, about, leaf, entry, terms)
-)
-SELECT count(*) FROM moved";
+)",
+            $beside,
+            "
+SELECT count(*) FROM moved"
+        )
+    };
+}
+
+/// For entries that have nothing beside them.
+const WRITE: &str = statement!("");
 
 /// The same, and what the entries open, close and claim. Apart, because most batches do none of
 /// it, and a statement costs Postgres by its length.
-const WRITE_BESIDE: &str = "
-WITH moved AS (
-    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4
-    WHERE next = $5 AND leaf = $6 AND fence = $7
-    RETURNING true
-), written AS (
-    INSERT INTO entries (seq, id, ts, kind, about, leaf, entry, terms)
-    SELECT seq, id::uuid, $3, kind, about, leaf, entry, string_to_array(terms, E'\\x1f')
-    FROM moved, unnest($8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bytea[],
-        $13::bytea[], $14::text[]) AS new (seq, id, kind, about, leaf, entry, terms)
-), opened AS (
+const WRITE_BESIDE: &str = statement!(
+    ", opened AS (
     INSERT INTO open_dispatches (seq, process)
     SELECT seq, process::uuid
     FROM moved, unnest($15::bigint[], $16::text[]) AS new (seq, process)
@@ -68,8 +70,8 @@ WITH moved AS (
     SELECT scope, key, request, seq, $3
     FROM moved, unnest($17::text[], $18::text[], $19::bytea[], $20::bigint[])
         AS new (scope, key, request, seq)
-)
-SELECT count(*) FROM moved";
+)"
+);
 
 /// The head as this process left it; nothing after a failure.
 #[derive(Debug, Default)]
