@@ -13,14 +13,15 @@ use crate::{
     domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq},
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
-    store::{Claim, Claimed, Stored},
+    store::{Claim, Claimed, StoreError, Stored},
 };
 
 /// How often a call is judged again because the snapshot moved.
 const ATTEMPTS: usize = 5;
 
-/// How long it may take to find out whether an idempotency key was used.
-const LOOKUP: Duration = Duration::from_secs(1);
+/// How long it may take to look up what an idempotency key was used for. With the time that a
+/// record may wait, a caller is still refused within two seconds.
+const LOOKUP: Duration = Duration::from_millis(400);
 
 /// A caller's own name for a request, under which the first answer is given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,11 +211,9 @@ impl Gate {
         Recorded { id: id.into(), ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body }
     }
 
-    /// What an idempotency key was used for. A store that hangs is a ledger that cannot be written.
+    /// What an idempotency key was used for.
     async fn claimed(&self, claim: &Claim) -> Result<Option<Claimed>, GateError> {
-        let lookup = self.store.idempotent(&claim.scope, &claim.key);
-        let known = tokio::time::timeout(LOOKUP, lookup).await;
-        Ok(known.map_err(|_| GateError::LedgerUnavailable)??)
+        in_time(self.store.idempotent(&claim.scope, &claim.key)).await
     }
 
     /// The first answer that was given under an idempotency key.
@@ -223,9 +222,15 @@ impl Gate {
         if known.is_none_or(|known| known.request != claim.request) {
             return Err(GateError::KeyReused);
         }
-        let stored = self.store.record(seq).await?.ok_or(GateError::Corrupt)?;
+        let stored = in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
         Recorded::read(&stored)
     }
+}
+
+/// What was looked up. A store that hangs is a ledger that cannot be written.
+async fn in_time<T>(lookup: impl Future<Output = Result<T, StoreError>>) -> Result<T, GateError> {
+    let found = tokio::time::timeout(LOOKUP, lookup).await;
+    Ok(found.map_err(|_| GateError::LedgerUnavailable)??)
 }
 
 /// The gate's word for why the sequencer took nothing.
