@@ -14,10 +14,10 @@ use crate::{
     facts::Proposal,
     gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id},
     http::{Keys, Shared, router},
-    ledger::{Engine, Entry, GenesisBody, SigningKey},
+    ledger::{Engine, Entry, GenesisBody, Signer, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
-    sequencer::{Sequencer, SequencerSettings},
+    sequencer::{Mark, Sequencer, SequencerSettings},
     store::{self, Store, StoreError},
     telemetry,
 };
@@ -161,13 +161,16 @@ impl App {
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
-        let vkey = key.vkey(&config.ledger.origin);
+        let signer = Arc::new(Signer::new(config.ledger.origin.clone(), vec![key]));
+        let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         check_genesis(config, &*store, &vkey).await?;
+        let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
         let settings = SequencerSettings {
             origin: config.ledger.origin.clone(),
             process,
             queue: QUEUE,
             max_batch: MAX_BATCH,
+            signer,
             genesis: GenesisBody {
                 origin: config.ledger.origin.to_string(),
                 public_key: vkey.clone(),
@@ -178,7 +181,7 @@ impl App {
             },
         };
         let sequencer =
-            Sequencer::start(store.clone(), settings, clock.clone(), &lifecycle.services)
+            Sequencer::start(store.clone(), settings, mark, clock.clone(), &lifecycle.services)
                 .map_err(AppError::Thread)?;
         let keeper = Keeper::start(
             proposal,

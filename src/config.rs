@@ -107,6 +107,13 @@ pub struct LedgerConfig {
     pub origin: Origin,
     /// The log's Ed25519 key, PKCS#8.
     pub signing_key_file: PathBuf,
+    /// Where the signer keeps how far it has gone: outside the database, on this machine.
+    #[serde(default = "mark_file")]
+    pub mark_file: PathBuf,
+}
+
+fn mark_file() -> PathBuf {
+    PathBuf::from("data/ledger.mark")
 }
 
 /// `[policies]`.

@@ -13,7 +13,7 @@ use super::{ConfigFile, Failure, output};
 use crate::{
     app::AppError,
     domain::{Digest, Seq},
-    ledger::{ActivationBody, BUNDLE_WIDTH, Entry, Kind, bundle_path, read_bundle, write_bundle},
+    ledger::{ActivationBody, Entry, Kind, TILE_WIDTH, TilePath, read_bundle, write_bundle},
     store::{self, Store, Stored},
 };
 
@@ -97,7 +97,7 @@ impl Export {
         let mut next = 0;
         while next < size {
             let width =
-                usize::try_from(size - next).map_or(BUNDLE_WIDTH, |left| left.min(BUNDLE_WIDTH));
+                usize::try_from(size - next).map_or(TILE_WIDTH, |left| left.min(TILE_WIDTH));
             let stored = store.range(Seq::new(next), width).await.map_err(AppError::from)?;
             if stored.len() != width {
                 return Err(Failure::Finding(format!(
@@ -110,8 +110,8 @@ impl Export {
             let entries: Vec<_> = stored.into_iter().map(|stored| stored.entry).collect();
             let bundle = write_bundle(&entries)
                 .map_err(|error| Failure::Finding(format!("entries after {next}: {error}")))?;
-            let number = next / BUNDLE_WIDTH as u64;
-            write(&self.dir.join(bundle_path(number, width)), &bundle)?;
+            let number = next / TILE_WIDTH as u64;
+            write(&self.dir.join(TilePath::Entries { n: number, width }.to_string()), &bundle)?;
             self.remove_smaller(number, width)?;
             next += width as u64;
             output::progress(&format!("{next} of {size} entries"));
@@ -123,7 +123,7 @@ impl Export {
     /// Removes partial bundles of an earlier export that `width` entries have replaced.
     fn remove_smaller(&self, number: u64, width: usize) -> Result<(), Failure> {
         for smaller in 1..width {
-            let path = self.dir.join(bundle_path(number, smaller));
+            let path = self.dir.join(TilePath::Entries { n: number, width: smaller }.to_string());
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(Failure::io("remove", &path, &error));
@@ -137,8 +137,8 @@ impl Export {
 
 /// The bundle `n` of an export: whole, or as much of it as there is.
 pub(super) fn bundle(dir: &Path, n: u64) -> Result<Option<Vec<u8>>, Failure> {
-    for width in (1..=BUNDLE_WIDTH).rev() {
-        let path = dir.join(bundle_path(n, width));
+    for width in (1..=TILE_WIDTH).rev() {
+        let path = dir.join(TilePath::Entries { n, width }.to_string());
         match std::fs::read(&path) {
             Ok(bytes) => return Ok(Some(bytes)),
             Err(error) if error.kind() == ErrorKind::NotFound => {}

@@ -84,7 +84,7 @@ impl Init {
             &mut written,
             &mut kept,
         )?;
-        let vkey = vkey.vkey(&Config::load(&config)?.ledger.origin);
+        let vkey = vkey.log_verifier(&Config::load(&config)?.ledger.origin).to_string();
         self.report(&keys, &vkey, &written, &kept)
     }
 

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     domain::Digest,
     ledger::{
-        ActivationBody, BUNDLE_WIDTH, Entry, GenesisBody, Kind, Report, Verifier, read_bundle,
+        ActivationBody, Entry, GenesisBody, Kind, Report, TILE_WIDTH, Verifier, read_bundle,
         timestamp_text,
     },
 };
@@ -56,13 +56,13 @@ impl Verify {
             let entries = read_bundle(&bytes).map_err(|error| {
                 Failure::Finding(format!("bundle {bundle} cannot be read: {error}"))
             })?;
-            last_is_whole = entries.len() == BUNDLE_WIDTH;
+            last_is_whole = entries.len() == TILE_WIDTH;
             for entry in &entries {
                 verifier.push(entry).map_err(|finding| Failure::Finding(finding.to_string()))?;
                 self.check_contents(entry)?;
             }
             bundle += 1;
-            output::progress(&format!("{} entries hold", bundle * BUNDLE_WIDTH as u64));
+            output::progress(&format!("{} entries hold", bundle * TILE_WIDTH as u64));
         }
         output::end_progress();
         let report = verifier.finish();

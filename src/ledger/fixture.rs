@@ -1,11 +1,13 @@
 //! Records for tests.
 
+use std::sync::{Arc, LazyLock};
+
 use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
     ActivationBody, DecisionBody, DecisionRef, Engine, Envelope, GenesisBody, Kind, Origin,
-    OutcomeBody, OutcomeStatus, TokenCount, canonical, seal,
+    OutcomeBody, OutcomeStatus, Signer, SigningKey, TokenCount, canonical, seal,
 };
 use crate::domain::{
     Action, Call, Caller, Candidate, Data, Digest, Placement, Revision, Route, Seq,
@@ -28,6 +30,15 @@ pub(crate) fn genesis() -> GenesisBody {
         public_key: format!("{ORIGIN}+00000000+AQ=="),
         software: engine(),
     }
+}
+
+/// A key of its own for each process that tests.
+pub(crate) fn signer() -> Arc<Signer> {
+    static SIGNER: LazyLock<Arc<Signer>> = LazyLock::new(|| {
+        let key = SigningKey::generate(&ring::rand::SystemRandom::new()).unwrap();
+        Arc::new(Signer::new(origin(), vec![SigningKey::from_pkcs8(&key).unwrap()]))
+    });
+    SIGNER.clone()
 }
 
 fn engine() -> Engine {

@@ -1,19 +1,19 @@
-//! The log's Ed25519 key and the name under which others verify it (C2SP signed-note). Not the
-//! signing of checkpoints.
+//! The Ed25519 keys that sign: a log's its checkpoints, a witness's what it has seen of others. Not
+//! how a signature is verified ([`super::note`]).
 
 use std::fmt;
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::{
     rand::SecureRandom,
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 
-use super::entry::Origin;
+use super::{
+    checkpoint::Checkpoint,
+    entry::Origin,
+    note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey, cosigned},
+};
 use crate::domain::Digest;
-
-/// The signature type of Ed25519 in a signed note.
-const ED25519: u8 = 0x01;
 
 /// The key cannot be read or made.
 #[derive(Debug, thiserror::Error)]
@@ -51,15 +51,76 @@ impl SigningKey {
         Ok(key.as_ref().to_vec())
     }
 
-    /// The verifier key: `origin+keyid+base64(0x01 ‖ public key)`.
+    /// The key by which others verify what this one signs as `kind` under `name`.
+    ///
+    /// # Errors
+    /// When the name cannot stand in a note.
+    pub fn verifier(&self, name: &str, kind: SignatureType) -> Result<VerifierKey, NoteError> {
+        VerifierKey::new(name, kind, self.public())
+    }
+
+    /// The key by which others verify the checkpoints of the log `origin`.
     #[must_use]
-    pub fn vkey(&self, origin: &Origin) -> String {
-        let mut typed = vec![ED25519];
-        typed.extend_from_slice(self.0.public_key().as_ref());
-        let mut named = format!("{origin}\n").into_bytes();
-        named.extend_from_slice(&typed);
-        let key_id: String = Digest::of(&named).hex().chars().take(8).collect();
-        format!("{origin}+{key_id}+{}", STANDARD.encode(typed))
+    pub fn log_verifier(&self, origin: &Origin) -> VerifierKey {
+        VerifierKey::named(origin.as_str(), SignatureType::Ed25519, self.public())
+    }
+
+    fn public(&self) -> [u8; 32] {
+        let mut public = [0; 32];
+        for (to, from) in public.iter_mut().zip(self.0.public_key().as_ref()) {
+            *to = *from;
+        }
+        public
+    }
+
+    /// Signs `text` as the log whose key `verifier` is.
+    #[must_use]
+    pub fn sign(&self, verifier: &VerifierKey, text: &str) -> NoteSignature {
+        let bytes = self.0.sign(text.as_bytes()).as_ref().to_vec();
+        NoteSignature { name: verifier.name().to_owned(), key_id: verifier.id(), bytes }
+    }
+
+    /// Signs the checkpoint `text`, seen at `time` (seconds since 1970), as the witness whose key
+    /// `verifier` is.
+    #[must_use]
+    pub fn cosign(&self, verifier: &VerifierKey, text: &str, time: u64) -> NoteSignature {
+        let mut bytes = time.to_be_bytes().to_vec();
+        bytes.extend_from_slice(self.0.sign(cosigned(text, time).as_bytes()).as_ref());
+        NoteSignature { name: verifier.name().to_owned(), key_id: verifier.id(), bytes }
+    }
+}
+
+/// The keys that sign a log's checkpoints: one, or while keys are changed the old one beside the new.
+#[derive(Debug)]
+pub struct Signer {
+    origin: Origin,
+    keys: Vec<SigningKey>,
+    verifiers: Vec<VerifierKey>,
+}
+
+impl Signer {
+    /// The keys of the log `origin`, the one that is to last first.
+    #[must_use]
+    pub fn new(origin: Origin, keys: Vec<SigningKey>) -> Self {
+        let verifiers = keys.iter().map(|key| key.log_verifier(&origin)).collect();
+        Self { origin, keys, verifiers }
+    }
+
+    /// The keys by which others verify.
+    #[must_use]
+    pub fn verifiers(&self) -> &[VerifierKey] {
+        &self.verifiers
+    }
+
+    /// Signs the tree of `size` entries with this root.
+    #[must_use]
+    pub fn checkpoint(&self, size: u64, root: Digest) -> Note {
+        let checkpoint = Checkpoint { origin: self.origin.clone(), size, root };
+        let mut note = Note::unsigned(checkpoint.to_string());
+        let keys = self.keys.iter().zip(&self.verifiers);
+        let signatures = keys.map(|(key, verifier)| key.sign(verifier, note.text())).collect();
+        note.signatures = signatures;
+        note
     }
 }
 
@@ -73,26 +134,13 @@ impl fmt::Debug for SigningKey {
 mod tests {
     use super::*;
 
-    /// The key of the Go package golang.org/x/mod/sumdb/note's example: seed and vkey.
-    const SEED: &str = "AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
-    const VKEY: &str = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
-
-    #[test]
-    fn vkey_is_that_of_the_reference_implementation() {
-        let seed = STANDARD.decode(SEED).unwrap();
-        // PKCS#8 version 1 around the 32 bytes (RFC 8410, 7).
-        let mut der = vec![0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
-        der.extend_from_slice(&seed[1..]);
-        let key = SigningKey::from_pkcs8(&der).unwrap();
-        assert_eq!(key.vkey(&"PeterNeumann".parse().unwrap()), VKEY);
-    }
-
     #[test]
     fn a_key_that_was_made_can_be_read_and_is_never_printed() {
         let der = SigningKey::generate(&ring::rand::SystemRandom::new()).unwrap();
         let key = SigningKey::from_pkcs8(&der).unwrap();
         assert_eq!(format!("{key:?}"), "SigningKey { .. }");
-        assert!(key.vkey(&"a".parse().unwrap()).starts_with("a+"));
+        let verifier = key.verifier("a", SignatureType::Ed25519).unwrap();
+        assert!(verifier.to_string().starts_with("a+"));
         assert!(SigningKey::from_pkcs8(&der[1..]).is_err());
     }
 }

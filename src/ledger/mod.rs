@@ -3,12 +3,16 @@
 
 mod body;
 pub mod canonical;
+pub mod checkpoint;
 pub mod entry;
-pub mod export;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod key;
+pub mod note;
+pub mod proof;
+pub mod tile;
 pub mod time;
+pub mod tree;
 pub mod verify;
 
 pub use body::{
@@ -16,12 +20,19 @@ pub use body::{
     OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
 };
 pub use canonical::CanonicalError;
+pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
 pub use entry::{
     ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
 };
-pub use export::{BUNDLE_WIDTH, BundleError, bundle_path, read_bundle, write_bundle};
-pub use key::{KeyError, SigningKey};
+pub use key::{KeyError, Signer, SigningKey};
+pub use note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey};
+pub use proof::{Plan, Tiles, is_consistent, root_of_inclusion};
+pub use tile::{
+    BundleError, InvalidTilePath, TILE_WIDTH, Tile, TileId, TilePath, read_bundle, read_tile,
+    write_bundle,
+};
 pub use time::{parse_timestamp, timestamp_text, to_micros};
+pub use tree::{Edge, empty_root, node_of, partial_tiles};
 pub use verify::{ChainFault, Finding, Report, Verifier};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.

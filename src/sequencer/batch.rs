@@ -13,10 +13,10 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Draft, Receipt, SequencerSettings, SubmitError};
+use super::{Draft, Receipt, SequencerSettings, SubmitError, mark::Seen};
 use crate::{
     domain::{Clock, DecisionId, Digest, Seq},
-    ledger::{ENTRY_LIMIT, Entry, Envelope, Kind, canonical, seal, to_micros},
+    ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
     store::{Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
 };
 
@@ -97,9 +97,13 @@ pub(super) struct Batch<'a> {
     pub(super) clock: &'a dyn Clock,
     /// Whether the store is known to hold this log.
     pub(super) same_log: bool,
+    /// The last tree that was signed and committed.
+    pub(super) seen: Option<Seen>,
     pub(super) groups: Vec<Group>,
     /// After sealing: the answers, group by group.
     pub(super) answers: Vec<Vec<Result<Receipt, SubmitError>>>,
+    /// After sealing: the tree with the batch, and its checkpoint.
+    pub(super) signed: Option<(Seen, Arc<str>)>,
     /// After sealing: an entry by which it is seen whether the batch was committed.
     pub(super) probe: Option<(Uuid, Digest)>,
 }
@@ -110,12 +114,16 @@ impl Seal for Batch<'_> {
         let key = |claim: &Claim| (claim.scope.clone(), claim.key.clone());
         Lookups {
             genesis: !self.same_log,
+            leaf: self.seen.and_then(Seen::last),
             claims: drafts().filter_map(|draft| draft.claim.as_deref().map(key)).collect(),
             decisions: drafts().filter_map(|draft| draft.about).collect(),
         }
     }
 
-    fn seal(&mut self, head: &Head, found: &Found) -> Result<Sealed, StoreError> {
+    fn seal(&mut self, head: &Head, edge: &Edge, found: &Found) -> Result<Sealed, StoreError> {
+        if let Some(seen) = self.seen {
+            seen.check(head, found)?;
+        }
         if let Some(genesis) = &found.genesis {
             let entry = Entry::parse(genesis)
                 .map_err(|_| StoreError::Corrupt("entry 0 is not an entry"))?;
@@ -138,7 +146,17 @@ impl Seal for Batch<'_> {
         self.answers = self.groups.iter().map(|group| pen.write_group(group)).collect();
         self.probe = pen.rows.first().map(|row| (row.id, row.leaf));
         self.same_log = true;
-        Ok(Sealed { rows: pen.rows, head: pen.head })
+        let Pen { head, rows, .. } = pen;
+        let mut edge = edge.clone();
+        let tiles = edge.extend(rows.iter().map(|row| row.leaf));
+        let mut checkpoint: Arc<str> = Arc::default();
+        self.signed = None;
+        if !rows.is_empty() {
+            checkpoint =
+                self.settings.signer.checkpoint(edge.size(), edge.root()).to_string().into();
+            self.signed = Some((Seen { size: head.next, leaf: head.leaf }, checkpoint.clone()));
+        }
+        Ok(Sealed { rows, head, edge, tiles, checkpoint })
     }
 }
 

@@ -7,6 +7,7 @@
 //! It has a thread of its own: its exchanges with the database do not stand in line behind requests.
 
 mod batch;
+mod mark;
 #[cfg(test)]
 mod tests;
 mod worker;
@@ -16,7 +17,7 @@ use std::{io, sync::Arc, thread, time::Duration};
 use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::{
-    runtime::{Builder, Handle},
+    runtime::Builder,
     sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc, oneshot},
     time::{Instant, timeout_at},
 };
@@ -26,10 +27,11 @@ use uuid::Uuid;
 pub use crate::store::{Activation, Claim};
 use crate::{
     domain::{Clock, Digest, Revision, Seq},
-    ledger::{GenesisBody, Kind, Origin},
+    ledger::{GenesisBody, Kind, Origin, Signer},
     store::{Store, StoreError},
 };
 use batch::Group;
+pub use mark::{Mark, read_mark, reset_mark, root_at};
 
 /// How long a caller waits for its record, in all: long enough for a store that gives up
 /// ([`crate::store`]) to be heard, short enough for the caller to be refused within two seconds.
@@ -135,6 +137,8 @@ pub struct SequencerSettings {
     pub queue: usize,
     /// How many records are committed at once.
     pub max_batch: usize,
+    /// What signs the checkpoints.
+    pub signer: Arc<Signer>,
     /// Entry 0, should the log be empty.
     pub genesis: GenesisBody,
 }
@@ -158,6 +162,7 @@ impl Sequencer {
     pub fn start(
         store: Arc<dyn Store>,
         settings: SequencerSettings,
+        mark: Mark,
         clock: Arc<dyn Clock>,
         tracker: &TaskTracker,
     ) -> io::Result<Self> {
@@ -167,8 +172,7 @@ impl Sequencer {
         let room = Arc::new(Semaphore::new(size));
         let origin = settings.origin.clone();
         let handle = Self { origin, queue, room: room.clone(), size, closing: closing.clone() };
-        let home = Handle::current();
-        let worker = worker::Worker::new(store, settings, clock, waiting, room, closing, home);
+        let worker = worker::Worker::new(store, settings, mark, clock, waiting, room, closing);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, end) = oneshot::channel();
         thread::Builder::new().name("ledger".to_owned()).spawn(move || {

@@ -13,10 +13,11 @@ use super::{
     SequencerSettings,
     batch::{Batch, Group},
     f64_of,
+    mark::Mark,
 };
 use crate::{
     domain::{Clock, Seq},
-    store::{AppendError, Store, StoreError},
+    store::{AppendError, Store, StoreError, crash_point},
 };
 
 /// How many bytes of bodies are committed at once.
@@ -39,6 +40,7 @@ pub(super) struct Worker {
     /// Dispatches that were committed after their callers had gone.
     orphans: Vec<Seq>,
     same_log: bool,
+    mark: Mark,
     /// The runtime that everything else runs in, whose connections it must not take into its own.
     home: Handle,
 }
@@ -47,11 +49,11 @@ impl Worker {
     pub(super) fn new(
         store: Arc<dyn Store>,
         settings: SequencerSettings,
+        mark: Mark,
         clock: Arc<dyn Clock>,
         queue: mpsc::Receiver<Group>,
         room: Arc<Semaphore>,
         closing: CancellationToken,
-        home: Handle,
     ) -> Self {
         Self {
             store,
@@ -64,7 +66,8 @@ impl Worker {
             pause: None,
             orphans: Vec::new(),
             same_log: false,
-            home,
+            mark,
+            home: Handle::current(),
         }
     }
 
@@ -139,14 +142,19 @@ impl Worker {
     }
 
     async fn commit(&mut self, groups: Vec<Group>) {
+        if let Err(error) = self.mark.pay() {
+            return self.fail(groups, error.into());
+        }
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let settings = self.settings.clone();
         let mut batch = Batch {
             settings: &settings,
             clock: clock.as_ref(),
             same_log: self.same_log,
+            seen: self.mark.seen(),
             groups,
             answers: Vec::new(),
+            signed: None,
             probe: None,
         };
         let started = Instant::now();
@@ -163,6 +171,10 @@ impl Worker {
     fn deliver(&mut self, batch: Batch<'_>) {
         self.pause = None;
         self.same_log = batch.same_log;
+        if let Some((seen, checkpoint)) = batch.signed {
+            self.mark.advance(seen, checkpoint);
+            crash_point("marked");
+        }
         for (group, answers) in batch.groups.into_iter().zip(batch.answers) {
             self.orphans.extend(group.answer(answers));
         }

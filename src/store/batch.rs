@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::StoreError;
 use crate::{
     domain::{Digest, Revision, Seq, SnapshotDigests},
-    ledger::Kind,
+    ledger::{Edge, Kind, Tile},
 };
 
 /// Turns what waits into rows, while the head is locked.
@@ -20,12 +20,12 @@ pub trait Seal: Send {
     /// What must be known, apart from the head, before [`Seal::seal`] can decide.
     fn lookups(&self) -> Lookups;
 
-    /// The rows that follow `head`. May be called again when the batch was not committed. A batch
-    /// without rows changes nothing.
+    /// The rows that follow `head`, whose entries make the tree that ends in `edge`. May be called
+    /// again when the batch was not committed. A batch without rows changes nothing.
     ///
     /// # Errors
     /// When nothing may be written to this store at all.
-    fn seal(&mut self, head: &Head, found: &Found) -> Result<Sealed, StoreError>;
+    fn seal(&mut self, head: &Head, edge: &Edge, found: &Found) -> Result<Sealed, StoreError>;
 }
 
 /// Questions about what is in the store already.
@@ -33,6 +33,8 @@ pub trait Seal: Send {
 pub struct Lookups {
     /// Whether entry 0 is wanted.
     pub genesis: bool,
+    /// The leaf hash of this entry.
+    pub leaf: Option<Seq>,
     /// Idempotency claims: scope and key.
     pub claims: Vec<(String, String)>,
     /// Decisions for which an outcome is about to be written.
@@ -44,6 +46,8 @@ pub struct Lookups {
 pub struct Found {
     /// Entry 0, if it was asked for and exists.
     pub genesis: Option<Bytes>,
+    /// The leaf hash that was asked for, if there is such an entry.
+    pub leaf: Option<Digest>,
     /// The claims that are taken, by scope and key, and by which record.
     pub claims: HashMap<(String, String), Seq>,
     /// The decisions that have an outcome.
@@ -70,6 +74,12 @@ pub struct Sealed {
     pub rows: Vec<Row>,
     /// The head after them.
     pub head: Head,
+    /// The edge of the tree with them.
+    pub edge: Edge,
+    /// The tiles that have become full, or have grown.
+    pub tiles: Vec<Tile>,
+    /// The signed checkpoint of the tree with them.
+    pub checkpoint: Arc<str>,
 }
 
 /// One entry and what is kept beside it.

@@ -40,6 +40,9 @@ pub enum StoreError {
     /// A record cannot be brought into canonical form.
     #[error("a record cannot be sealed: {0}")]
     Sealing(#[from] CanonicalError),
+    /// The log is not the one that this signer has signed.
+    #[error("{0}")]
+    Mark(#[from] MarkError),
     /// Another log lies in this store.
     #[error("the store holds the log `{found}`, not `{want}`")]
     OtherLog {
@@ -47,6 +50,51 @@ pub enum StoreError {
         found: Origin,
         /// The log that was asked for.
         want: Origin,
+    },
+}
+
+/// The log contradicts what its signer has signed before, or the signer cannot remember it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MarkError {
+    /// Entries are gone.
+    #[error(
+        "the store holds {size} entries, but {mark} have been signed: an old backup was restored, or entries were removed. Restore a newer one; if there is none, `lexgate ledger recover` records the loss"
+    )]
+    RolledBack {
+        /// How many entries there are.
+        size: u64,
+        /// How many have been signed.
+        mark: u64,
+    },
+    /// Entries are others than before.
+    #[error(
+        "the first {mark} entries in the store are not those that have been signed: history was rewritten. Restore the log; if it cannot be, `lexgate ledger recover` records the fork"
+    )]
+    Forked {
+        /// How many have been signed.
+        mark: u64,
+    },
+    /// The file cannot be read or written.
+    #[error(
+        "the high-water mark `{path}` cannot be {doing}: {error}; nothing is signed without it"
+    )]
+    File {
+        /// The file.
+        path: String,
+        /// `read` or `written`.
+        doing: &'static str,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The file holds something else.
+    #[error(
+        "the high-water mark `{path}` holds no checkpoint of this log: restore the file; if it is lost, remove it, and say so to those who rely on the log"
+    )]
+    Unreadable {
+        /// The file.
+        path: String,
     },
 }
 

@@ -16,11 +16,14 @@ pub(super) struct Files(&'static [(i64, &'static str, &'static str)]);
 pub(super) const POSTGRES: Files = Files(&[
     (1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql")),
     (2, "one exchange", include_str!("../../migrations/postgres/0002_one_exchange.sql")),
+    (3, "tiles", include_str!("../../migrations/postgres/0003_tiles.sql")),
 ]);
 
 /// The tables in `SQLite`.
-pub(super) const SQLITE: Files =
-    Files(&[(1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql"))]);
+pub(super) const SQLITE: Files = Files(&[
+    (1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql")),
+    (2, "tiles", include_str!("../../migrations/sqlite/0002_tiles.sql")),
+]);
 
 impl MigrationSource<'static> for Files {
     fn resolve(self) -> BoxFuture<'static, Result<Vec<Migration>, BoxDynError>> {

@@ -7,6 +7,7 @@ mod batch;
 mod bound;
 #[cfg(test)]
 pub(crate) mod contract;
+mod crash;
 mod error;
 mod migrations;
 mod postgres;
@@ -21,11 +22,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed};
-pub use error::{AppendError, StoreError};
+pub(crate) use crash::crash_point;
+pub use error::{AppendError, MarkError, StoreError};
 
 use crate::{
     domain::{Digest, Seq, SnapshotDigests},
-    ledger::Kind,
+    ledger::{Kind, Tile, TileId},
 };
 
 /// An entry as it lies in the store.
@@ -98,6 +100,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// Up to `limit` entries from `from` on.
     async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError>;
+
+    /// The signed checkpoint of all that is written; `None` while the log is empty.
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
+
+    /// Those of these tiles that have a hash, as wide as they are now.
+    async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError>;
 
     /// The entry at `seq`.
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError>;

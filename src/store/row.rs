@@ -1,11 +1,16 @@
 //! Between the ledger's types and columns: both databases keep numbers as 64-bit integers, instants
 //! as microseconds and digests as bytes.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{Active, Claimed, Head, StoreError, Stored};
-use crate::domain::{Digest, Revision, Seq, SnapshotDigests};
+use crate::{
+    domain::{Digest, Revision, Seq, SnapshotDigests},
+    ledger::{Edge, TILE_WIDTH, Tile, TileId, partial_tiles, read_tile},
+};
 
 /// A position as a column has it. One beyond the columns' range is nowhere.
 pub(super) fn seq_column(seq: Seq) -> i64 {
@@ -94,6 +99,44 @@ pub(super) fn active(row: &impl Columns) -> Result<Active, StoreError> {
 /// `request, seq`.
 pub(super) fn claimed(row: &impl Columns) -> Result<Claimed, StoreError> {
     Ok(Claimed { request: digest(&row.bytes(0)?)?, seq: seq(row, 1)? })
+}
+
+/// `level, n, hashes`.
+pub(super) fn tile(row: &impl Columns) -> Result<Tile, StoreError> {
+    let level = u32::try_from(row.integer(0)?)
+        .map_err(|_| StoreError::Corrupt("a tile of a level that cannot be"))?;
+    let hashes =
+        read_tile(&row.bytes(2)?).ok_or(StoreError::Corrupt("a tile of another length"))?;
+    Ok(Tile { id: TileId { level, n: number(row.integer(1)?)? }, hashes })
+}
+
+/// The first and the last position of the leaves under a tile of level 0.
+pub(super) fn leaves_of(id: TileId) -> (i64, i64) {
+    let first = id.n.saturating_mul(TILE_WIDTH as u64);
+    let last = first.saturating_add(TILE_WIDTH as u64 - 1);
+    (seq_column(Seq::new(first)), seq_column(Seq::new(last)))
+}
+
+/// Rows of `seq, leaf`, in order: the tiles of leaves that they make.
+pub(super) fn leaf_tiles<R: Columns>(rows: &[R]) -> Result<Vec<Tile>, StoreError> {
+    let mut tiles: Vec<Tile> = Vec::new();
+    for row in rows {
+        let id = TileId { level: 0, n: number(row.integer(0)?)? / TILE_WIDTH as u64 };
+        let leaf = digest(&row.bytes(1)?)?;
+        match tiles.last_mut() {
+            Some(tile) if tile.id == id => tile.hashes.push(leaf),
+            _ => tiles.push(Tile { id, hashes: vec![leaf] }),
+        }
+    }
+    Ok(tiles)
+}
+
+/// The edge of a tree of `size` leaves from the tiles at its right, as they were found.
+pub(super) fn edge(size: Seq, found: Vec<Tile>) -> Result<Edge, StoreError> {
+    let mut found: BTreeMap<_, _> = found.into_iter().map(|tile| (tile.id, tile.hashes)).collect();
+    let partial = partial_tiles(size.get()).map(|(id, _)| found.remove(&id).unwrap_or_default());
+    let edge = Edge::from_tiles(size.get(), partial.collect());
+    edge.ok_or(StoreError::Corrupt("the tiles are not those of the entries"))
 }
 
 /// A count.

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
+    ledger::{Edge, Tile, TileId},
     store::{
         Active, AppendError, Claimed, Found, Head, RecordQuery, Seal, Store, StoreError, Stored,
     },
@@ -69,6 +70,13 @@ impl Faulty {
         reached.expect("no append came").unwrap().forget();
     }
 
+    async fn edge(&self) -> Edge {
+        let mut edge = Edge::default();
+        let stored = self.behind.range(Seq::new(0), usize::MAX).await.unwrap();
+        edge.extend(stored.iter().map(|stored| stored.leaf));
+        edge
+    }
+
     async fn wait(&self) {
         self.waiting.add_permits(1);
         self.gate.acquire().await.unwrap().forget();
@@ -88,7 +96,8 @@ impl Store for Faulty {
             }
             Some(Fault::LoseCommit) => {
                 let head = self.behind.head().await.map_err(AppendError::NotCommitted)?.unwrap();
-                batch.seal(&head, &Found::default()).map_err(AppendError::NotCommitted)?;
+                let edge = self.edge().await;
+                batch.seal(&head, &edge, &Found::default()).map_err(AppendError::NotCommitted)?;
                 Err(AppendError::Ambiguous(StoreError::TimedOut))
             }
             Some(Fault::Wait) => {
@@ -121,6 +130,12 @@ impl Store for Faulty {
     }
     async fn head(&self) -> Result<Option<Head>, StoreError> {
         self.behind.head().await
+    }
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        self.behind.checkpoint().await
+    }
+    async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError> {
+        self.behind.tiles(ids).await
     }
     async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.behind.range(from, limit).await

@@ -19,8 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Clock, Digest, Revision, Seq},
-    ledger::{Kind, Report, Verifier, canonical, fixture},
-    sequencer::{Activation, Draft, Receipt, Sequencer, SequencerSettings, SubmitError},
+    ledger::{Checkpoint, Edge, Kind, Note, Report, Verifier, canonical, fixture, leaf_of},
+    sequencer::{
+        Activation, Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError, root_at,
+    },
     store::{self, Store},
 };
 
@@ -154,11 +156,14 @@ impl Desk {
             process,
             queue: 1024,
             max_batch: 256,
+            signer: fixture::signer(),
             genesis: fixture::genesis(),
         };
         change(&mut settings);
         let (clock, tracker) = (StoppedClock::new(), TaskTracker::new());
-        let sequencer = Sequencer::start(store.clone(), settings, clock.clone(), &tracker).unwrap();
+        let sequencer =
+            Sequencer::start(store.clone(), settings, Mark::unkept(), clock.clone(), &tracker)
+                .unwrap();
         Self { store, sequencer, clock, process, tracker }
     }
 
@@ -184,12 +189,21 @@ impl Desk {
         stored.into_iter().map(|stored| stored.entry).collect()
     }
 
-    /// What an auditor would say.
+    /// What an auditor would say, who holds the tree and its checkpoint against the entries too.
     pub(crate) async fn verified(&self) -> Report {
-        let mut verifier = Verifier::new();
+        let (mut verifier, mut edge) = (Verifier::new(), Edge::default());
         for entry in self.entries().await {
             verifier.push(&entry).unwrap();
+            edge.extend([leaf_of(&entry)]);
         }
+        let (size, root) = (edge.size(), edge.root());
+        let note = Note::parse(&self.store.checkpoint().await.unwrap().unwrap()).unwrap();
+        note.verify(fixture::signer().verifiers()).unwrap();
+        assert_eq!(
+            Checkpoint::read(&note).unwrap(),
+            Checkpoint { origin: fixture::origin(), size, root }
+        );
+        assert_eq!(root_at(&*self.store, size).await.unwrap(), Some(root));
         verifier.finish()
     }
 }

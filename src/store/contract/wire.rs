@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use super::kit::{Bed, Desk, Kept, decision, outcome};
 use crate::{
     domain::Seq,
+    ledger::Edge,
     sequencer::SubmitError,
     store::{self, Found, Head, Lookups, Seal, Sealed, Store, StoreError},
 };
@@ -247,10 +248,11 @@ impl Seal for Stopped {
         Lookups::default()
     }
 
-    fn seal(&mut self, head: &Head, _: &Found) -> Result<Sealed, StoreError> {
+    fn seal(&mut self, head: &Head, edge: &Edge, _: &Found) -> Result<Sealed, StoreError> {
         self.0.send(()).unwrap();
         std::thread::sleep(Duration::from_secs(12));
-        Ok(Sealed { rows: Vec::new(), head: *head })
+        let (rows, tiles, checkpoint) = (Vec::new(), Vec::new(), Arc::default());
+        Ok(Sealed { rows, head: *head, edge: edge.clone(), tiles, checkpoint })
     }
 }
 

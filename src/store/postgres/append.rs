@@ -14,9 +14,11 @@ use uuid::Uuid;
 use super::read;
 use crate::{
     domain::Seq,
+    ledger::{Edge, Tile},
     store::{
         AppendError, Found, Head, Lookups, Seal, Sealed, StoreError, Stored,
         bound::{APPEND, Taken, Writer, until},
+        crash_point,
         row::{self, revision_column, seq_column},
     },
 };
@@ -37,7 +39,7 @@ macro_rules! statement {
         concat!(
             "
 WITH moved AS (
-    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4
+    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4, checkpoint = $15
     WHERE next = $5 AND leaf = $6 AND fence = $7
     RETURNING true
 ), written AS (
@@ -56,20 +58,25 @@ SELECT count(*) FROM moved"
 /// For entries that have nothing beside them.
 const WRITE: &str = statement!("");
 
-/// The same, and what the entries open, close and claim. Apart, because most batches do none of
-/// it, and a statement costs Postgres by its length.
+/// The same, and what the entries open, close and claim, and the tiles that they fill. Apart, because
+/// most batches do none of it, and a statement costs Postgres by its length.
 const WRITE_BESIDE: &str = statement!(
     ", opened AS (
     INSERT INTO open_dispatches (seq, process)
     SELECT seq, process::uuid
-    FROM moved, unnest($15::bigint[], $16::text[]) AS new (seq, process)
+    FROM moved, unnest($16::bigint[], $17::text[]) AS new (seq, process)
 ), closed AS (
     DELETE FROM open_dispatches USING moved WHERE seq = ANY ($11::bigint[])
 ), claimed AS (
     INSERT INTO idempotency (scope, key, request, seq, ts)
     SELECT scope, key, request, seq, $3
-    FROM moved, unnest($17::text[], $18::text[], $19::bytea[], $20::bigint[])
+    FROM moved, unnest($18::text[], $19::text[], $20::bytea[], $21::bigint[])
         AS new (scope, key, request, seq)
+), grown AS (
+    INSERT INTO tiles (level, n, hashes)
+    SELECT level, n, hashes
+    FROM moved, unnest($22::bigint[], $23::bigint[], $24::bytea[]) AS new (level, n, hashes)
+    ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes
 )"
 );
 
@@ -77,9 +84,11 @@ const WRITE_BESIDE: &str = statement!(
 #[derive(Debug, Default)]
 pub(super) struct Known(Mutex<Option<Left>>);
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Left {
     head: Locked,
+    /// The edge of the tree at that head.
+    edge: Edge,
     /// Whether it was found as it had been left the last time: nobody else appends.
     alone: bool,
 }
@@ -89,8 +98,8 @@ impl Known {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    fn set(&self, head: Locked, alone: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Left { head, alone });
+    fn set(&self, left: Left) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
     }
 }
 
@@ -109,64 +118,72 @@ pub(super) async fn append(
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
     let deadline = Instant::now() + APPEND;
     let last = known.take();
-    let expected = last.filter(|last| last.alone).map(|last| last.head);
-    let sent = match expected {
-        Some(expected) => send(&mut connection, batch, expected, deadline).await?,
+    let sent = match last.as_ref().filter(|last| last.alone) {
+        Some(last) => send(&mut connection, batch, last, deadline).await?,
         None => None,
     };
-    let (head, alone) = if let Some(head) = sent {
-        (head, true)
-    } else {
-        let (found, head) = locked(writer, &mut connection, batch, deadline).await?;
-        (head, last.is_some_and(|last| last.head == found))
+    let left = match sent {
+        Some(left) => left,
+        None => locked(writer, &mut connection, batch, last, deadline).await?,
     };
-    known.set(head, alone);
+    known.set(left);
     connection.give_back();
     Ok(())
 }
 
-/// Writes a batch behind `expected`, with nothing locked and nothing looked up. Gives the head that
-/// it leaves; `None` when nothing was written and the batch has to go the longer way.
+/// Writes a batch behind `last`, with nothing locked and nothing looked up. Gives the head that it
+/// leaves; `None` when nothing was written and the batch has to go the longer way.
 async fn send(
     connection: &mut PgConnection,
     batch: &mut dyn Seal,
-    expected: Locked,
+    last: &Left,
     deadline: Instant,
-) -> Result<Option<Locked>, AppendError> {
+) -> Result<Option<Left>, AppendError> {
     if batch.lookups().genesis {
         return Ok(None);
     }
     // What was claimed or reported before makes the statement fail; then it is looked up.
-    let sealed =
-        batch.seal(&expected.head, &Found::default()).map_err(AppendError::NotCommitted)?;
+    let sealed = batch
+        .seal(&last.head.head, &last.edge, &Found::default())
+        .map_err(AppendError::NotCommitted)?;
     if sealed.rows.is_empty() {
-        return Ok(Some(expected));
+        return Ok(Some(last.clone()));
     }
     if sealed.rows.iter().any(|row| row.activation.is_some()) {
         return Ok(None);
     }
-    match timeout_at(deadline, execute(connection, &sealed, expected)).await {
-        Ok(Ok(moved)) => Ok(moved.then_some(Locked { head: sealed.head, ..expected })),
+    crash_point("sealed");
+    match timeout_at(deadline, execute(connection, &sealed, last.head)).await {
+        Ok(Ok(true)) => {
+            crash_point("committed");
+            let head = Locked { head: sealed.head, ..last.head };
+            Ok(Some(Left { head, edge: sealed.edge, alone: true }))
+        }
+        Ok(Ok(false)) => Ok(None),
         Ok(Err(sqlx::Error::Database(error))) if !is_end(&*error) => Ok(None),
         Ok(Err(error)) => Err(AppendError::Ambiguous(error.into())),
         Err(_) => Err(AppendError::Ambiguous(StoreError::TimedOut)),
     }
 }
 
-/// Locks the head, then writes. Gives the head that it found and the one that it leaves.
+/// Locks the head, then writes. Gives the head that it leaves.
 async fn locked(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
+    last: Option<Left>,
     deadline: Instant,
-) -> Result<(Locked, Locked), AppendError> {
-    let work = write(writer, connection, batch);
+) -> Result<Left, AppendError> {
+    let work = write(writer, connection, batch, last);
     let (found, left) = until(deadline, work).await.map_err(AppendError::NotCommitted)?;
-    let end = if left == found { "ROLLBACK" } else { "COMMIT" };
+    let changed = left.head != found;
+    let end = if changed { "COMMIT" } else { "ROLLBACK" };
+    crash_point("written");
     until(deadline, connection.execute(end)).await.map_err(|error| {
-        if left == found { AppendError::NotCommitted(error) } else { AppendError::Ambiguous(error) }
+        if changed { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
     })?;
-    Ok((found, left))
+    crash_point("committed");
+    Ok(left)
 }
 
 pub(super) async fn settle(
@@ -188,18 +205,26 @@ async fn write(
     writer: &Writer<PgConnection>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
-) -> Result<(Locked, Locked), StoreError> {
+    last: Option<Left>,
+) -> Result<(Locked, Left), StoreError> {
     let found = lock(writer, connection, LOCK).await?;
+    crash_point("locked");
     let before = look_up(connection, &batch.lookups()).await?;
-    let sealed = batch.seal(&found.head, &before)?;
+    let (edge, alone) = match last {
+        Some(last) if last.head == found => (last.edge, true),
+        _ => (read::edge(connection, found.head.next).await?, false),
+    };
+    let sealed = batch.seal(&found.head, &edge, &before)?;
     if sealed.rows.is_empty() {
-        return Ok((found, found));
+        return Ok((found, Left { head: found, edge, alone }));
     }
+    crash_point("sealed");
     activate(connection, &sealed).await?;
     if !execute(connection, &sealed, found).await? {
         return Err(StoreError::Corrupt("the head moved while it was locked"));
     }
-    Ok((found, Locked { head: sealed.head, ..found }))
+    let head = Locked { head: sealed.head, ..found };
+    Ok((found, Left { head, edge: sealed.edge, alone }))
 }
 
 /// Runs [`WRITE`], or [`WRITE_BESIDE`]. Whether the head was the expected one.
@@ -209,8 +234,10 @@ async fn execute(
     expected: Locked,
 ) -> Result<bool, sqlx::Error> {
     let rows = || sealed.rows.iter();
-    let plain =
-        rows().all(|row| row.dispatched_by.is_none() && row.about.is_none() && row.claim.is_none());
+    let tiles = || sealed.tiles.iter();
+    let plain = sealed.tiles.is_empty()
+        && rows()
+            .all(|row| row.dispatched_by.is_none() && row.about.is_none() && row.claim.is_none());
     let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
@@ -225,7 +252,8 @@ async fn execute(
         .bind(rows().map(|row| row.about.map(seq_column)).collect::<Vec<_>>())
         .bind(rows().map(|row| row.leaf.as_bytes().as_slice()).collect::<Vec<_>>())
         .bind(rows().map(|row| &*row.entry).collect::<Vec<_>>())
-        .bind(rows().map(|row| row.terms.join(SEPARATOR)).collect::<Vec<_>>());
+        .bind(rows().map(|row| row.terms.join(SEPARATOR)).collect::<Vec<_>>())
+        .bind(&*sealed.checkpoint);
     if !plain {
         let (opened, processes): (Vec<_>, Vec<_>) = rows()
             .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
@@ -239,7 +267,10 @@ async fn execute(
             .bind(
                 claims().map(|(_, claim)| claim.request.as_bytes().as_slice()).collect::<Vec<_>>(),
             )
-            .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>());
+            .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
+            .bind(tiles().map(|tile| i64::from(tile.id.level)).collect::<Vec<_>>())
+            .bind(tiles().map(|tile| seq_column(Seq::new(tile.id.n))).collect::<Vec<_>>())
+            .bind(tiles().map(Tile::bytes).collect::<Vec<_>>());
     }
     let row = query.fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
@@ -279,6 +310,9 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
     let mut found = Found::default();
     if lookups.genesis {
         found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
+    }
+    if let Some(seq) = lookups.leaf {
+        found.leaf = read::record(connection, seq).await?.map(|stored| stored.leaf);
     }
     if !lookups.claims.is_empty() {
         let (scopes, keys): (Vec<_>, Vec<_>) =

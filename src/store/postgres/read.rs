@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
-    ledger::Kind,
+    ledger::{Edge, Kind, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
         row::{self, limit_column, seq_column},
@@ -24,6 +24,52 @@ pub(super) async fn head(connection: &mut PgConnection) -> Result<Head, StoreErr
     let row =
         sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
     row::head(&row)
+}
+
+pub(super) async fn checkpoint(
+    connection: &mut PgConnection,
+) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT checkpoint FROM head WHERE checkpoint <> ''")
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// A tile of leaves that is not kept is the entries' own.
+pub(super) async fn tiles(
+    connection: &mut PgConnection,
+    ids: &[TileId],
+) -> Result<Vec<Tile>, StoreError> {
+    let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
+    let rows = sqlx::query(
+        "SELECT level::bigint, n, hashes FROM tiles
+         JOIN unnest($1::bigint[], $2::bigint[]) AS wanted (level, n) USING (level, n)",
+    )
+    .bind(ids.iter().map(|id| i64::from(id.level)).collect::<Vec<_>>())
+    .bind(ids.iter().map(|id| number(id.n)).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut tiles = rows.iter().map(row::tile).collect::<Result<Vec<_>, _>>()?;
+    for id in ids.iter().filter(|id| id.level == 0) {
+        if !tiles.iter().any(|tile| tile.id == *id) {
+            let (first, last) = row::leaves_of(*id);
+            let rows = sqlx::query(
+                "SELECT seq, leaf FROM entries WHERE seq BETWEEN $1 AND $2 ORDER BY seq",
+            )
+            .bind(first)
+            .bind(last)
+            .fetch_all(&mut *connection)
+            .await?;
+            tiles.extend(row::leaf_tiles(&rows)?);
+        }
+    }
+    Ok(tiles)
+}
+
+pub(super) async fn edge(connection: &mut PgConnection, size: Seq) -> Result<Edge, StoreError> {
+    let ids: Vec<_> = partial_tiles(size.get()).filter(|(_, width)| *width > 0).collect();
+    let ids: Vec<_> = ids.into_iter().map(|(id, _)| id).collect();
+    row::edge(size, tiles(connection, &ids).await?)
 }
 
 pub(super) async fn range(

@@ -8,9 +8,11 @@ use uuid::Uuid;
 use super::read;
 use crate::{
     domain::Seq,
+    ledger::Tile,
     store::{
         AppendError, Found, Lookups, Row, Seal, Sealed, StoreError, Stored,
         bound::{APPEND, Writer, until},
+        crash_point,
         row::{self, revision_column, seq_column},
     },
 };
@@ -27,9 +29,11 @@ pub(super) async fn append(
     let written =
         until(deadline, write(&mut connection, batch)).await.map_err(AppendError::NotCommitted)?;
     let end = if written { "COMMIT" } else { "ROLLBACK" };
+    crash_point("written");
     until(deadline, connection.execute(end)).await.map_err(|error| {
         if written { AppendError::Ambiguous(error) } else { AppendError::NotCommitted(error) }
     })?;
+    crash_point("committed");
     connection.give_back();
     Ok(())
 }
@@ -60,16 +64,20 @@ async fn write(
     batch: &mut dyn Seal,
 ) -> Result<bool, StoreError> {
     connection.execute(LOCK).await?;
+    crash_point("locked");
     let head = read::head(connection).await?;
     let found = look_up(connection, &batch.lookups()).await?;
-    let sealed = batch.seal(&head, &found)?;
+    let edge = read::edge(connection, head.next).await?;
+    let sealed = batch.seal(&head, &edge, &found)?;
     if sealed.rows.is_empty() {
         return Ok(false);
     }
+    crash_point("sealed");
     for row in &sealed.rows {
         insert(connection, row).await?;
     }
     insert_terms(connection, &sealed.rows).await?;
+    insert_tiles(connection, &sealed.tiles).await?;
     activate(connection, &sealed).await?;
     finish(connection, &sealed).await?;
     Ok(true)
@@ -82,6 +90,9 @@ async fn look_up(
     let mut found = Found::default();
     if lookups.genesis {
         found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
+    }
+    if let Some(seq) = lookups.leaf {
+        found.leaf = read::record(connection, seq).await?.map(|stored| stored.leaf);
     }
     if !lookups.claims.is_empty() {
         let rows = sqlx::query(
@@ -137,6 +148,21 @@ async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result
     .bind(read::json(&terms))
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+async fn insert_tiles(connection: &mut SqliteConnection, tiles: &[Tile]) -> Result<(), StoreError> {
+    for tile in tiles {
+        sqlx::query(
+            "INSERT INTO tiles (level, n, hashes) VALUES (?1, ?2, ?3)
+             ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes",
+        )
+        .bind(i64::from(tile.id.level))
+        .bind(seq_column(Seq::new(tile.id.n)))
+        .bind(tile.bytes())
+        .execute(&mut *connection)
+        .await?;
+    }
     Ok(())
 }
 
@@ -202,13 +228,16 @@ async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<()
         }
     }
     let head = &sealed.head;
-    let done = sqlx::query("UPDATE head SET next = ?1, leaf = ?2, ts = ?3, revision = ?4")
-        .bind(seq_column(head.next))
-        .bind(head.leaf.as_bytes().as_slice())
-        .bind(head.ts.as_microsecond())
-        .bind(revision_column(head.revision))
-        .execute(connection)
-        .await?;
+    let done = sqlx::query(
+        "UPDATE head SET next = ?1, leaf = ?2, ts = ?3, revision = ?4, checkpoint = ?5",
+    )
+    .bind(seq_column(head.next))
+    .bind(head.leaf.as_bytes().as_slice())
+    .bind(head.ts.as_microsecond())
+    .bind(revision_column(head.revision))
+    .bind(&*sealed.checkpoint)
+    .execute(connection)
+    .await?;
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 

@@ -20,7 +20,10 @@ use super::{
     bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
     migrations,
 };
-use crate::domain::{Digest, Seq};
+use crate::{
+    domain::{Digest, Seq},
+    ledger::{Tile, TileId},
+};
 
 /// How many connections read.
 const READERS: u32 = 4;
@@ -116,6 +119,20 @@ impl Store for SqliteStore {
     async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::range(connection.get()?, from, limit)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, read::checkpoint(connection.get()?)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, read::tiles(connection.get()?, ids)).await?;
         connection.give_back();
         Ok(found)
     }

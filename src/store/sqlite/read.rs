@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
+    ledger::{Edge, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
         row::{self, limit_column, seq_column},
@@ -29,6 +30,52 @@ pub(super) async fn head(connection: &mut SqliteConnection) -> Result<Head, Stor
     let row =
         sqlx::query("SELECT next, leaf, ts, revision FROM head").fetch_one(connection).await?;
     row::head(&row)
+}
+
+pub(super) async fn checkpoint(
+    connection: &mut SqliteConnection,
+) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT checkpoint FROM head WHERE checkpoint <> ''")
+        .fetch_optional(connection)
+        .await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
+/// A tile of leaves that is not kept is the entries' own.
+pub(super) async fn tiles(
+    connection: &mut SqliteConnection,
+    ids: &[TileId],
+) -> Result<Vec<Tile>, StoreError> {
+    let wanted: Vec<_> = ids.iter().map(|id| (id.level, id.n)).collect();
+    let rows = sqlx::query(
+        "SELECT level, n, hashes FROM json_each(?1) AS wanted
+         JOIN tiles ON level = json_extract(wanted.value, '$[0]')
+             AND n = json_extract(wanted.value, '$[1]')",
+    )
+    .bind(json(&wanted))
+    .fetch_all(&mut *connection)
+    .await?;
+    let mut tiles = rows.iter().map(row::tile).collect::<Result<Vec<_>, _>>()?;
+    for id in ids.iter().filter(|id| id.level == 0) {
+        if !tiles.iter().any(|tile| tile.id == *id) {
+            let (first, last) = row::leaves_of(*id);
+            let rows = sqlx::query(
+                "SELECT seq, leaf FROM entries WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+            )
+            .bind(first)
+            .bind(last)
+            .fetch_all(&mut *connection)
+            .await?;
+            tiles.extend(row::leaf_tiles(&rows)?);
+        }
+    }
+    Ok(tiles)
+}
+
+pub(super) async fn edge(connection: &mut SqliteConnection, size: Seq) -> Result<Edge, StoreError> {
+    let ids: Vec<_> = partial_tiles(size.get()).filter(|(_, width)| *width > 0).collect();
+    let ids: Vec<_> = ids.into_iter().map(|(id, _)| id).collect();
+    row::edge(size, tiles(connection, &ids).await?)
 }
 
 pub(super) async fn range(
