@@ -12,12 +12,12 @@ use crate::{
     dispatch::{OpenAiClient, SendError},
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
     facts::Proposal,
-    gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id},
+    gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id, log_keys},
     http::{Keys, Shared, router},
-    ledger::{Engine, Entry, GenesisBody, Signer, SigningKey},
+    ledger::{Engine, Entry, GenesisBody, Kind, Signer, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
-    sequencer::{Mark, Sequencer, SequencerSettings},
+    sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
     store::{self, Store, StoreError},
     telemetry,
 };
@@ -56,6 +56,9 @@ pub enum AppError {
     /// The machine gives the ledger no thread.
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// A record was not written.
+    #[error("{0}")]
+    Append(#[source] SubmitError),
     /// Metrics cannot be kept.
     #[error("metrics cannot be kept: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
@@ -105,12 +108,24 @@ pub fn propose(dir: &Path, organisation: SourceFile) -> Result<Proposal, Faults>
     Proposal::load(&policies, organisation).map_err(|faults| under(dir, faults, &policies))
 }
 
-/// Reads the log's signing key.
+/// Reads the keys that sign the log: its key, and the former one as long as that is kept.
 ///
 /// # Errors
 /// A fault that says what to do.
-pub fn read_key(config: &Config) -> Result<SigningKey, Fault> {
-    let path = &config.ledger.signing_key_file;
+pub fn read_signer(config: &Config) -> Result<Signer, Fault> {
+    let mut keys = vec![read_key(config, &config.ledger.signing_key_file)?];
+    let former = config.ledger.former_key_file();
+    if former.exists() {
+        keys.push(read_key(config, &former)?);
+    }
+    Ok(Signer::new(config.ledger.origin.clone(), keys))
+}
+
+/// Reads a signing key of the log.
+///
+/// # Errors
+/// A fault that says what to do.
+pub fn read_key(config: &Config, path: &Path) -> Result<SigningKey, Fault> {
     let fault = |message: String| {
         config
             .fault(&["ledger", "signing_key_file"], message)
@@ -154,32 +169,17 @@ impl App {
     /// # Errors
     /// Whatever is wrong with the configuration, the files or the store; nothing is served then.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
-        let key = read_key(config).map_err(Faults::from)?;
+        let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
         check_keys(config, &proposal)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
-        let signer = Arc::new(Signer::new(config.ledger.origin.clone(), vec![key]));
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
-        check_genesis(config, &*store, &vkey).await?;
+        check_log(config, &*store, &vkey).await?;
         let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
-        let settings = SequencerSettings {
-            origin: config.ledger.origin.clone(),
-            process,
-            queue: QUEUE,
-            max_batch: MAX_BATCH,
-            signer,
-            genesis: GenesisBody {
-                origin: config.ledger.origin.to_string(),
-                public_key: vkey.clone(),
-                software: Engine {
-                    name: env!("CARGO_PKG_NAME").to_owned(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                },
-            },
-        };
+        let settings = settings(config, process, signer);
         let sequencer =
             Sequencer::start(store.clone(), settings, mark, clock.clone(), &lifecycle.services)
                 .map_err(AppError::Thread)?;
@@ -260,19 +260,63 @@ impl App {
     }
 }
 
-/// A log is continued only under its own name and with the key that opened it.
-async fn check_genesis(config: &Config, store: &dyn Store, vkey: &str) -> Result<(), AppError> {
+fn settings(config: &Config, process: Uuid, signer: Arc<Signer>) -> SequencerSettings {
+    let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
+    SequencerSettings {
+        origin: config.ledger.origin.clone(),
+        process,
+        queue: QUEUE,
+        max_batch: MAX_BATCH,
+        signer,
+        genesis: GenesisBody {
+            origin: config.ledger.origin.to_string(),
+            public_key: vkey,
+            software: Engine {
+                name: env!("CARGO_PKG_NAME").to_owned(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
+        },
+    }
+}
+
+/// Appends one record without a gate: an operator's word about the log itself.
+///
+/// # Errors
+/// When the log is another one, or cannot be written.
+pub async fn append_alone(
+    config: &Config,
+    signer: Signer,
+    mark: Mark,
+    store: Arc<dyn Store>,
+    kind: Kind,
+    body: Vec<u8>,
+) -> Result<Receipt, AppError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let id = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
+    let lifecycle = Lifecycle::default();
+    let settings = settings(config, id, Arc::new(signer));
+    let sequencer = Sequencer::start(store, settings, mark, clock, &lifecycle.services)
+        .map_err(AppError::Thread)?;
+    let receipt = sequencer.submit(Draft::new(id, kind, body)).await;
+    sequencer.close();
+    lifecycle.finish_services().await;
+    receipt.map_err(AppError::Append)
+}
+
+/// A log is continued only under its own name and with a key of its own.
+async fn check_log(config: &Config, store: &dyn Store, vkey: &str) -> Result<(), AppError> {
     let Some(genesis) = store.record(Seq::new(0)).await? else { return Ok(()) };
     let body = Entry::parse(&genesis.entry).ok();
     let body = body.and_then(|entry| serde_json::from_str::<GenesisBody>(entry.body.get()).ok());
     let Some(body) = body else { return Err(GateError::Corrupt.into()) };
+    let keys = log_keys(store).await?;
     let (at, message, help) = if body.origin != *config.ledger.origin.as_str() {
         (
             "origin",
             format!("the store holds the log `{}`, not `{}`", body.origin, config.ledger.origin),
             "name the store's own log, or another store",
         )
-    } else if body.public_key != vkey {
+    } else if !keys.iter().any(|key| key.vkey == vkey) {
         (
             "signing_key_file",
             format!("the log was opened with the key `{}`; this one is `{vkey}`", body.public_key),

@@ -112,6 +112,27 @@ pub struct LedgerConfig {
     pub mark_file: PathBuf,
 }
 
+impl LedgerConfig {
+    /// Where the former signing key lies while it still signs: `ledger.key.former`.
+    #[must_use]
+    pub fn former_key_file(&self) -> PathBuf {
+        self.beside_key("former")
+    }
+
+    /// Where the next signing key lies until the log has recorded it.
+    #[must_use]
+    pub fn next_key_file(&self) -> PathBuf {
+        self.beside_key("next")
+    }
+
+    fn beside_key(&self, end: &str) -> PathBuf {
+        let mut name = self.signing_key_file.clone().into_os_string();
+        name.push(".");
+        name.push(end);
+        name.into()
+    }
+}
+
 fn mark_file() -> PathBuf {
     PathBuf::from("data/ledger.mark")
 }

@@ -52,6 +52,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
             "facts",
             "store",
             "dispatch",
+            "sequencer",
             "gate",
             "config",
             "http",

@@ -229,6 +229,11 @@ impl Site {
         self.dir.path().join(path)
     }
 
+    /// Where the ledger lies.
+    pub(crate) fn store_url(&self) -> &str {
+        &self.env["LEXGATE_STORE__URL"]
+    }
+
     /// The secret of a key: `caller`, `auditor`, `officer`, or the name given to [`Setup::key`].
     pub(crate) fn key(&self, name: &str) -> &str {
         self.secrets.get(name).unwrap_or_else(|| panic!("no API key `{name}` was made"))
@@ -366,6 +371,12 @@ impl Service {
         Self { site, process }
     }
 
+    /// The same, with more in its environment.
+    pub(crate) async fn on_with(site: Arc<Site>, env: &[(&str, &str)]) -> Self {
+        let process = Process::start_with(site.clone(), env).await;
+        Self { site, process }
+    }
+
     /// Another process on the same configuration and the same store.
     pub(crate) async fn second(&self) -> Self {
         Self::on(self.site.clone()).await
@@ -489,12 +500,19 @@ struct Process {
 
 impl Process {
     async fn start(site: Arc<Site>) -> Self {
-        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&site)).await;
+        Self::start_with(site, &[]).await
+    }
+
+    async fn start_with(site: Arc<Site>, env: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let env: Vec<_> = env.iter().map(own).collect();
+        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&site, env)).await;
         started.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    fn start_blocking(site: &Site) -> Self {
+    fn start_blocking(site: &Site, env: Vec<(String, String)>) -> Self {
         let mut command = site.command(&["serve"]);
+        command.envs(env);
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

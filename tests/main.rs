@@ -19,6 +19,7 @@ mod faults;
 mod gateway;
 mod harness;
 mod lab;
+mod ledger;
 mod openapi;
 mod smoke;
 mod snapshots;

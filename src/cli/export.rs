@@ -9,16 +9,22 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{ConfigFile, Failure, output};
+use super::{
+    ConfigFile, Failure, output,
+    verify::{CHECKPOINT, CONTENTS, begins_with},
+};
 use crate::{
     app::AppError,
     domain::{Digest, Seq},
-    ledger::{ActivationBody, Entry, Kind, TILE_WIDTH, TilePath, read_bundle, write_bundle},
+    ledger::{
+        ActivationBody, Checkpoint, Edge, Entry, Kind, Note, TILE_WIDTH, Tile, TilePath,
+        write_bundle,
+    },
     store::{self, Store, Stored},
 };
 
-/// The folder of the contents that snapshots pin, each under its digest.
-pub(super) const CONTENTS: &str = "contents";
+/// The page that verifies a record in a browser.
+const PAGE: &str = include_str!("../../docs/verify.html");
 
 /// Write the ledger as static files that anybody can verify.
 #[derive(Debug, Args)]
@@ -36,11 +42,14 @@ impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
-        // What is appended meanwhile belongs to the next export.
-        let head = store.head().await.map_err(AppError::from)?;
-        let size = head.map_or(0, |head| head.next.get());
         self.check_folder(&*store).await?;
-        let contents = self.write_entries(&*store, size).await?;
+        // What is appended from here on belongs to the next export.
+        let note = store.checkpoint().await.map_err(AppError::from)?;
+        let note = note.ok_or_else(|| Failure::Finding("the log is empty".to_owned()))?;
+        let checkpoint = Note::parse(&note).and_then(|note| Checkpoint::read(&note));
+        let checkpoint = checkpoint
+            .map_err(|error| Failure::Finding(format!("the store's checkpoint: {error}")))?;
+        let contents = self.write_log(&*store, &checkpoint).await?;
         for digest in &contents {
             let bytes = store.content(*digest).await.map_err(AppError::from)?;
             let bytes = bytes.ok_or_else(|| {
@@ -50,6 +59,9 @@ impl Export {
             })?;
             write(&self.dir.join(CONTENTS).join(digest.hex()), &bytes)?;
         }
+        write(&self.dir.join("verify.html"), PAGE.as_bytes())?;
+        write(&self.dir.join(CHECKPOINT), note.as_bytes())?;
+        let size = checkpoint.size;
         if self.json {
             return output::json(
                 &json!({ "entries": size, "contents": contents.len(), "dir": self.dir }),
@@ -57,7 +69,7 @@ impl Export {
         }
         let dir = self.dir.display();
         output::line(&format!(
-            "{size} entries and {} contents of snapshots are in `{dir}`",
+            "{size} entries, their tree, its checkpoint and {} contents of snapshots are in `{dir}`",
             contents.len()
         ));
         output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
@@ -75,10 +87,7 @@ impl Export {
             return Ok(());
         }
         let first = store.record(Seq::new(0)).await.map_err(AppError::from)?;
-        let there = bundle(&self.dir, 0)?;
-        let there = there.as_deref().and_then(|bundle| read_bundle(bundle).ok());
-        let there = there.and_then(|entries| entries.first().map(|entry| entry.to_vec()));
-        if there.is_some() && there.as_deref() == first.as_ref().map(|stored| &*stored.entry) {
+        if first.is_some_and(|first| begins_with(&self.dir, &first.entry)) {
             return Ok(());
         }
         let dir = self.dir.display();
@@ -87,14 +96,15 @@ impl Export {
         )))
     }
 
-    /// Writes `size` entries in bundles; gives the digests that activations among them name.
-    async fn write_entries(
+    /// Writes the entries in bundles, and the tiles of their tree; gives the digests that activations
+    /// among them name.
+    async fn write_log(
         &self,
         store: &dyn Store,
-        size: u64,
+        checkpoint: &Checkpoint,
     ) -> Result<BTreeSet<Digest>, Failure> {
-        let mut contents = BTreeSet::new();
-        let mut next = 0;
+        let (size, mut next) = (checkpoint.size, 0);
+        let (mut contents, mut edge) = (BTreeSet::new(), Edge::default());
         while next < size {
             let width =
                 usize::try_from(size - next).map_or(TILE_WIDTH, |left| left.min(TILE_WIDTH));
@@ -107,23 +117,52 @@ impl Export {
             for stored in &stored {
                 contents.extend(contents_of(stored)?);
             }
+            for tile in edge.extend(stored.iter().map(|stored| stored.leaf)) {
+                if tile.hashes.len() == TILE_WIDTH {
+                    self.write_tile(&tile)?;
+                }
+            }
             let entries: Vec<_> = stored.into_iter().map(|stored| stored.entry).collect();
             let bundle = write_bundle(&entries)
                 .map_err(|error| Failure::Finding(format!("entries after {next}: {error}")))?;
-            let number = next / TILE_WIDTH as u64;
-            write(&self.dir.join(TilePath::Entries { n: number, width }.to_string()), &bundle)?;
-            self.remove_smaller(number, width)?;
+            let n = next / TILE_WIDTH as u64;
+            self.replace(width, &bundle, |width| TilePath::Entries { n, width })?;
             next += width as u64;
             output::progress(&format!("{next} of {size} entries"));
         }
         output::end_progress();
+        for tile in edge.partial() {
+            self.write_tile(&tile)?;
+        }
+        if edge.root() != checkpoint.root {
+            return Err(Failure::Finding(
+                "the entries in the store do not make the tree of its checkpoint: the store was changed"
+                    .to_owned(),
+            ));
+        }
         Ok(contents)
     }
 
-    /// Removes partial bundles of an earlier export that `width` entries have replaced.
-    fn remove_smaller(&self, number: u64, width: usize) -> Result<(), Failure> {
+    fn write_tile(&self, tile: &Tile) -> Result<(), Failure> {
+        let id = tile.id;
+        self.replace(tile.hashes.len(), &tile.bytes(), |width| TilePath::Hashes { id, width })
+    }
+
+    /// Writes a file in place of the narrower ones of an earlier export.
+    fn replace(
+        &self,
+        width: usize,
+        bytes: &[u8],
+        path: impl Fn(usize) -> TilePath,
+    ) -> Result<(), Failure> {
+        let file = self.dir.join(path(width).to_string());
+        write(&file, bytes)?;
+        let partial = self.dir.join(path(1).to_string());
+        let Some(folder) = partial.parent().filter(|folder| folder.is_dir()) else {
+            return Ok(());
+        };
         for smaller in 1..width {
-            let path = self.dir.join(TilePath::Entries { n: number, width: smaller }.to_string());
+            let path = self.dir.join(path(smaller).to_string());
             match std::fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(Failure::io("remove", &path, &error));
@@ -131,21 +170,12 @@ impl Export {
                 _ => {}
             }
         }
+        if width == TILE_WIDTH {
+            // Empty now; that something else lies in it is no failure.
+            let _ = std::fs::remove_dir(folder);
+        }
         Ok(())
     }
-}
-
-/// The bundle `n` of an export: whole, or as much of it as there is.
-pub(super) fn bundle(dir: &Path, n: u64) -> Result<Option<Vec<u8>>, Failure> {
-    for width in (1..=TILE_WIDTH).rev() {
-        let path = dir.join(TilePath::Entries { n, width }.to_string());
-        match std::fs::read(&path) {
-            Ok(bytes) => return Ok(Some(bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(Failure::io("read", &path, &error)),
-        }
-    }
-    Ok(None)
 }
 
 fn contents_of(stored: &Stored) -> Result<Vec<Digest>, Failure> {

@@ -2,20 +2,19 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
 use clap::Args;
 use include_dir::{Dir, File, include_dir};
-use ring::rand::SystemRandom;
 use serde_json::json;
 
 use super::{
     Failure,
     keys::FreshKey,
     output::{self, Paint, paint},
+    signing::write_key,
 };
 use crate::{
     config::{Config, DEFAULT_FILE, Role},
@@ -130,17 +129,13 @@ impl Init {
         if path.exists() {
             kept.push(path.clone());
         } else {
-            let bytes = SigningKey::generate(&SystemRandom::new())
-                .map_err(|error| Failure::Environment(error.to_string()))?;
             let folder = path.parent().unwrap_or(&path);
             fs::DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
                 .create(folder)
                 .map_err(|error| Failure::io("make", folder, &error))?;
-            let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-            file.and_then(|mut file| file.write_all(&bytes))
-                .map_err(|error| Failure::io("write", &path, &error))?;
+            write_key(&path)?;
             written.push(path.clone());
         }
         let bytes = fs::read(&path).map_err(|error| Failure::io("read", &path, &error))?;

@@ -1,4 +1,4 @@
-//! `lexgate keys`
+//! `lexgate keys`: API keys; the signing key is in [`super::signing`].
 
 use std::{fs::OpenOptions, io::Write};
 
@@ -7,7 +7,10 @@ use clap::{Args, Subcommand};
 use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 
-use super::{ConfigFile, Failure, output};
+use super::{
+    ConfigFile, Failure, output,
+    signing::{Retire, Rotate},
+};
 use crate::{
     app,
     config::Role,
@@ -20,6 +23,10 @@ use crate::{
 pub(super) enum Keys {
     /// Make an API key, add it to the configuration and print its secret, once.
     Create(Create),
+    /// Give the log a new signing key, endorsed by the old one; both sign until `retire`.
+    Rotate(Rotate),
+    /// Let the former signing key sign no more.
+    Retire(Retire),
 }
 
 /// Make an API key.
@@ -89,9 +96,11 @@ impl FreshKey {
 }
 
 impl Keys {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Create(create) => create.run(),
+            Self::Rotate(rotate) => rotate.run().await,
+            Self::Retire(retire) => retire.run(),
         }
     }
 }

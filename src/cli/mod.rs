@@ -5,11 +5,13 @@ mod explain;
 mod export;
 mod init;
 mod keys;
+mod ledger;
 mod migrate;
 mod openapi;
 mod output;
 mod policies;
 mod serve;
+mod signing;
 mod verify;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -45,9 +47,12 @@ enum Subcommands {
     Export(export::Export),
     /// Verify an exported ledger: no server, no secret.
     Verify(verify::Verify),
-    /// Manage API keys.
+    /// Manage API keys and the log's signing key.
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Look after the ledger.
+    #[command(subcommand)]
+    Ledger(ledger::Ledger),
     /// Bring the store's tables up to date.
     Migrate(migrate::Migrate),
     /// Print the OpenAPI document.
@@ -138,7 +143,8 @@ pub fn main() -> ExitCode {
         Subcommands::Explain(explain) => explain.run(),
         Subcommands::Export(export) => block_on(export.run()),
         Subcommands::Verify(verify) => verify.run(),
-        Subcommands::Keys(keys) => keys.run(),
+        Subcommands::Keys(keys) => block_on(keys.run()),
+        Subcommands::Ledger(ledger) => block_on(ledger.run()),
         Subcommands::Migrate(migrate) => block_on(migrate.run()),
         Subcommands::Openapi(openapi) => openapi.run(),
     };

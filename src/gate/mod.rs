@@ -12,6 +12,7 @@ mod keeper;
 mod laws_tests;
 mod memo;
 mod outcome;
+mod proof;
 mod reading;
 mod reaper;
 mod stream;
@@ -32,6 +33,7 @@ pub use judge::{Judge, Judged};
 pub use keeper::{Activate, Keeper, KeeperError};
 pub use memo::Decided;
 pub use outcome::OutcomeReport;
+pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
 pub use reaper::Reaper;
 

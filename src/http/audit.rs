@@ -43,13 +43,14 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-struct Filters {
+pub(super) struct Filters {
     /// Written at this instant (RFC 3339) or later.
     #[param(example = "2026-11-01T00:00:00Z")]
     from: Option<String>,
     /// Written before this instant (RFC 3339).
     to: Option<String>,
-    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`.
+    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`,
+    /// `ledger_recovered`.
     kind: Option<String>,
     /// `allow` or `deny`.
     decision: Option<String>,
@@ -89,7 +90,7 @@ struct Page {
 
 /// A record, with the bytes that its leaf hash is of.
 #[derive(Debug, Serialize, ToSchema)]
-struct Record {
+pub(super) struct Record {
     /// Its position.
     seq: Seq,
     /// Its leaf hash: SHA-256 of a zero byte and the entry's bytes, 64 hexadecimal digits.
@@ -100,14 +101,19 @@ struct Record {
 }
 
 impl Record {
-    fn read(stored: &Stored) -> Result<Self, Problem> {
+    pub(super) fn read(stored: &Stored) -> Result<Self, Problem> {
         let entry = serde_json::from_slice(&stored.entry).map_err(|_| GateError::Corrupt)?;
         Ok(Self { seq: stored.seq, leaf: stored.leaf.hex(), entry })
     }
 }
 
 impl Filters {
-    fn query(&self, auditor: &AsAuditor) -> Result<RecordQuery, Problem> {
+    /// Whether there is a limit in it.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limit.is_some()
+    }
+
+    pub(super) fn query(&self, auditor: &AsAuditor) -> Result<RecordQuery, Problem> {
         let mut faults = Vec::new();
         let mut instant = |name: &str, text: &Option<String>| {
             let text = text.as_ref()?;
@@ -174,7 +180,7 @@ impl Filters {
     }
 
     /// Every parameter that was given.
-    fn given(&self) -> BTreeMap<String, String> {
+    pub(super) fn given(&self) -> BTreeMap<String, String> {
         let rest = [
             ("from", &self.from),
             ("to", &self.to),
@@ -250,7 +256,7 @@ async fn list(
     Ok(axum::Json(Page { records, next: next.flatten() }))
 }
 
-fn reading(
+pub(super) fn reading(
     auditor: &AsAuditor,
     operation: &'static str,
     query: BTreeMap<String, String>,
@@ -276,16 +282,34 @@ async fn read(
     let wanted = Seq::new(wanted.ok_or_else(missing)?);
     let asked = BTreeMap::from([("seq".to_owned(), wanted.to_string())]);
     shared.gate.record_reading(reading(&auditor, "readRecord", asked)).await?;
-    // Through the query, so that a limited credential finds what the list shows it, and no more.
+    let found = find(&shared, &auditor, wanted).await?.ok_or_else(missing)?;
+    Ok(axum::Json(Record::read(&found)?))
+}
+
+/// The record at `seq`, found through the query, so that a limited credential finds what the list
+/// shows it, and no more.
+pub(super) async fn find(
+    shared: &Shared,
+    auditor: &AsAuditor,
+    seq: Seq,
+) -> Result<Option<Stored>, GateError> {
     let query = RecordQuery {
-        after: wanted.get().checked_sub(1).map(Seq::new),
-        any_of: scope(&auditor),
+        after: seq.get().checked_sub(1).map(Seq::new),
+        any_of: scope(auditor),
         limit: 1,
         ..RecordQuery::default()
     };
-    let found = shared.gate.store().query(&query).await.map_err(GateError::from)?;
-    let found = found.iter().find(|stored| stored.seq == wanted);
-    Ok(axum::Json(Record::read(found.ok_or_else(missing)?)?))
+    let found = shared.gate.store().query(&query).await?;
+    Ok(found.into_iter().find(|stored| stored.seq == seq))
+}
+
+/// Refuses a credential that may not see all of the log.
+pub(super) fn whole_log(auditor: &AsAuditor) -> Result<(), Problem> {
+    if auditor.jurisdictions.is_empty() {
+        return Ok(());
+    }
+    let detail = "this API key is limited to jurisdictions: read `/v1/audit/records` instead";
+    Err(Problem::new(ProblemKind::Forbidden, detail))
 }
 
 #[cfg(test)]

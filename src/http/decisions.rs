@@ -8,16 +8,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 use uuid::Uuid;
 
 use super::{
     Shared,
     auth::AsCaller,
-    body::Json,
+    body::{Json, Params},
     examples,
     problem::{Problem, ProblemKind, problems},
+    proofs::ProofAnswer,
 };
 use crate::{
     domain::{
@@ -31,7 +32,7 @@ use crate::{
 /// The most calls of a batch.
 const MAX_BATCH: usize = 100;
 
-problems! { DecideProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
+problems! { DecideProblems: MalformedBody, MalformedQuery, Unauthenticated, Forbidden, BodyTooLarge,
 UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable,
 Timeout, Internal }
 problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
@@ -102,6 +103,9 @@ pub(super) struct RecordAnswer<'a> {
     seq: Seq,
     /// The leaf hash, 64 hexadecimal digits.
     leaf: String,
+    /// That the record is in the log, when `proof=true` asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proof: Option<ProofAnswer>,
 }
 
 impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
@@ -120,6 +124,7 @@ impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
                 log: &recorded.log,
                 seq: recorded.seq,
                 leaf: recorded.leaf.hex(),
+                proof: None,
             },
         }
     }
@@ -148,7 +153,10 @@ fn reasons(reasons: &[Reason]) -> Vec<ReasonAnswer<'_>> {
 #[utoipa::path(
     post, path = "/v1/decisions", tag = "decisions", operation_id = "decide",
     security(("api_key" = [])),
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters")),
+    params(
+        ("Idempotency-Key" = Option<String>, Header, description = "1 to 128 visible ASCII characters"),
+        Extras,
+    ),
     request_body(content = CallRequest, examples(
         ("Health data to Singapore" = (value = json!(examples::call()))),
         ("No personal data" = (value = json!(examples::plain_call()))),
@@ -163,11 +171,26 @@ async fn decide(
     State(shared): State<Arc<Shared>>,
     AsCaller(caller): AsCaller,
     headers: HeaderMap,
+    Params(extras): Params<Extras>,
     Json(call): Json<CallRequest>,
 ) -> Result<Response, Problem> {
     let key = idempotency_key(&headers)?;
     let recorded = shared.gate.decide(&caller, &call, key).await?;
-    Ok(axum::Json(DecisionAnswer::from(&recorded)).into_response())
+    let mut answer = DecisionAnswer::from(&recorded);
+    if extras.proof.unwrap_or_default() {
+        let inclusion = shared.gate.inclusion(recorded.seq).await?;
+        answer.record.proof = inclusion.as_ref().map(ProofAnswer::from);
+    }
+    Ok(axum::Json(answer).into_response())
+}
+
+/// What an answer is to hold beside the decision.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Extras {
+    /// Whether to add the proof that the decision's record is in the log.
+    proof: Option<bool>,
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<IdempotencyKey>, Problem> {

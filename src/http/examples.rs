@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 const ID: &str = "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11";
 const LEAF: &str = "5f2b7c0d9e1a4b3c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c";
 
+/// A checkpoint; its signature is an example's too.
+pub(super) const CHECKPOINT: &str = "lexgate.example/main\n57\nXyt8DZ4aSzyNfm9aSzwtHg+ani98bV5POisdDJ6Pels=\n\n\u{2014} lexgate.example/main 4rRW1g==\n";
+
 /// German health data, pinned to Singapore.
 pub(super) fn call() -> Value {
     json!({
@@ -132,4 +135,40 @@ pub(super) fn denied_openai() -> Value {
         "message": "denied by eu-gdpr-44: Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
         "type": "policy_denied", "param": null, "code": "eu-gdpr-44", "decision": denied()
     } })
+}
+
+fn proof() -> Value {
+    json!({"index": 42, "size": 57, "root": LEAF, "hashes": [LEAF, LEAF], "checkpoint": CHECKPOINT})
+}
+
+/// A record with its proof.
+pub(super) fn proven() -> Value {
+    let mut proven = record();
+    if let Some(fields) = proven.as_object_mut() {
+        fields.insert("proof".to_owned(), proof());
+    }
+    proven
+}
+
+/// The same as text.
+pub(super) fn tlog_proof() -> String {
+    format!(
+        "c2sp.org/tlog-proof@v1\nindex 42\nXyt8DZ4aSzyNfm9aSzwtHg+ani98bV5POisdDJ6Pels=\n\n{CHECKPOINT}"
+    )
+}
+
+/// A checkpoint taken apart.
+pub(super) fn checkpoint() -> Value {
+    json!({"log": "lexgate.example/main", "size": 57, "root": LEAF, "checkpoint": CHECKPOINT})
+}
+
+/// That a log grew.
+pub(super) fn consistency() -> Value {
+    json!({"from": 40, "to": 57, "hashes": [LEAF, LEAF]})
+}
+
+/// The keys of a log.
+pub(super) fn keys() -> Value {
+    let vkey = "lexgate.example/main+e2b456d6+AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
+    json!({"keys": [{"vkey": vkey, "from_seq": 0}]})
 }

@@ -6,11 +6,14 @@ mod body;
 mod claims;
 mod decisions;
 mod examples;
+mod export;
 mod observe;
 mod openai;
 mod openapi;
 mod problem;
+mod proofs;
 mod service;
+mod tlog;
 
 use std::{sync::Arc, time::Duration};
 
@@ -51,7 +54,13 @@ pub struct Shared {
 
 /// The endpoints that answer from what is known, within seconds.
 fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
-    OpenApiRouter::new().merge(decisions::routes()).merge(audit::routes()).merge(service::routes())
+    OpenApiRouter::new()
+        .merge(decisions::routes())
+        .merge(audit::routes())
+        .merge(proofs::routes())
+        .merge(export::routes())
+        .merge(tlog::routes())
+        .merge(service::routes())
 }
 
 /// The whole service.

@@ -11,7 +11,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{openai, problem, prompt_routes};
+use super::{openai, problem, prompt_routes, tlog};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -23,10 +23,12 @@ use super::{openai, problem, prompt_routes};
             answer in OpenAI's error shape. Every answer carries `x-request-id`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
+    paths(tlog::tile, tlog::entries),
     tags(
         (name = "decisions", description = "May this call be made? For application developers, role `caller`."),
         (name = "gateway", description = "OpenAI's API, judged before it leaves. Role `caller`."),
         (name = "audit", description = "The ledger, for regulators. Role `auditor`; each reading is recorded."),
+        (name = "tlog", description = "The ledger as a transparency log (C2SP tlog-tiles), for the tools of others."),
         (name = "service", description = "The service itself, for operators."),
     ),
 )]

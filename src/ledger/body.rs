@@ -231,6 +231,42 @@ pub struct AuditReadBody {
     pub query: BTreeMap<String, String>,
 }
 
+/// Another key signs the log from here on, beside the one before it for as long as its operator likes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyChangeBody {
+    /// The note in which the former key names the new one (C2SP signed-note).
+    pub endorsement: String,
+    /// The verifier key of the key that signed until now.
+    pub former: String,
+    /// The verifier key of the new one.
+    pub public_key: String,
+}
+
+/// The log went on although it was not what had been signed: an operator said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoveryBody {
+    /// The tree that was found, without this record.
+    pub found: TreeHead,
+    /// The signed checkpoint of the tree that was lost.
+    pub lost: String,
+    /// The operator's reason.
+    pub reason: String,
+}
+
+/// A tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TreeHead {
+    /// Its root, 64 hexadecimal digits.
+    #[serde(with = "super::leaf_hex")]
+    #[schema(value_type = String)]
+    pub root: Digest,
+    /// How many entries it has.
+    pub size: u64,
+}
+
 /// One try at one deployment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

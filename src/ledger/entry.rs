@@ -73,6 +73,10 @@ pub enum Kind {
     BundleActivated,
     /// Somebody read the ledger.
     AuditRead,
+    /// Another key signs the log.
+    KeyChanged,
+    /// The log goes on after entries were lost or rewritten.
+    LedgerRecovered,
     /// A kind that this version does not know; made by [`Kind::parse`] only.
     Other(Arc<str>),
 }
@@ -87,6 +91,8 @@ impl Kind {
             Self::Outcome => "outcome",
             Self::BundleActivated => "bundle_activated",
             Self::AuditRead => "audit_read",
+            Self::KeyChanged => "key_changed",
+            Self::LedgerRecovered => "ledger_recovered",
             Self::Other(word) => word,
         }
     }
@@ -101,6 +107,8 @@ impl Kind {
             "outcome" => Some(Self::Outcome),
             "bundle_activated" => Some(Self::BundleActivated),
             "audit_read" => Some(Self::AuditRead),
+            "key_changed" => Some(Self::KeyChanged),
+            "ledger_recovered" => Some(Self::LedgerRecovered),
             _ if (1..=64).contains(&word.len()) && word.bytes().all(fits) => {
                 Some(Self::Other(word.into()))
             }

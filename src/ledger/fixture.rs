@@ -27,7 +27,7 @@ pub(crate) fn instant() -> Timestamp {
 pub(crate) fn genesis() -> GenesisBody {
     GenesisBody {
         origin: ORIGIN.into(),
-        public_key: format!("{ORIGIN}+00000000+AQ=="),
+        public_key: signer().verifiers()[0].to_string(),
         software: engine(),
     }
 }

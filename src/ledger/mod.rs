@@ -5,6 +5,7 @@ mod body;
 pub mod canonical;
 pub mod checkpoint;
 pub mod entry;
+mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod key;
@@ -17,13 +18,14 @@ pub mod verify;
 
 pub use body::{
     ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, GenesisBody,
-    OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
+    KeyChangeBody, OutcomeBody, OutcomeStatus, RecoveryBody, ReportedStatus, TokenCount, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
 pub use entry::{
     ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
 };
+pub use fault::{ChainFault, Finding};
 pub use key::{KeyError, Signer, SigningKey};
 pub use note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey};
 pub use proof::{Plan, Tiles, is_consistent, root_of_inclusion};
@@ -33,7 +35,7 @@ pub use tile::{
 };
 pub use time::{parse_timestamp, timestamp_text, to_micros};
 pub use tree::{Edge, empty_root, node_of, partial_tiles};
-pub use verify::{ChainFault, Finding, Report, Verifier};
+pub use verify::{Examined, Report, Verifier, endorsement, examine};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
 pub mod leaf_hex {

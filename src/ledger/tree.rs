@@ -88,6 +88,14 @@ impl Edge {
         }
     }
 
+    /// The tiles that are not full, as wide as they are.
+    #[must_use]
+    pub fn partial(&self) -> Vec<Tile> {
+        let tiles = partial_tiles(self.size).zip(&self.partial);
+        let tiles = tiles.map(|((id, _), hashes)| Tile { id, hashes: hashes.clone() });
+        tiles.filter(|tile| !tile.hashes.is_empty()).collect()
+    }
+
     /// Adds leaves. Gives the tiles that are to be kept: those that have become full, and above the
     /// leaves those that have grown. The partial tile of leaves is not among them: its hashes lie
     /// with the entries.

@@ -1,0 +1,135 @@
+//! An export as files: what lies where, and whether it is there. Not whether it is true.
+
+use std::{
+    fs,
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use super::super::Failure;
+use crate::{
+    domain::Digest,
+    ledger::{Checkpoint, Note, TILE_WIDTH, Tile, TileId, TilePath, read_bundle, read_tile},
+};
+
+/// The folder of the contents that snapshots pin, each under its digest.
+pub(in crate::cli) const CONTENTS: &str = "contents";
+/// The file of the signed checkpoint.
+pub(in crate::cli) const CHECKPOINT: &str = "checkpoint";
+
+/// The folder that `lexgate export` wrote.
+#[derive(Debug)]
+pub(super) struct Export {
+    dir: PathBuf,
+    /// How many entries its checkpoint says that there are.
+    size: u64,
+}
+
+impl Export {
+    /// Opens an export: reads its checkpoint, which is not verified.
+    pub(super) fn open(dir: &Path) -> Result<(Self, Checkpoint, Note), Failure> {
+        let (checkpoint, note) = read_checkpoint(&dir.join(CHECKPOINT))?;
+        let export = Self { dir: dir.to_owned(), size: checkpoint.size };
+        Ok((export, checkpoint, note))
+    }
+
+    /// How many bundles there are.
+    pub(super) fn bundles(&self) -> u64 {
+        self.size.div_ceil(TILE_WIDTH as u64)
+    }
+
+    /// The bytes of bundle `n`, as wide as it must be.
+    pub(super) fn bundle(&self, n: u64) -> Result<Vec<u8>, Failure> {
+        let width = TileId { level: 0, n }.width(self.size);
+        let path = TilePath::Entries { n, width };
+        let first = n.saturating_mul(TILE_WIDTH as u64);
+        let missing =
+            || format!("entry {first} and those after it are missing: there is no `{path}`");
+        let bytes = self.read(&path.to_string())?.ok_or_else(|| Failure::Finding(missing()))?;
+        match read_bundle(&bytes) {
+            Ok(entries) if entries.len() == width => Ok(bytes),
+            Ok(entries) => Err(Failure::Finding(format!(
+                "entry {}: `{path}` holds {} entries instead of {width}",
+                first + entries.len().min(width) as u64,
+                entries.len(),
+            ))),
+            Err(error) => {
+                Err(Failure::Finding(format!("`{path}`, from entry {first} on: {error}")))
+            }
+        }
+    }
+
+    /// The tile at `id`, as wide as it must be; and its path.
+    pub(super) fn tile(&self, id: TileId) -> Result<(Vec<Digest>, String), Failure> {
+        let path = TilePath::Hashes { id, width: id.width(self.size) }.to_string();
+        let bytes = self
+            .read(&path)?
+            .ok_or_else(|| Failure::Finding(format!("the tile `{path}` is missing")))?;
+        let hashes = read_tile(&bytes).filter(|hashes| hashes.len() == id.width(self.size));
+        let hashes = hashes
+            .ok_or_else(|| Failure::Finding(format!("the tile `{path}` has another length")))?;
+        Ok((hashes, path))
+    }
+
+    /// Whether the file of `tile` says the same.
+    pub(super) fn check_tile(&self, tile: &Tile) -> Result<(), Failure> {
+        let (there, path) = self.tile(tile.id)?;
+        let differs = |(a, b): (&Digest, &Digest)| a != b;
+        match there.iter().zip(&tile.hashes).position(differs) {
+            None if there.len() == tile.hashes.len() => Ok(()),
+            place => Err(Failure::Finding(format!(
+                "the tile `{path}` was changed: its hash {} is not that of the entries",
+                place.unwrap_or(there.len())
+            ))),
+        }
+    }
+
+    /// Whether there is something that the checkpoint does not cover.
+    pub(super) fn check_nothing_beyond(&self) -> Result<(), Failure> {
+        let n = self.size / TILE_WIDTH as u64;
+        let width = TileId { level: 0, n }.width(self.size);
+        let wider = (width + 1..=TILE_WIDTH).map(|width| TilePath::Entries { n, width });
+        let next = std::iter::once(TilePath::Entries { n: n + 1, width: TILE_WIDTH });
+        for path in wider.chain(next) {
+            if self.dir.join(path.to_string()).exists() {
+                return Err(Failure::Finding(format!(
+                    "there are entries beyond the {} of the checkpoint (`{path}`): the checkpoint was replaced by an older one, or entries were added",
+                    self.size
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A content that a snapshot pins.
+    pub(super) fn content(&self, digest: Digest) -> Result<Vec<u8>, String> {
+        match fs::read(self.dir.join(CONTENTS).join(digest.hex())) {
+            Ok(bytes) if Digest::of(&bytes) == digest => Ok(bytes),
+            Ok(_) => Err(format!("the content of {digest} has been changed")),
+            Err(error) => Err(format!("the content of {digest} cannot be read: {error}")),
+        }
+    }
+
+    fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let path = self.dir.join(path);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Failure::io("read", &path, &error)),
+        }
+    }
+}
+
+/// The checkpoint in a file.
+pub(super) fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure> {
+    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => Failure::Finding(format!(
+            "there is no checkpoint `{}`: `lexgate export` writes one",
+            path.display()
+        )),
+        _ => Failure::io("read", path, &error),
+    })?;
+    let bad = |error| Failure::Finding(format!("the checkpoint `{}`: {error}", path.display()));
+    let note = Note::parse(&text).map_err(bad)?;
+    Ok((Checkpoint::read(&note).map_err(bad)?, note))
+}

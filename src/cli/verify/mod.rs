@@ -1,0 +1,322 @@
+//! `lexgate verify`
+
+mod files;
+mod replay;
+mod stream;
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Failure,
+    output::{self, Paint, paint},
+};
+use crate::{
+    domain::{Digest, SnapshotDigests},
+    ledger::{
+        Checkpoint, Examined, Note, Report, Verifier, VerifierKey, hash_text, timestamp_text,
+    },
+};
+use files::Export;
+pub(super) use files::{CHECKPOINT, CONTENTS};
+use replay::Replay;
+
+/// How many decisions that differ are named.
+const NAMED: usize = 20;
+
+/// Verify an exported ledger: no server, no secret.
+///
+/// Checks the checkpoint's signature, the tree, the chain, the sequence, times, kinds, the form of
+/// every record, that every outcome belongs to one decision and every decision to the snapshot that
+/// was active, and that the key is the log's. Says what holds, or where the first fault is.
+#[derive(Debug, Args)]
+pub(super) struct Verify {
+    /// The folder that `lexgate export` wrote.
+    dir: PathBuf,
+    /// The log's verifier key, as `lexgate init` printed it.
+    #[arg(long, value_name = "VKEY")]
+    key: String,
+    /// A checkpoint of the log that you kept: the export must go on from it. May be given several
+    /// times.
+    #[arg(long, value_name = "FILE")]
+    since: Vec<PathBuf>,
+    /// A witness, by its verifier key, that must have signed the checkpoint too. May be given several
+    /// times.
+    #[arg(long, value_name = "VKEY")]
+    witness: Vec<String>,
+    /// Judge every decision again from the snapshot that it pins, and report those that differ.
+    #[arg(long)]
+    replay: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// All that was found to hold.
+struct Verified {
+    report: Report,
+    checkpoint: Checkpoint,
+    /// Whose signatures on the checkpoint hold.
+    signed_by: Vec<VerifierKey>,
+    /// The earlier checkpoints that the log goes on from.
+    since: Vec<Checkpoint>,
+    replayed: Option<u64>,
+    contents: usize,
+}
+
+impl Verify {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let verified = self.verify();
+        output::end_progress();
+        match verified {
+            Ok(verified) => self.report(&verified),
+            Err(failure) => {
+                if self.json {
+                    output::json(&json!({ "holds": false, "fault": failure.to_string() }))?;
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    fn verify(&self) -> Result<Verified, Failure> {
+        let key = self.vkey("--key", &self.key)?;
+        let witnesses = self.witness.iter().map(|text| self.vkey("--witness", text));
+        let witnesses = witnesses.collect::<Result<Vec<_>, _>>()?;
+        let (export, checkpoint, note) = Export::open(&self.dir)?;
+        let since = self.since.iter().map(|path| files::read_checkpoint(path));
+        let since = since.collect::<Result<Vec<_>, _>>()?;
+        for (earlier, _) in &since {
+            if earlier.size > checkpoint.size {
+                return Err(Failure::Finding(format!(
+                    "the log has {} entries; the checkpoint that you kept says {}: entries are missing",
+                    checkpoint.size, earlier.size
+                )));
+            }
+        }
+        let replay = self.replay.then(|| Replay::of(&export));
+        let mut watcher = Watcher {
+            export: &export,
+            since: &since,
+            size: checkpoint.size,
+            contents: BTreeSet::new(),
+            differing: Vec::new(),
+        };
+        watcher.held_against(&Verifier::new())?;
+        let verifier = stream::read(&export, replay.as_ref(), &mut watcher)?;
+        export.check_nothing_beyond()?;
+        let Watcher { contents, differing, .. } = watcher;
+        let report = verifier.finish();
+        check_tree(&report, &checkpoint)?;
+        let signed_by = check_keys(&report, &key, &note, &since, &witnesses)?;
+        if !differing.is_empty() {
+            return Err(Failure::Finding(differing_text(&differing)));
+        }
+        Ok(Verified {
+            replayed: replay.map(|replay| replay.judged()),
+            since: since.into_iter().map(|(checkpoint, _)| checkpoint).collect(),
+            contents: contents.len(),
+            report,
+            checkpoint,
+            signed_by,
+        })
+    }
+
+    #[expect(clippy::unused_self, reason = "reads like the other steps")]
+    fn vkey(&self, option: &str, text: &str) -> Result<VerifierKey, Failure> {
+        text.parse().map_err(|error| Failure::Usage(format!("{option}: {error}")))
+    }
+
+    fn report(&self, verified: &Verified) -> Result<(), Failure> {
+        let Verified { report, checkpoint, signed_by, since, replayed, contents } = verified;
+        let names: Vec<_> = signed_by.iter().map(ToString::to_string).collect();
+        let kinds = report.kinds.iter().map(|(kind, count)| (kind.to_string(), *count));
+        if self.json {
+            return output::json(&json!({
+                "holds": true,
+                "log": checkpoint.origin.as_str(),
+                "entries": report.entries,
+                "root": checkpoint.root.hex(),
+                "leaf": report.leaf.hex(),
+                "signed_by": names,
+                "kinds": kinds.collect::<std::collections::BTreeMap<_, _>>(),
+                "open": report.open,
+                "replayed": replayed,
+                "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
+                "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+            }));
+        }
+        let line = |text: String| output::line(&format!("  {text}"));
+        output::line(&paint(Paint::Good, &format!("the log `{}` holds", checkpoint.origin)));
+        line(format!("{} entries, none missing, each following the one before", report.entries));
+        for (kind, count) in kinds {
+            line(format!("  {count:>9} {kind}"));
+        }
+        if let Some((first, last)) = report.span {
+            line(format!("from {} to {}", timestamp_text(first), timestamp_text(last)));
+        }
+        line(format!("they make the tree with the root {}", hash_text(&checkpoint.root)));
+        for name in names {
+            line(format!("whose checkpoint is signed by {name}"));
+        }
+        for earlier in since {
+            line(format!("it goes on from your checkpoint of {} entries", earlier.size));
+        }
+        line(format!(
+            "every decision was made by the snapshot then active; all {contents} contents are here, unchanged"
+        ));
+        line("every outcome belongs to one decision, and no decision has two".to_owned());
+        line(match report.open.len() {
+            0 => "every call that the gateway sent has its outcome".to_owned(),
+            n => format!(
+                "{n} calls have no outcome yet: they were under way, or their process had just ended"
+            ),
+        });
+        for (seq, lost) in &report.recoveries {
+            output::line(&paint(
+                Paint::Bad,
+                &format!(
+                    "  record {seq} says that the log was recovered after a loss: {} entries had been signed before",
+                    lost.size
+                ),
+            ));
+        }
+        match replayed {
+            Some(n) => line(format!("{n} decisions, judged again, come out the same")),
+            None => output::line(&paint(
+                Paint::Dim,
+                "  not judged again: `--replay` does that with the policies in the export",
+            )),
+        }
+        if since.is_empty() && signed_by.len() < 2 {
+            output::line(&paint(
+                Paint::Dim,
+                "  whether this is all of the log, only a checkpoint kept elsewhere can tell: `--since FILE`",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The tree of the entries must be the one that was signed.
+fn check_tree(report: &Report, checkpoint: &Checkpoint) -> Result<(), Failure> {
+    if report.origin.as_ref().is_some_and(|origin| *origin != checkpoint.origin) {
+        return Err(Failure::Finding(format!(
+            "the checkpoint is of the log `{}`, the entries are not",
+            checkpoint.origin
+        )));
+    }
+    if report.root == checkpoint.root {
+        return Ok(());
+    }
+    Err(Failure::Finding(format!(
+        "the {} entries make another tree than the checkpoint says: history was rewritten, or the checkpoint was changed",
+        report.entries
+    )))
+}
+
+/// The given key must be the log's, and one of the log's keys must have signed the checkpoint; so
+/// must every witness. Gives the keys that have.
+fn check_keys(
+    report: &Report,
+    key: &VerifierKey,
+    note: &Note,
+    since: &[(Checkpoint, Note)],
+    witnesses: &[VerifierKey],
+) -> Result<Vec<VerifierKey>, Failure> {
+    let keys: Vec<_> = report.keys.iter().map(|(key, _)| key.clone()).collect();
+    if !keys.contains(key) {
+        let first = keys.first().map(ToString::to_string).unwrap_or_default();
+        return Err(Failure::Finding(format!(
+            "entry 0: the log was opened with the key `{first}`, not `{key}`"
+        )));
+    }
+    // What is endorsed by the given key, or endorsed it, is the log's too.
+    let verify = |note: &Note, keys: &[VerifierKey], what: &str| {
+        let signed =
+            note.verify(keys).map_err(|error| Failure::Finding(format!("{what}: {error}")));
+        signed.map(|signed| signed.into_iter().cloned().collect::<Vec<_>>())
+    };
+    let mut signed_by = verify(note, &keys, "the checkpoint")?;
+    for (earlier, note) in since {
+        verify(note, &keys, &format!("your checkpoint of {} entries", earlier.size))?;
+    }
+    for witness in witnesses {
+        let what = format!("the witness `{}`", witness.name());
+        signed_by.extend(verify(note, std::slice::from_ref(witness), &what)?);
+    }
+    Ok(signed_by)
+}
+
+fn differing_text(differing: &[String]) -> String {
+    let mut text = format!("{} decisions come out otherwise when judged again:", differing.len());
+    for line in differing.iter().take(NAMED) {
+        text = format!("{text}\n  {line}");
+    }
+    if differing.len() > NAMED {
+        text = format!("{text}\n  … and {} more", differing.len() - NAMED);
+    }
+    text
+}
+
+/// Looks at each entry as it comes.
+struct Watcher<'a> {
+    export: &'a Export,
+    since: &'a [(Checkpoint, Note)],
+    size: u64,
+    contents: BTreeSet<Digest>,
+    differing: Vec<String>,
+}
+
+impl Watcher<'_> {
+    /// Holds the tree read so far against the checkpoints of its size.
+    fn held_against(&self, verifier: &Verifier) -> Result<(), Failure> {
+        let size = verifier.edge().size();
+        for (earlier, _) in self.since.iter().filter(|(earlier, _)| earlier.size == size) {
+            if earlier.root != verifier.edge().root() {
+                return Err(Failure::Finding(format!(
+                    "the first {size} entries are not those of the checkpoint that you kept: history was rewritten"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_contents(&mut self, pinned: &SnapshotDigests) -> Result<(), String> {
+        for digest in [pinned.bundle, pinned.facts, pinned.organisation, pinned.registers] {
+            if self.contents.insert(digest) {
+                self.export.content(digest)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl stream::Watch for Watcher<'_> {
+    fn entry(&mut self, verifier: &Verifier, examined: &Examined) -> Result<(), Failure> {
+        if let Some(pinned) = examined.activated() {
+            let seq = verifier.edge().size() - 1;
+            self.check_contents(pinned)
+                .map_err(|what| Failure::Finding(format!("entry {seq}: {what}")))?;
+        }
+        if self.since.is_empty() { Ok(()) } else { self.held_against(verifier) }
+    }
+
+    fn bundle(&mut self, verifier: &Verifier, differing: Vec<String>) {
+        self.differing.extend(differing);
+        output::progress(&format!("{} of {} entries hold", verifier.edge().size(), self.size));
+    }
+}
+
+/// Whether a folder holds an export of the log that begins with this entry.
+pub(super) fn begins_with(dir: &Path, genesis: &[u8]) -> bool {
+    let Ok((export, ..)) = Export::open(dir) else { return false };
+    let bundle = export.bundle(0).unwrap_or_default();
+    let entries = crate::ledger::read_bundle(&bundle).unwrap_or_default();
+    entries.first().is_some_and(|first| *first == genesis)
+}

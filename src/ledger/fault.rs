@@ -1,0 +1,93 @@
+//! What can be wrong with a row of entries.
+
+use super::entry::{EntryError, Kind, Origin};
+use crate::domain::Seq;
+
+/// What is wrong, and where.
+#[derive(Debug, thiserror::Error)]
+#[error("entry {seq}: {fault}")]
+pub struct Finding {
+    /// The position at which the row stops being what it should.
+    pub seq: Seq,
+    /// What is wrong there.
+    pub fault: ChainFault,
+}
+
+/// What can be wrong with a row of entries.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ChainFault {
+    /// The bytes are not an entry.
+    #[error("{0}")]
+    Entry(#[from] EntryError),
+    /// Another position than the next one.
+    #[error("says that it is entry {0}: one was removed, added or moved")]
+    Position(Seq),
+    /// The entry before it is not the one that it was chained to.
+    #[error("was chained to {said}, but the entry before it is {is}: one of the two was changed")]
+    Chain {
+        /// The leaf hash that the entry names.
+        said: String,
+        /// The leaf hash of the entry before it.
+        is: String,
+    },
+    /// Another log's entry.
+    #[error("belongs to the log `{said}`, not to `{is}`")]
+    OtherLog {
+        /// The log that it names.
+        said: Origin,
+        /// The log.
+        is: Origin,
+    },
+    /// An instant before that of the entry before it.
+    #[error("was written at {said}, before the entry in front of it ({is})")]
+    Time {
+        /// When it says that it was written.
+        said: String,
+        /// When the one before it was.
+        is: String,
+    },
+    /// The log does not begin with a genesis entry, or has another one.
+    #[error("a log has one `genesis` entry, its first; here is `{0}`")]
+    Genesis(Kind),
+    /// The body is not what its kind says.
+    #[error("not a body of kind `{kind}`: {error}")]
+    Body {
+        /// The kind.
+        kind: Kind,
+        /// What is wrong with it.
+        #[source]
+        error: serde_json::Error,
+    },
+    /// A snapshot was skipped or activated twice.
+    #[error("activates revision {said} after revision {is}")]
+    Revision {
+        /// The revision that it activates.
+        said: u64,
+        /// The revision before it.
+        is: u64,
+    },
+    /// A decision under another snapshot than the active one.
+    #[error("decided under revision {said}, while another snapshot (revision {is}) was active")]
+    Superseded {
+        /// The revision that it names.
+        said: u64,
+        /// The active revision.
+        is: u64,
+    },
+    /// An outcome of something that is not a decision before it.
+    #[error("is the outcome of entry {0}, which is no decision before it")]
+    NoDecision(Seq),
+    /// An outcome that names another leaf than its decision's.
+    #[error("is the outcome of decision {0}, but names another leaf hash")]
+    OtherDecision(Seq),
+    /// A second outcome.
+    #[error("is a second outcome of decision {0}")]
+    SecondOutcome(Seq),
+    /// A key that the one before it did not endorse.
+    #[error("names another key for the log: {0}")]
+    Key(&'static str),
+    /// A recovery that says something else of the log than what it is.
+    #[error("says that the log was recovered: {0}")]
+    Recovery(&'static str),
+}
