@@ -20,6 +20,7 @@ use crate::{
     sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
     store::{self, Store, StoreError},
     telemetry,
+    witness::{Publisher, PublisherError, WitnessAddress},
 };
 
 /// How long clients have to read their answers once all calls have ended.
@@ -53,6 +54,9 @@ pub enum AppError {
     /// The client for backends cannot be made.
     #[error("{0}")]
     Client(#[from] SendError),
+    /// The client for witnesses cannot be made.
+    #[error("{0}")]
+    Publisher(#[from] PublisherError),
     /// The machine gives the ledger no thread.
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
@@ -204,6 +208,14 @@ impl App {
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));
+        let witnesses = config
+            .ledger
+            .witnesses
+            .iter()
+            .map(|witness| WitnessAddress { url: witness.url.clone(), key: witness.key.clone() });
+        let file = Some(config.ledger.checkpoints_file.clone());
+        let publisher = Publisher::new(store.clone(), file, witnesses.collect())?;
+        lifecycle.services.spawn(publisher.run(closing.clone()));
         lifecycle.services.spawn(reaper.run(closing.clone()));
         Ok(Self { gate, vkey, store, sequencer, lifecycle, process, closing })
     }

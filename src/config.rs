@@ -16,7 +16,7 @@ use serde::Deserialize;
 use crate::{
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
-    ledger::Origin,
+    ledger::{Origin, SignatureType, VerifierKey},
 };
 
 /// Where the configuration lies unless the command line says otherwise.
@@ -110,6 +110,37 @@ pub struct LedgerConfig {
     /// Where the signer keeps how far it has gone: outside the database, on this machine.
     #[serde(default = "mark_file")]
     pub mark_file: PathBuf,
+    /// The file to which checkpoints are appended; best on another machine's disk.
+    #[serde(default = "checkpoints_file")]
+    pub checkpoints_file: PathBuf,
+    /// `[[ledger.witnesses]]`.
+    #[serde(default)]
+    pub witnesses: Vec<WitnessConfig>,
+}
+
+/// `[[ledger.witnesses]]`: whoever cosigns the log's checkpoints.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WitnessConfig {
+    /// Its address: `https://witness.example`.
+    pub url: String,
+    /// Its verifier key, as `lexgate witness init` printed it.
+    #[serde(deserialize_with = "witness_key")]
+    pub key: VerifierKey,
+}
+
+fn witness_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VerifierKey, D::Error> {
+    use serde::de::Error as _;
+    let text = String::deserialize(deserializer)?;
+    let key: VerifierKey = text.parse().map_err(D::Error::custom)?;
+    if key.kind() == SignatureType::Cosignature {
+        return Ok(key);
+    }
+    Err(D::Error::custom(format!("`{text}` is a log's key, not a witness's")))
+}
+
+fn checkpoints_file() -> PathBuf {
+    PathBuf::from("data/ledger.checkpoints")
 }
 
 impl LedgerConfig {

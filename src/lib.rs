@@ -14,3 +14,4 @@ pub mod policy;
 pub mod sequencer;
 pub mod store;
 pub mod telemetry;
+pub mod witness;

@@ -11,12 +11,13 @@ use std::{
 const LONGEST: usize = 500;
 
 /// Which modules each module may name, beside itself.
-const MAY_NAME: [(&str, &[&str]); 14] = [
+const MAY_NAME: [(&str, &[&str]); 15] = [
     ("domain", &[]),
     ("ledger", &["domain"]),
     ("policy", &["domain"]),
     ("facts", &["domain", "policy"]),
     ("store", &["domain", "ledger"]),
+    ("witness", &["domain", "ledger", "store"]),
     // The address of a backend is a fact of the organisation.
     ("dispatch", &["domain", "ledger", "facts"]),
     ("sequencer", &["domain", "ledger", "store"]),
@@ -41,6 +42,7 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
             "http",
             "lifecycle",
             "telemetry",
+            "witness",
         ],
     ),
     (
@@ -56,7 +58,9 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
             "gate",
             "config",
             "http",
+            "lifecycle",
             "telemetry",
+            "witness",
             "app",
         ],
     ),
@@ -64,9 +68,9 @@ const MAY_NAME: [(&str, &[&str]); 14] = [
 
 /// Where each library may be named: a module, or one file of it.
 const LIBRARIES: [(&str, &[&str]); 4] = [
-    ("axum", &["http", "app", "lifecycle"]),
+    ("axum", &["http", "app", "lifecycle", "witness", "cli/witness.rs"]),
     ("sqlx", &["store"]),
-    ("reqwest", &["dispatch"]),
+    ("reqwest", &["dispatch", "witness"]),
     // A judge hands contexts from one to the other.
     ("cedar_policy", &["policy", "facts", "gate/judge.rs"]),
 ];

@@ -23,23 +23,23 @@ fn call() -> Value {
     json!({ "action": "infer", "model": "assistant", "data": { "personal": false } })
 }
 
-async fn decide(service: &Service, times: usize) {
+pub(crate) async fn decide(service: &Service, times: usize) {
     for _ in 0..times {
         service.decide(&call()).await.expect(200);
     }
 }
 
 /// An export in a folder of its own.
-struct Exported(TempDir);
+pub(crate) struct Exported(TempDir);
 
 impl Exported {
-    fn of(site: &Site) -> Self {
+    pub(crate) fn of(site: &Site) -> Self {
         let exported = Self(TempDir::new());
         exported.again(site);
         exported
     }
 
-    fn again(&self, site: &Site) {
+    pub(crate) fn again(&self, site: &Site) {
         site.run_json(&["export", self.path(), "--json"]);
     }
 
@@ -47,12 +47,12 @@ impl Exported {
         self.0.path().to_str().unwrap()
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
     /// Verifies from a folder without configuration, store or secret.
-    fn verify(&self, key: &str, more: &[&str]) -> Ran {
+    pub(crate) fn verify(&self, key: &str, more: &[&str]) -> Ran {
         let elsewhere = TempDir::new();
         let mut arguments = vec!["verify", self.path(), "--key", key, "--json"];
         arguments.extend(more);
@@ -60,7 +60,7 @@ impl Exported {
     }
 
     /// What is found wrong, which must be something.
-    fn fault(&self, key: &str, more: &[&str]) -> String {
+    pub(crate) fn fault(&self, key: &str, more: &[&str]) -> String {
         let ran = self.verify(key, more);
         assert_eq!(ran.code, Some(1), "{}{}", ran.stdout, ran.stderr);
         let answer: Value = serde_json::from_str(&ran.stdout).unwrap();
@@ -117,7 +117,7 @@ fn signed(checkpoint: &str, key: &str) -> (u64, Hash) {
 }
 
 /// The key that signs for `site`, as an operator has it.
-fn signing_key(site: &Site) -> SigningKey {
+pub(crate) fn signing_key(site: &Site) -> SigningKey {
     SigningKey::from_pkcs8(&fs::read(site.path("data/ledger.key")).unwrap()).unwrap()
 }
 
@@ -489,7 +489,7 @@ both_stores! {
 }
 
 /// Writes the export anew with one decision turned round, as its keeper could: chain, tree, signature.
-fn forge(exported: &Exported, key: SigningKey) {
+pub(crate) fn forge(exported: &Exported, key: SigningKey) {
     let mut entries = exported.entries();
     let (mut edge, mut prev) = (Edge::default(), "0".repeat(64));
     for entry in &mut entries {

@@ -23,3 +23,4 @@ mod ledger;
 mod openapi;
 mod smoke;
 mod snapshots;
+mod witness;

@@ -25,3 +25,10 @@ CREATE TRIGGER only_grows BEFORE UPDATE ON tiles
     FOR EACH ROW EXECUTE FUNCTION refuse_other_growth();
 CREATE TRIGGER append_only BEFORE DELETE OR TRUNCATE ON tiles
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- One row: the greatest checkpoint that a witness has cosigned, with its cosignatures.
+CREATE TABLE witnessed (
+    one  boolean PRIMARY KEY DEFAULT true CHECK (one),
+    size bigint NOT NULL,
+    note text NOT NULL
+);

@@ -26,3 +26,10 @@ WHEN EXISTS (SELECT 1 FROM tiles WHERE level = NEW.level AND n = NEW.n
 BEGIN
     SELECT RAISE(ABORT, 'the ledger is append-only: a tile only grows');
 END;
+
+-- One row: the greatest checkpoint that a witness has cosigned, with its cosignatures.
+CREATE TABLE witnessed (
+    one  INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL
+);

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     ConfigFile, Failure, output,
-    verify::{CHECKPOINT, CONTENTS, begins_with},
+    verify::{CHECKPOINT, CONTENTS, WITNESSED, begins_with},
 };
 use crate::{
     app::AppError,
@@ -58,6 +58,14 @@ impl Export {
                 ))
             })?;
             write(&self.dir.join(CONTENTS).join(digest.hex()), &bytes)?;
+        }
+        // Kept after the checkpoint was read, it may be of a greater tree: that is for the next export.
+        let witnessed = store.witnessed().await.map_err(AppError::from)?;
+        let size_of = |note: &str| Checkpoint::read(&Note::parse(note).ok()?).ok();
+        if let Some(witnessed) = witnessed
+            && size_of(&witnessed).is_some_and(|witnessed| witnessed.size <= checkpoint.size)
+        {
+            write(&self.dir.join(WITNESSED), witnessed.as_bytes())?;
         }
         write(&self.dir.join("verify.html"), PAGE.as_bytes())?;
         write(&self.dir.join(CHECKPOINT), note.as_bytes())?;

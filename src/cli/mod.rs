@@ -13,6 +13,7 @@ mod policies;
 mod serve;
 mod signing;
 mod verify;
+mod witness;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -53,6 +54,9 @@ enum Subcommands {
     /// Look after the ledger.
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// Witness logs for others.
+    #[command(subcommand)]
+    Witness(witness::Witnesses),
     /// Bring the store's tables up to date.
     Migrate(migrate::Migrate),
     /// Print the OpenAPI document.
@@ -145,6 +149,7 @@ pub fn main() -> ExitCode {
         Subcommands::Verify(verify) => verify.run(),
         Subcommands::Keys(keys) => block_on(keys.run()),
         Subcommands::Ledger(ledger) => block_on(ledger.run()),
+        Subcommands::Witness(witness) => block_on(witness.run()),
         Subcommands::Migrate(migrate) => block_on(migrate.run()),
         Subcommands::Openapi(openapi) => openapi.run(),
     };

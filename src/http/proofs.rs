@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{Digest, FieldFault, Seq},
-    gate::{Inclusion, log_keys},
+    gate::{GateError, Inclusion, log_keys},
 };
 
 problems! { ProofProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
@@ -127,6 +127,9 @@ struct CheckpointAnswer {
     root: String,
     /// The signed note that says so.
     checkpoint: String,
+    /// The greatest checkpoint that witnesses have cosigned, with their signatures; some seconds older.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    witnessed: Option<String>,
 }
 
 /// The log's checkpoint.
@@ -152,8 +155,9 @@ async fn checkpoint(
     }
     let (size, root) = (tree.size, tree.root.hex());
     let log = tree.origin.to_string();
-    Ok(axum::Json(CheckpointAnswer { log, size, root, checkpoint: note.to_string() })
-        .into_response())
+    let witnessed = shared.gate.store().witnessed().await.map_err(GateError::from)?;
+    let answer = CheckpointAnswer { log, size, root, checkpoint: note.to_string(), witnessed };
+    Ok(axum::Json(answer).into_response())
 }
 
 /// Two sizes of the log.

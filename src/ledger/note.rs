@@ -236,6 +236,27 @@ impl Note {
         Ok(Self { text: text.to_owned(), signatures })
     }
 
+    /// Reads notes that stand one after the other, an empty line between them.
+    ///
+    /// # Errors
+    /// When one of them does not have the form of one.
+    pub fn parse_all(notes: &str) -> Result<Vec<Self>, NoteError> {
+        let (mut all, mut note, mut signed) = (Vec::new(), String::new(), false);
+        for line in notes.split_inclusive('\n') {
+            if line == "\n" && signed {
+                all.push(Self::parse(&std::mem::take(&mut note))?);
+                signed = false;
+                continue;
+            }
+            signed = line.starts_with(DASH);
+            note.push_str(line);
+        }
+        if !note.is_empty() {
+            all.push(Self::parse(&note)?);
+        }
+        Ok(all)
+    }
+
     /// What was signed, with its last line end.
     #[must_use]
     pub fn text(&self) -> &str {

@@ -104,6 +104,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The signed checkpoint of all that is written; `None` while the log is empty.
     async fn checkpoint(&self) -> Result<Option<String>, StoreError>;
 
+    /// The greatest checkpoint that witnesses have cosigned, with their signatures.
+    async fn witnessed(&self) -> Result<Option<String>, StoreError>;
+
+    /// Keeps a cosigned checkpoint of `size` entries, unless a greater one is kept.
+    async fn keep_witnessed(&self, size: u64, note: &str) -> Result<(), StoreError>;
+
     /// Those of these tiles that have a hash, as wide as they are now.
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError>;
 

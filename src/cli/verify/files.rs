@@ -17,6 +17,9 @@ pub(in crate::cli) const CONTENTS: &str = "contents";
 /// The file of the signed checkpoint.
 pub(in crate::cli) const CHECKPOINT: &str = "checkpoint";
 
+/// The file of the greatest checkpoint that witnesses have cosigned, where there is one.
+pub(in crate::cli) const WITNESSED: &str = "checkpoint.witnessed";
+
 /// The folder that `lexgate export` wrote.
 #[derive(Debug)]
 pub(super) struct Export {
@@ -31,6 +34,12 @@ impl Export {
         let (checkpoint, note) = read_checkpoint(&dir.join(CHECKPOINT))?;
         let export = Self { dir: dir.to_owned(), size: checkpoint.size };
         Ok((export, checkpoint, note))
+    }
+
+    /// The checkpoint that witnesses have cosigned, where there is one.
+    pub(super) fn cosigned(&self) -> Result<Option<(Checkpoint, Note)>, Failure> {
+        let path = self.dir.join(WITNESSED);
+        if path.exists() { read_checkpoint(&path).map(Some) } else { Ok(None) }
     }
 
     /// How many bundles there are.
@@ -120,8 +129,17 @@ impl Export {
     }
 }
 
-/// The checkpoint in a file.
-pub(super) fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure> {
+/// The checkpoint in a file that holds one.
+fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure> {
+    let mut all = read_checkpoints(path)?;
+    match (all.pop(), all.is_empty()) {
+        (Some(checkpoint), true) => Ok(checkpoint),
+        _ => Err(Failure::Finding(format!("`{}` does not hold one checkpoint", path.display()))),
+    }
+}
+
+/// The checkpoints in a file, one after the other.
+pub(super) fn read_checkpoints(path: &Path) -> Result<Vec<(Checkpoint, Note)>, Failure> {
     let text = fs::read_to_string(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::Finding(format!(
             "there is no checkpoint `{}`: `lexgate export` writes one",
@@ -130,6 +148,6 @@ pub(super) fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure
         _ => Failure::io("read", path, &error),
     })?;
     let bad = |error| Failure::Finding(format!("the checkpoint `{}`: {error}", path.display()));
-    let note = Note::parse(&text).map_err(bad)?;
-    Ok((Checkpoint::read(&note).map_err(bad)?, note))
+    let notes = Note::parse_all(&text).map_err(bad)?;
+    notes.into_iter().map(|note| Ok((Checkpoint::read(&note).map_err(bad)?, note))).collect()
 }

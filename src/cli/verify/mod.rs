@@ -5,7 +5,7 @@ mod replay;
 mod stream;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 use files::Export;
-pub(super) use files::{CHECKPOINT, CONTENTS};
+pub(super) use files::{CHECKPOINT, CONTENTS, WITNESSED};
 use replay::Replay;
 
 /// How many decisions that differ are named.
@@ -41,12 +41,11 @@ pub(super) struct Verify {
     /// The log's verifier key, as `lexgate init` printed it.
     #[arg(long, value_name = "VKEY")]
     key: String,
-    /// A checkpoint of the log that you kept: the export must go on from it. May be given several
-    /// times.
+    /// A file of checkpoints of the log that you kept: the export must go on from each. May be given
+    /// several times.
     #[arg(long, value_name = "FILE")]
     since: Vec<PathBuf>,
-    /// A witness, by its verifier key, that must have signed the checkpoint too. May be given several
-    /// times.
+    /// A witness, by its verifier key, that must have cosigned the log. May be given several times.
     #[arg(long, value_name = "VKEY")]
     witness: Vec<String>,
     /// Judge every decision again from the snapshot that it pins, and report those that differ.
@@ -63,6 +62,8 @@ struct Verified {
     checkpoint: Checkpoint,
     /// Whose signatures on the checkpoint hold.
     signed_by: Vec<VerifierKey>,
+    /// How many entries the witnesses have seen, where they were asked for.
+    seen: Option<u64>,
     /// The earlier checkpoints that the log goes on from.
     since: Vec<Checkpoint>,
     replayed: Option<u64>,
@@ -89,12 +90,17 @@ impl Verify {
         let witnesses = self.witness.iter().map(|text| self.vkey("--witness", text));
         let witnesses = witnesses.collect::<Result<Vec<_>, _>>()?;
         let (export, checkpoint, note) = Export::open(&self.dir)?;
-        let since = self.since.iter().map(|path| files::read_checkpoint(path));
-        let since = since.collect::<Result<Vec<_>, _>>()?;
+        let mut since = Vec::new();
+        for path in &self.since {
+            since.extend(files::read_checkpoints(path)?);
+        }
+        let kept = since.len();
+        let cosigned = export.cosigned()?;
+        since.extend(cosigned.clone());
         for (earlier, _) in &since {
             if earlier.size > checkpoint.size {
                 return Err(Failure::Finding(format!(
-                    "the log has {} entries; the checkpoint that you kept says {}: entries are missing",
+                    "the log has {} entries; a checkpoint that was kept says {}: entries are missing",
                     checkpoint.size, earlier.size
                 )));
             }
@@ -102,7 +108,7 @@ impl Verify {
         let replay = self.replay.then(|| Replay::of(&export));
         let mut watcher = Watcher {
             export: &export,
-            since: &since,
+            since: by_size(&since),
             size: checkpoint.size,
             contents: BTreeSet::new(),
             differing: Vec::new(),
@@ -113,7 +119,9 @@ impl Verify {
         let Watcher { contents, differing, .. } = watcher;
         let report = verifier.finish();
         check_tree(&report, &checkpoint)?;
-        let signed_by = check_keys(&report, &key, &note, &since, &witnesses)?;
+        let signed_by = check_keys(&report, &key, &note, &since)?;
+        let seen = check_witnesses(&witnesses, cosigned.as_ref())?;
+        since.truncate(kept);
         if !differing.is_empty() {
             return Err(Failure::Finding(differing_text(&differing)));
         }
@@ -124,6 +132,7 @@ impl Verify {
             report,
             checkpoint,
             signed_by,
+            seen,
         })
     }
 
@@ -133,7 +142,7 @@ impl Verify {
     }
 
     fn report(&self, verified: &Verified) -> Result<(), Failure> {
-        let Verified { report, checkpoint, signed_by, since, replayed, contents } = verified;
+        let Verified { report, checkpoint, signed_by, seen, since, replayed, contents } = verified;
         let names: Vec<_> = signed_by.iter().map(ToString::to_string).collect();
         let kinds = report.kinds.iter().map(|(kind, count)| (kind.to_string(), *count));
         if self.json {
@@ -147,6 +156,7 @@ impl Verify {
                 "kinds": kinds.collect::<std::collections::BTreeMap<_, _>>(),
                 "open": report.open,
                 "replayed": replayed,
+                "witnessed": seen,
                 "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
                 "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
             }));
@@ -164,8 +174,14 @@ impl Verify {
         for name in names {
             line(format!("whose checkpoint is signed by {name}"));
         }
-        for earlier in since {
-            line(format!("it goes on from your checkpoint of {} entries", earlier.size));
+        if let Some(greatest) = since.iter().map(|earlier| earlier.size).max() {
+            let n = since.len();
+            line(format!(
+                "it goes on from {n} kept checkpoints, the greatest of {greatest} entries"
+            ));
+        }
+        if let Some(size) = seen {
+            line(format!("every given witness has seen it up to {size} entries"));
         }
         line(format!(
             "every decision was made by the snapshot then active; all {contents} contents are here, unchanged"
@@ -193,7 +209,7 @@ impl Verify {
                 "  not judged again: `--replay` does that with the policies in the export",
             )),
         }
-        if since.is_empty() && signed_by.len() < 2 {
+        if since.is_empty() && seen.is_none() {
             output::line(&paint(
                 Paint::Dim,
                 "  whether this is all of the log, only a checkpoint kept elsewhere can tell: `--since FILE`",
@@ -220,14 +236,41 @@ fn check_tree(report: &Report, checkpoint: &Checkpoint) -> Result<(), Failure> {
     )))
 }
 
-/// The given key must be the log's, and one of the log's keys must have signed the checkpoint; so
-/// must every witness. Gives the keys that have.
+/// Every witness must have cosigned the checkpoint that they were shown. Gives its size.
+fn check_witnesses(
+    witnesses: &[VerifierKey],
+    cosigned: Option<&(Checkpoint, Note)>,
+) -> Result<Option<u64>, Failure> {
+    if witnesses.is_empty() {
+        return Ok(None);
+    }
+    let Some((checkpoint, note)) = cosigned else {
+        return Err(Failure::Finding("no witness has cosigned this log".to_owned()));
+    };
+    for witness in witnesses {
+        note.verify(std::slice::from_ref(witness)).map_err(|error| {
+            Failure::Finding(format!("the witness `{}`: {error}", witness.name()))
+        })?;
+    }
+    Ok(Some(checkpoint.size))
+}
+
+/// Roots by the size of their trees.
+fn by_size(checkpoints: &[(Checkpoint, Note)]) -> BTreeMap<u64, Vec<Digest>> {
+    let mut roots: BTreeMap<u64, Vec<Digest>> = BTreeMap::new();
+    for (checkpoint, _) in checkpoints {
+        roots.entry(checkpoint.size).or_default().push(checkpoint.root);
+    }
+    roots
+}
+
+/// The given key must be the log's, and one of the log's keys must have signed each checkpoint. Gives
+/// the keys that have signed the last.
 fn check_keys(
     report: &Report,
     key: &VerifierKey,
     note: &Note,
     since: &[(Checkpoint, Note)],
-    witnesses: &[VerifierKey],
 ) -> Result<Vec<VerifierKey>, Failure> {
     let keys: Vec<_> = report.keys.iter().map(|(key, _)| key.clone()).collect();
     if !keys.contains(key) {
@@ -242,13 +285,9 @@ fn check_keys(
             note.verify(keys).map_err(|error| Failure::Finding(format!("{what}: {error}")));
         signed.map(|signed| signed.into_iter().cloned().collect::<Vec<_>>())
     };
-    let mut signed_by = verify(note, &keys, "the checkpoint")?;
+    let signed_by = verify(note, &keys, "the checkpoint")?;
     for (earlier, note) in since {
-        verify(note, &keys, &format!("your checkpoint of {} entries", earlier.size))?;
-    }
-    for witness in witnesses {
-        let what = format!("the witness `{}`", witness.name());
-        signed_by.extend(verify(note, std::slice::from_ref(witness), &what)?);
+        verify(note, &keys, &format!("the checkpoint of {} entries", earlier.size))?;
     }
     Ok(signed_by)
 }
@@ -267,7 +306,7 @@ fn differing_text(differing: &[String]) -> String {
 /// Looks at each entry as it comes.
 struct Watcher<'a> {
     export: &'a Export,
-    since: &'a [(Checkpoint, Note)],
+    since: BTreeMap<u64, Vec<Digest>>,
     size: u64,
     contents: BTreeSet<Digest>,
     differing: Vec<String>,
@@ -277,14 +316,14 @@ impl Watcher<'_> {
     /// Holds the tree read so far against the checkpoints of its size.
     fn held_against(&self, verifier: &Verifier) -> Result<(), Failure> {
         let size = verifier.edge().size();
-        for (earlier, _) in self.since.iter().filter(|(earlier, _)| earlier.size == size) {
-            if earlier.root != verifier.edge().root() {
-                return Err(Failure::Finding(format!(
-                    "the first {size} entries are not those of the checkpoint that you kept: history was rewritten"
-                )));
-            }
+        let Some(roots) = self.since.get(&size) else { return Ok(()) };
+        let root = verifier.edge().root();
+        if roots.iter().all(|kept| *kept == root) {
+            return Ok(());
         }
-        Ok(())
+        Err(Failure::Finding(format!(
+            "the first {size} entries are not those of the checkpoint that was kept: history was rewritten"
+        )))
     }
 
     fn check_contents(&mut self, pinned: &SnapshotDigests) -> Result<(), String> {
@@ -304,7 +343,7 @@ impl stream::Watch for Watcher<'_> {
             self.check_contents(pinned)
                 .map_err(|what| Failure::Finding(format!("entry {seq}: {what}")))?;
         }
-        if self.since.is_empty() { Ok(()) } else { self.held_against(verifier) }
+        self.held_against(verifier)
     }
 
     fn bundle(&mut self, verifier: &Verifier, differing: Vec<String>) {

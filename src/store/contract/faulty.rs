@@ -134,6 +134,12 @@ impl Store for Faulty {
     async fn checkpoint(&self) -> Result<Option<String>, StoreError> {
         self.behind.checkpoint().await
     }
+    async fn witnessed(&self) -> Result<Option<String>, StoreError> {
+        self.behind.witnessed().await
+    }
+    async fn keep_witnessed(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        self.behind.keep_witnessed(size, note).await
+    }
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError> {
         self.behind.tiles(ids).await
     }

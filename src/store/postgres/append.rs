@@ -373,6 +373,23 @@ async fn activate(connection: &mut PgConnection, sealed: &Sealed) -> Result<(), 
     Ok(())
 }
 
+pub(super) async fn keep_witnessed(
+    connection: &mut PgConnection,
+    size: u64,
+    note: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO witnessed (size, note) VALUES ($1, $2)
+         ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note
+         WHERE witnessed.size <= excluded.size",
+    )
+    .bind(seq_column(Seq::new(size)))
+    .bind(note)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn prune(
     connection: &mut PgConnection,
     before: Timestamp,

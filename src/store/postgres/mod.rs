@@ -116,6 +116,20 @@ impl Store for PostgresStore {
         Ok(found)
     }
 
+    async fn witnessed(&self) -> Result<Option<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, read::witnessed(connection.get()?)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn keep_witnessed(&self, size: u64, note: &str) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        within(OPERATION, append::keep_witnessed(connection.get()?, size, note)).await?;
+        connection.give_back();
+        Ok(())
+    }
+
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::tiles(connection.get()?, ids)).await?;

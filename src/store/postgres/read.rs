@@ -35,6 +35,11 @@ pub(super) async fn checkpoint(
     Ok(row.map(|row| row.try_get(0)).transpose()?)
 }
 
+pub(super) async fn witnessed(connection: &mut PgConnection) -> Result<Option<String>, StoreError> {
+    let row = sqlx::query("SELECT note FROM witnessed").fetch_optional(connection).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
 /// A tile of leaves that is not kept is the entries' own.
 pub(super) async fn tiles(
     connection: &mut PgConnection,

@@ -241,6 +241,23 @@ async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<()
     if done.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Corrupt("no head")) }
 }
 
+pub(super) async fn keep_witnessed(
+    connection: &mut SqliteConnection,
+    size: u64,
+    note: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO witnessed (one, size, note) VALUES (1, ?1, ?2)
+         ON CONFLICT (one) DO UPDATE SET size = excluded.size, note = excluded.note
+         WHERE witnessed.size <= excluded.size",
+    )
+    .bind(seq_column(Seq::new(size)))
+    .bind(note)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
 pub(super) async fn prune(
     connection: &mut SqliteConnection,
     before: Timestamp,
