@@ -519,6 +519,42 @@ pub(crate) fn forge(exported: &Exported, key: SigningKey) {
     fs::write(exported.file("checkpoint"), note.to_string()).unwrap();
 }
 
+/// The script of docs/LEDGER.md, which needs nothing but Python's own library.
+#[tokio::test]
+async fn sqlite_the_documented_verifier_verifies() {
+    let service = Service::start(Store::Sqlite).await;
+    decide(&service, 300).await;
+    let (site, exported) = (&service.site, Exported::of(&service.site));
+    let doc = include_str!("../docs/LEDGER.md");
+    let script = doc.split("```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let run = |key: &str| {
+        let run = Command::new("python3").args(["-c", script, exported.path(), key]).output();
+        let run = run.expect("python3");
+        (
+            run.status.success(),
+            String::from_utf8(run.stdout).unwrap() + &String::from_utf8_lossy(&run.stderr),
+        )
+    };
+    let (holds, said) = run(&site.vkey);
+    assert!(holds && said.starts_with("302 entries of lexgate.example/main"), "{said}");
+    let other = Service::setup(Store::Sqlite).prepare().await;
+    assert!(run(&other.vkey).1.contains("the key has not signed the checkpoint"));
+    for (name, why) in [
+        ("tile/entries/000", "not chained to the entry before it"),
+        ("checkpoint", "the checkpoint was changed"),
+    ] {
+        let bytes = fs::read(exported.file(name)).unwrap();
+        let mut flipped = bytes.clone();
+        // A digit of the first entry's time; a letter of the checkpoint's root.
+        let at = bytes.windows(5).position(|part| part == b"\"ts\":").map_or(30, |at| at + 8);
+        flipped[at] ^= 1;
+        fs::write(exported.file(name), flipped).unwrap();
+        let (holds, said) = run(&site.vkey);
+        assert!(!holds && said.contains(why), "{name}: {said}");
+        fs::write(exported.file(name), bytes).unwrap();
+    }
+}
+
 /// A copy of a store, made while nobody uses it.
 enum Backup {
     Files(Vec<(PathBuf, Vec<u8>)>),

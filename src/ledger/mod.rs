@@ -14,6 +14,8 @@ pub mod proof;
 pub mod tile;
 pub mod time;
 pub mod tree;
+#[cfg(test)]
+mod vectors_tests;
 pub mod verify;
 
 pub use body::{

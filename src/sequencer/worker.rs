@@ -171,12 +171,13 @@ impl Worker {
     fn deliver(&mut self, batch: Batch<'_>) {
         self.pause = None;
         self.same_log = batch.same_log;
+        for (group, answers) in batch.groups.into_iter().zip(batch.answers) {
+            self.orphans.extend(group.answer(answers));
+        }
+        // After the answers: what is durable needs no mark, only what comes next does.
         if let Some((seen, checkpoint)) = batch.signed {
             self.mark.advance(seen, checkpoint);
             crash_point("marked");
-        }
-        for (group, answers) in batch.groups.into_iter().zip(batch.answers) {
-            self.orphans.extend(group.answer(answers));
         }
     }
 
