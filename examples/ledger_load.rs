@@ -2,7 +2,8 @@
 //! with. Records are real decisions of the shipped policies. Not a way to fill a log that anybody uses.
 //!
 //!   append URL SECONDS      the sequencer beside binary COPY of the same rows, in batches
-//!   export DIR ENTRIES      an export of so many entries; prints its verifier key
+//!   export DIR ENTRIES [fresh]  an export of so many entries; prints its verifier key. A thousand calls
+//!                           come again and again; with `fresh`, no two records have the same body
 //!   hash DIR                the entries of an export through SHA-256 alone, on one core and on all
 //!   prove URL ENTRIES       inclusion proofs out of a tree of so many leaves
 
@@ -56,10 +57,15 @@ fn main() {
             let seconds = Duration::from_secs(seconds.parse().unwrap());
             runtime.block_on(append(url, seconds));
         }
-        ["export", dir, entries] => export(Path::new(dir), entries.parse().unwrap()),
+        ["export", dir, entries] => export(Path::new(dir), entries.parse().unwrap(), false),
+        ["export", dir, entries, "fresh"] => {
+            export(Path::new(dir), entries.parse().unwrap(), true);
+        }
         ["hash", dir] => hash(Path::new(dir)),
         ["prove", url, entries] => runtime.block_on(prove(url, entries.parse().unwrap())),
-        _ => println!("append URL SECONDS | export DIR ENTRIES | hash DIR | prove URL ENTRIES"),
+        _ => println!(
+            "append URL SECONDS | export DIR ENTRIES [fresh] | hash DIR | prove URL ENTRIES"
+        ),
     }
 }
 
@@ -93,13 +99,18 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<(Bytes, Arc<[String]>)> {
     for category in ["dpv-pd:Health", "dpv-pd:Contact"] {
         for subject in ["DE", "SA", "IN", "FR", "SG"] {
             for model in ["assistant", "mistral-small"] {
-                let call = serde_json::json!({
-                    "action": "infer", "model": model, "purpose": "dpv:ServiceProvision",
-                    "data": { "personal": true, "categories": [category], "subjects": [subject] },
-                });
-                let call: CallRequest = serde_json::from_value(call).unwrap();
-                let decided = judge.decide(&caller, &call, false).unwrap();
-                decisions.push((decided.json.clone(), decided.terms.clone()));
+                for count in 1..=50 {
+                    let call = serde_json::json!({
+                        "action": "infer", "model": model, "purpose": "dpv:ServiceProvision",
+                        "data": {
+                            "personal": true, "categories": [category],
+                            "subjects": [subject], "subject_count": count,
+                        },
+                    });
+                    let call: CallRequest = serde_json::from_value(call).unwrap();
+                    let decided = judge.decide(&caller, &call, false).unwrap();
+                    decisions.push((decided.json.clone(), decided.terms.clone()));
+                }
             }
         }
     }
@@ -273,7 +284,7 @@ fn write(path: &Path, bytes: &[u8]) {
 }
 
 /// Writes a whole export: what `lexgate export` would write of a log with so many decisions.
-fn export(dir: &Path, entries: u64) {
+fn export(dir: &Path, entries: u64, fresh: bool) {
     let (snapshot, signer) = (snapshot(), signer());
     let decisions = decisions(&snapshot);
     for content in snapshot.contents() {
@@ -285,6 +296,7 @@ fn export(dir: &Path, entries: u64) {
     for seq in 0..entries {
         let genesis_body;
         let activation_body;
+        let fresh_body;
         let (kind, body): (Kind, &[u8]) = match seq {
             0 => {
                 genesis_body = canonical::to_vec(&genesis(&signer)).unwrap();
@@ -293,6 +305,10 @@ fn export(dir: &Path, entries: u64) {
             1 => {
                 activation_body = canonical::to_vec(&activation).unwrap();
                 (Kind::BundleActivated, &activation_body)
+            }
+            _ if fresh => {
+                fresh_body = renumbered(&decisions[seq as usize % decisions.len()].0, seq);
+                (Kind::Decision, &fresh_body)
             }
             _ => (Kind::Decision, &decisions[seq as usize % decisions.len()].0),
         };
@@ -319,6 +335,14 @@ fn export(dir: &Path, entries: u64) {
     let note = signer.checkpoint(edge.size(), edge.root());
     write(&dir.join("checkpoint"), note.to_string().as_bytes());
     println!("{}", signer.verifiers()[0]);
+}
+
+/// A decision's body with another time of evaluation.
+fn renumbered(body: &[u8], number: u64) -> Vec<u8> {
+    let text = std::str::from_utf8(body).unwrap();
+    let (head, tail) = text.split_once("\"evaluation_us\":").unwrap();
+    let tail = tail.trim_start_matches(|c: char| c.is_ascii_digit());
+    format!("{head}\"evaluation_us\":{number}{tail}").into_bytes()
 }
 
 fn write_tile(dir: &Path, tile: &Tile) {

@@ -12,7 +12,10 @@ use crate::{
     dispatch::{OpenAiClient, SendError},
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
     facts::Proposal,
-    gate::{Activate, Gate, GateError, GateParts, Keeper, KeeperError, Reaper, fresh_id, log_keys},
+    gate::{
+        Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
+        fresh_id, log_keys,
+    },
     http::{Keys, Shared, router},
     ledger::{Engine, Entry, GenesisBody, Kind, Signer, SigningKey},
     lifecycle::Lifecycle,
@@ -142,6 +145,22 @@ pub fn read_key(config: &Config, path: &Path) -> Result<SigningKey, Fault> {
     SigningKey::from_pkcs8(&bytes).map_err(|error| fault(format!("`{}`: {error}", path.display())))
 }
 
+/// Reads the key under which values of persons are sealed, where there is to be one.
+fn read_master_key(config: &Config) -> Result<Option<MasterKey>, Faults> {
+    let Some(path) = &config.ledger.master_key_file else { return Ok(None) };
+    let fault = |message: String| {
+        config.fault(&["ledger", "master_key_file"], message).help(
+            "`lexgate init` makes a key; restore this one from its backup if the log exists already",
+        )
+    };
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        fault(format!("the master key `{}` cannot be read: {error}", path.display()))
+    })?;
+    refuse_readable_by_others(path).map_err(fault)?;
+    let key = MasterKey::parse(&text);
+    Ok(Some(key.map_err(|error| fault(format!("`{}`: {error}", path.display())))?))
+}
+
 fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
@@ -150,7 +169,7 @@ fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
         return Ok(());
     }
     let path = path.display();
-    Err(format!("the signing key `{path}` can be read by others: `chmod 600 {path}`"))
+    Err(format!("the key `{path}` can be read by others: `chmod 600 {path}`"))
 }
 
 /// Opens the store that `config` names, with its tables as they must be.
@@ -199,6 +218,7 @@ impl App {
             keeper: keeper.clone(),
             sequencer: sequencer.clone(),
             store: store.clone(),
+            vault: read_master_key(config)?.map(|key| Vault::new(key, store.clone())),
             backends: Arc::new(OpenAiClient::new()?),
             clock,
             tasks: lifecycle.calls.clone(),

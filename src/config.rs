@@ -113,6 +113,9 @@ pub struct LedgerConfig {
     /// The file to which checkpoints are appended; best on another machine's disk.
     #[serde(default = "checkpoints_file")]
     pub checkpoints_file: PathBuf,
+    /// The key under which values that identify persons are sealed. Without one, none is kept.
+    #[serde(default)]
+    pub master_key_file: Option<PathBuf>,
     /// `[[ledger.witnesses]]`.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
@@ -237,6 +240,9 @@ pub struct ApiKeyConfig {
     /// The app that calls with it: required for callers.
     #[serde(default)]
     pub app: Option<AppId>,
+    /// Whether an auditor may read the sealed values of persons, one record at a time.
+    #[serde(default)]
+    pub personal_values: bool,
     /// The jurisdictions to which an auditor is limited; empty for all.
     #[serde(default)]
     pub jurisdictions: Vec<JurisdictionCode>,

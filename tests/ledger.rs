@@ -43,7 +43,7 @@ impl Exported {
         site.run_json(&["export", self.path(), "--json"]);
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.0.path().to_str().unwrap()
     }
 
@@ -69,7 +69,7 @@ impl Exported {
     }
 
     /// Every file by its name below the folder.
-    fn files(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let mut files = BTreeMap::new();
         collect(self.0.path(), self.0.path(), &mut files);
         files
@@ -96,18 +96,18 @@ fn collect(root: &Path, dir: &Path, files: &mut BTreeMap<String, Vec<u8>>) {
     }
 }
 
-fn hash(hex: &Value) -> Hash {
+pub(crate) fn hash(hex: &Value) -> Hash {
     let hex = hex.as_str().unwrap();
     let byte = |at: usize| u8::from_str_radix(&hex[2 * at..2 * at + 2], 16).unwrap();
     Hash(std::array::from_fn(byte))
 }
 
-fn hashes(list: &Value) -> Vec<Hash> {
+pub(crate) fn hashes(list: &Value) -> Vec<Hash> {
     list.as_array().unwrap().iter().map(hash).collect()
 }
 
 /// Another implementation's word that `key` has signed the checkpoint; gives its size and root.
-fn signed(checkpoint: &str, key: &str) -> (u64, Hash) {
+pub(crate) fn signed(checkpoint: &str, key: &str) -> (u64, Hash) {
     let note = TheirNote::from_bytes(checkpoint.as_bytes()).unwrap();
     let known = StandardVerifier::new(key).unwrap();
     let (signed, _) = note.verify(&VerifierList::new(vec![Box::new(known)])).unwrap();

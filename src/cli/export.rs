@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use clap::Args;
 use serde_json::json;
 
@@ -17,8 +18,8 @@ use crate::{
     app::AppError,
     domain::{Digest, Seq},
     ledger::{
-        ActivationBody, Checkpoint, Edge, Entry, Kind, Note, TILE_WIDTH, Tile, TilePath,
-        write_bundle,
+        ActivationBody, Checkpoint, Edge, Entry, Kind, Note, TILE_WIDTH, Tile, TilePath, leaf_of,
+        read_bundle, write_bundle,
     },
     store::{self, Store, Stored},
 };
@@ -42,14 +43,41 @@ impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
-        self.check_folder(&*store).await?;
+        let (size, contents) = write_export(&*store, &self.dir).await?;
+        if self.json {
+            return output::json(
+                &json!({ "entries": size, "contents": contents, "dir": self.dir }),
+            );
+        }
+        let dir = self.dir.display();
+        output::line(&format!(
+            "{size} entries, their tree, its checkpoint and {contents} contents of snapshots are in `{dir}`"
+        ));
+        output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
+        Ok(())
+    }
+}
+
+/// Writes all of the log into a folder. Gives how many entries and contents there are.
+pub(super) async fn write_export(store: &dyn Store, dir: &Path) -> Result<(u64, usize), Failure> {
+    Folder { dir }.write(store).await
+}
+
+/// Where an export is written.
+struct Folder<'a> {
+    dir: &'a Path,
+}
+
+impl Folder<'_> {
+    async fn write(&self, store: &dyn Store) -> Result<(u64, usize), Failure> {
+        self.check_folder(store).await?;
         // What is appended from here on belongs to the next export.
         let note = store.checkpoint().await.map_err(AppError::from)?;
         let note = note.ok_or_else(|| Failure::Finding("the log is empty".to_owned()))?;
         let checkpoint = Note::parse(&note).and_then(|note| Checkpoint::read(&note));
         let checkpoint = checkpoint
             .map_err(|error| Failure::Finding(format!("the store's checkpoint: {error}")))?;
-        let contents = self.write_log(&*store, &checkpoint).await?;
+        let contents = self.write_log(store, &checkpoint).await?;
         for digest in &contents {
             let bytes = store.content(*digest).await.map_err(AppError::from)?;
             let bytes = bytes.ok_or_else(|| {
@@ -69,33 +97,21 @@ impl Export {
         }
         write(&self.dir.join("verify.html"), PAGE.as_bytes())?;
         write(&self.dir.join(CHECKPOINT), note.as_bytes())?;
-        let size = checkpoint.size;
-        if self.json {
-            return output::json(
-                &json!({ "entries": size, "contents": contents.len(), "dir": self.dir }),
-            );
-        }
-        let dir = self.dir.display();
-        output::line(&format!(
-            "{size} entries, their tree, its checkpoint and {} contents of snapshots are in `{dir}`",
-            contents.len()
-        ));
-        output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
-        Ok(())
+        Ok((checkpoint.size, contents.len()))
     }
 
     /// Refuses a folder with something else in it: what is there is not ours to mix with.
     async fn check_folder(&self, store: &dyn Store) -> Result<(), Failure> {
-        let mut files = match std::fs::read_dir(&self.dir) {
+        let mut files = match std::fs::read_dir(self.dir) {
             Ok(files) => files,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(Failure::io("read", &self.dir, &error)),
+            Err(error) => return Err(Failure::io("read", self.dir, &error)),
         };
         if files.next().is_none() {
             return Ok(());
         }
         let first = store.record(Seq::new(0)).await.map_err(AppError::from)?;
-        if first.is_some_and(|first| begins_with(&self.dir, &first.entry)) {
+        if first.is_some_and(|first| begins_with(self.dir, &first.entry)) {
             return Ok(());
         }
         let dir = self.dir.display();
@@ -130,10 +146,10 @@ impl Export {
                     self.write_tile(&tile)?;
                 }
             }
-            let entries: Vec<_> = stored.into_iter().map(|stored| stored.entry).collect();
+            let n = next / TILE_WIDTH as u64;
+            let entries = self.with_archived(n, &stored);
             let bundle = write_bundle(&entries)
                 .map_err(|error| Failure::Finding(format!("entries after {next}: {error}")))?;
-            let n = next / TILE_WIDTH as u64;
             self.replace(width, &bundle, |width| TilePath::Entries { n, width })?;
             next += width as u64;
             output::progress(&format!("{next} of {size} entries"));
@@ -149,6 +165,27 @@ impl Export {
             ));
         }
         Ok(contents)
+    }
+
+    /// The entries of a bundle. Those whose bodies have been removed since are taken from the earlier
+    /// export in the folder, where there is one: an archive keeps what it has.
+    fn with_archived(&self, n: u64, stored: &[Stored]) -> Vec<Bytes> {
+        let mut entries: Vec<_> = stored.iter().map(|stored| stored.entry.clone()).collect();
+        if entries.iter().all(|entry| !entry.is_empty()) {
+            return entries;
+        }
+        let earlier = (1..=entries.len()).rev().find_map(|width| {
+            let path = TilePath::Entries { n, width }.to_string();
+            std::fs::read(self.dir.join(path)).ok()
+        });
+        let earlier = earlier.unwrap_or_default();
+        let kept = read_bundle(&earlier).unwrap_or_default();
+        for ((entry, stored), kept) in entries.iter_mut().zip(stored).zip(kept) {
+            if entry.is_empty() && leaf_of(kept) == stored.leaf {
+                *entry = Bytes::copy_from_slice(kept);
+            }
+        }
+        entries
     }
 
     fn write_tile(&self, tile: &Tile) -> Result<(), Failure> {
@@ -190,6 +227,9 @@ fn contents_of(stored: &Stored) -> Result<Vec<Digest>, Failure> {
     let broken = |error: &dyn std::fmt::Display| {
         Failure::Finding(format!("entry {} cannot be read: {error}", stored.seq))
     };
+    if stored.entry.is_empty() {
+        return Ok(Vec::new());
+    }
     let entry = Entry::parse(&stored.entry).map_err(|error| broken(&error))?;
     if entry.kind != Kind::BundleActivated {
         return Ok(Vec::new());

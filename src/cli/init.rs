@@ -14,10 +14,11 @@ use super::{
     Failure,
     keys::FreshKey,
     output::{self, Paint, paint},
-    signing::write_key,
+    signing::{write_key, write_secret},
 };
 use crate::{
     config::{Config, DEFAULT_FILE, Role},
+    gate::MasterKey,
     ledger::SigningKey,
 };
 
@@ -76,6 +77,15 @@ impl Init {
             CONFIG.get_file("lexgate.toml").and_then(File::contents_utf8).unwrap_or_default();
         let added: String = keys.iter().map(FreshKey::to_toml).collect();
         let vkey = self.signing_key(&mut written, &mut kept)?;
+        let master = self.dir.join("data/master.key");
+        if master.exists() {
+            kept.push(master);
+        } else {
+            let text = MasterKey::generate()
+                .map_err(|error| Failure::Environment(format!("the master key: {error}")))?;
+            write_secret(&master, text.as_bytes())?;
+            written.push(master);
+        }
         // Last: while it is missing, `init` can be run again.
         self.write(
             Path::new(DEFAULT_FILE),

@@ -46,6 +46,9 @@ pub(super) struct Create {
     /// Limit an auditor to a jurisdiction; may be given several times.
     #[arg(long, value_name = "CODE")]
     jurisdiction: Vec<JurisdictionCode>,
+    /// Let an auditor read the sealed values of persons, one record at a time.
+    #[arg(long)]
+    personal_values: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -61,6 +64,8 @@ pub(super) struct FreshKey {
     pub(super) secret: String,
     #[serde(skip)]
     jurisdictions: Vec<JurisdictionCode>,
+    #[serde(skip)]
+    personal_values: bool,
 }
 
 impl FreshKey {
@@ -72,7 +77,7 @@ impl FreshKey {
             .map_err(|_| Failure::Environment("the machine gives no randomness".to_owned()))?;
         let role = role.as_str();
         let secret = format!("lexgate_{role}_{}", BASE64_URL_SAFE_NO_PAD.encode(random));
-        Ok(Self { name, role, app, secret, jurisdictions: Vec::new() })
+        Ok(Self { name, role, app, secret, jurisdictions: Vec::new(), personal_values: false })
     }
 
     /// The configuration's words for it.
@@ -90,6 +95,9 @@ impl FreshKey {
             let codes = self.jurisdictions.iter().map(|code| quote(code.as_str()));
             let codes: Vec<String> = codes.collect();
             lines.push(format!("jurisdictions = [{}]", codes.join(", ")));
+        }
+        if self.personal_values {
+            lines.push("personal_values = true".to_owned());
         }
         lines.join("\n") + "\n"
     }
@@ -123,6 +131,9 @@ impl Create {
         if self.role == Role::Caller && self.app.is_none() {
             return Err(Failure::Usage("a caller's key needs `--app APP`".to_owned()));
         }
+        if self.personal_values && self.role != Role::Auditor {
+            return Err(Failure::Usage("`--personal-values` is for an auditor's key".to_owned()));
+        }
         if let Some(app) = &self.app {
             require_app(app, &app::read_proposal(&config)?.organisation)?;
         }
@@ -140,6 +151,7 @@ impl Create {
         let name = name.into_iter().find(|name| !taken(name)).unwrap_or(given);
         let mut key = FreshKey::make(name, self.role, self.app)?;
         key.jurisdictions = self.jurisdiction;
+        key.personal_values = self.personal_values;
         let path = &self.config.config;
         let file = OpenOptions::new().append(true).open(path);
         file.and_then(|mut file| file.write_all(key.to_toml().as_bytes()))

@@ -19,12 +19,15 @@ use crate::{
 pub(super) enum Ledger {
     /// Go on with a log that is not the one that was signed, and record that.
     Recover(Recover),
+    /// Remove the bodies of records whose time is over.
+    Prune(super::prune::Prune),
 }
 
 impl Ledger {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Recover(recover) => recover.run().await,
+            Self::Prune(prune) => prune.run().await,
         }
     }
 }

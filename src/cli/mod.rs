@@ -10,6 +10,7 @@ mod migrate;
 mod openapi;
 mod output;
 mod policies;
+mod prune;
 mod serve;
 mod signing;
 mod verify;

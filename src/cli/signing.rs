@@ -120,7 +120,12 @@ impl Retire {
 pub(super) fn write_key(path: &Path) -> Result<(), Failure> {
     let bytes = SigningKey::generate(&SystemRandom::new())
         .map_err(|error| Failure::Environment(error.to_string()))?;
+    write_secret(path, &bytes)
+}
+
+/// Writes a new file that only its owner reads.
+pub(super) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    file.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+    file.and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
         .map_err(|error| Failure::io("write", path, &error))
 }

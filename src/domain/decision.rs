@@ -234,6 +234,16 @@ pub struct Route {
     pub tier: Tier,
 }
 
+/// How long a record is kept, by the law that wants it longest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Retention {
+    /// The law, as `facts/retention.toml` names it.
+    pub class: String,
+    /// For how many months from the record on; `null` for ever.
+    pub months: Option<u32>,
+}
+
 /// How often the active snapshot has changed. Each number stands for one snapshot.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema,
@@ -278,6 +288,8 @@ pub struct Evaluation {
     pub instruments: Vec<InstrumentInForce>,
     /// Policies that failed.
     pub errors: Vec<EvaluationFault>,
+    /// How long the record of it is kept.
+    pub retention: Retention,
 }
 
 /// Who asked.

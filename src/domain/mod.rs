@@ -14,7 +14,8 @@ pub use call::{Action, Call, CallRequest, Data, DataRequest};
 pub use clock::{Clock, SystemClock};
 pub use decision::{
     Caller, Candidate, Duty, Effect, Evaluation, EvaluationFault, Flow, FlowAction,
-    InstrumentInForce, Place, Placement, Reason, Revision, Route, SnapshotDigests, Tier, Verdict,
+    InstrumentInForce, Place, Placement, Reason, Retention, Revision, Route, SnapshotDigests, Tier,
+    Verdict,
 };
 pub use digest::Digest;
 pub use fault::{Fault, Faults, FieldFault, SourceFile};

@@ -18,7 +18,7 @@ mod world_file;
 mod world_tests;
 
 pub use dated::{Confidence, Dated, Validity};
-pub use now::{FactsAt, Jurisdiction, Licence};
+pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
 pub use organisation::{
     App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
 };

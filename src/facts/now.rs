@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::world::TermKind;
-use crate::domain::{JurisdictionCode, LicenceId};
+use crate::domain::{JurisdictionCode, LicenceId, Retention};
 
 /// Every fact that holds at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +21,8 @@ pub struct FactsAt {
     pub jurisdictions: BTreeMap<JurisdictionCode, Jurisdiction>,
     /// Every licence.
     pub licences: BTreeMap<LicenceId, Licence>,
+    /// How long records are kept.
+    pub retentions: Vec<RetentionRule>,
     /// The vocabulary.
     pub terms: BTreeMap<TermKind, BTreeSet<String>>,
     /// Zones: which jurisdictions each holds.
@@ -47,10 +49,43 @@ impl FactsAt {
         zones.map(|(id, _)| id.as_str()).collect()
     }
 
+    /// How long a record is kept that touches these places: the longest time that a law there wants.
+    /// For ever, where none says anything.
+    #[must_use]
+    pub fn retention<'a>(
+        &self,
+        places: impl IntoIterator<Item = &'a JurisdictionCode>,
+    ) -> Retention {
+        let mut touched = BTreeSet::new();
+        for place in places {
+            let country = self.jurisdictions.get(place).and_then(|row| row.within.as_ref());
+            touched.extend(country.into_iter().chain([place]));
+        }
+        let rules = self.retentions.iter().filter(|rule| {
+            let wants = |places: &BTreeSet<_>| touched.iter().any(|place| places.contains(*place));
+            rule.places.as_ref().is_none_or(wants)
+        });
+        // Of the same length, the law of a place is named before everybody's.
+        let longest = rules.max_by_key(|rule| (rule.retention.months, rule.places.is_some()));
+        let forever = || Retention { class: "unlimited".to_owned(), months: None };
+        longest.map_or_else(forever, |rule| rule.retention.clone())
+    }
+
     /// The members of all these zones.
     pub(super) fn zone_members(&self, zones: &[String]) -> BTreeSet<JurisdictionCode> {
         zones.iter().filter_map(|zone| self.zones.get(zone)).flatten().cloned().collect()
     }
+}
+
+/// How long the records of calls that touch some places are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetentionRule {
+    /// Where the law holds; everywhere, when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub places: Option<BTreeSet<JurisdictionCode>>,
+    /// How long.
+    pub retention: Retention,
 }
 
 /// A country or a subdivision.

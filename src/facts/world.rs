@@ -7,9 +7,9 @@ use serde::Deserialize;
 
 use super::{
     dated::Dated,
-    now::{FactsAt, Jurisdiction, Licence},
+    now::{FactsAt, Jurisdiction, Licence, RetentionRule},
 };
-use crate::domain::{JurisdictionCode, LicenceId};
+use crate::domain::{JurisdictionCode, LicenceId, Retention};
 
 /// What a term of the vocabulary stands for.
 #[derive(
@@ -52,6 +52,7 @@ pub struct World {
     pub(super) licences: Vec<Dated<RawLicence>>,
     pub(super) coverage: Vec<Dated<Coverage>>,
     pub(super) terms: Vec<Dated<(TermKind, String)>>,
+    pub(super) retentions: Vec<Dated<RawRetention>>,
 }
 
 /// Zones and adequacy findings: both are sets of jurisdictions.
@@ -81,6 +82,14 @@ pub(super) struct RawLicence {
     pub(super) id: LicenceId,
     pub(super) licence: Licence,
     pub(super) excluded_zones: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RawRetention {
+    pub(super) retention: Retention,
+    /// Whose law says so; with `zones` empty too, everybody's.
+    pub(super) jurisdictions: Vec<JurisdictionCode>,
+    pub(super) zones: Vec<String>,
 }
 
 impl World {
@@ -127,6 +136,15 @@ impl World {
             let (kind, id) = row.fact.clone();
             facts.terms.entry(kind).or_default().insert(id);
         }
+        for row in self.retentions.iter().filter(|row| holds(&row.valid)) {
+            let RawRetention { retention, jurisdictions, zones } = row.fact.clone();
+            let everywhere = jurisdictions.is_empty() && zones.is_empty();
+            let mut places = facts.zone_members(&zones);
+            places.extend(jurisdictions);
+            facts
+                .retentions
+                .push(RetentionRule { retention, places: (!everywhere).then_some(places) });
+        }
         facts
     }
 
@@ -139,6 +157,7 @@ impl World {
             .chain(self.licences.iter().flat_map(|row| row.valid.boundaries()))
             .chain(self.coverage.iter().flat_map(|row| row.valid.boundaries()))
             .chain(self.terms.iter().flat_map(|row| row.valid.boundaries()))
+            .chain(self.retentions.iter().flat_map(|row| row.valid.boundaries()))
             .filter(|boundary| *boundary > instant)
             .min()
     }

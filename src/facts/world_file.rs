@@ -9,9 +9,12 @@ use super::{
     dated::{Confidence, Provenance},
     now::{Jurisdiction, Licence},
     toml_file,
-    world::{Coverage, Group, Membership, RawLicence, TermKind, World},
+    world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::domain::{Faults, JurisdictionCode, SourceFile};
+use crate::domain::{Faults, JurisdictionCode, Retention, SourceFile};
+
+/// The longest time for which records can be kept: a hundred years.
+const MAX_MONTHS: u32 = 1_200;
 
 macro_rules! rows {
     ($($row:ident { $($field:ident: $kind:ty,)* })*) => {$(
@@ -61,6 +64,7 @@ rows! {
         annual_revenue_usd_limit: Option<u64>,
     }
     TermRow { kind: Option<TermKind>, id: Text, label: Option<String>, }
+    RetentionRow { class: Text, months: Option<Spanned<u32>>, jurisdictions: Texts, zones: Texts, }
 }
 
 #[derive(Deserialize)]
@@ -93,6 +97,8 @@ struct FactsFile {
     licence: Vec<Spanned<LicenceRow>>,
     #[serde(default)]
     term: Vec<Spanned<TermRow>>,
+    #[serde(default)]
+    retention: Vec<Spanned<RetentionRow>>,
 }
 
 impl World {
@@ -228,6 +234,9 @@ impl Reader<'_> {
         for row in rows.licence {
             self.licence(file, &defaults, row);
         }
+        for row in rows.retention {
+            self.retention(file, &defaults, row);
+        }
     }
 
     fn member(
@@ -314,6 +323,32 @@ impl Reader<'_> {
         let clash = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
         self.refuse_overlap(file, &dated.span, clash, &format!("licence `{}`", dated.fact.id));
         self.world.licences.push(dated);
+    }
+
+    fn retention(&mut self, file: &SourceFile, defaults: &Provenance, row: Spanned<RetentionRow>) {
+        let (span, mut row) = (row.span(), row.into_inner());
+        let provenance = row.provenance();
+        let (Some(class), Some(months)) = (row.class, row.months) else {
+            return self.missing(file, &span, "class` and `months");
+        };
+        if !(1..=MAX_MONTHS).contains(months.get_ref()) {
+            let message = format!("`{}` months", months.get_ref());
+            let fault = file.fault(months.span(), message);
+            self.faults.0.push(fault.help(format!("write 1 to {MAX_MONTHS}")));
+        }
+        let fact = RawRetention {
+            retention: Retention { class: class.into_inner(), months: Some(months.into_inner()) },
+            jurisdictions: self.known_codes(file, &row.jurisdictions),
+            zones: self.known_zones(file, &row.zones),
+        };
+        let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
+            return;
+        };
+        let name = &dated.fact.retention.class;
+        let same = self.world.retentions.iter().filter(|row| row.fact.retention.class == *name);
+        let twice = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
+        self.refuse_overlap(file, &dated.span, twice, &format!("retention class `{name}`"));
+        self.world.retentions.push(dated);
     }
 
     fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {

@@ -8,9 +8,10 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Judge};
+use super::{Gate, GateError, Judge, vault::Kept};
 use crate::{
     domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq},
+    facts::check_end_user,
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
     store::{Claim, Claimed, StoreError, Stored},
@@ -118,11 +119,15 @@ impl Gate {
         caller: &Caller,
         requests: &[CallRequest],
     ) -> Result<Vec<Recorded>, GateError> {
+        let mut users = Vec::new();
+        for request in requests {
+            users.push(self.keep_user(caller, request).await?);
+        }
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
             let (mut bodies, mut drafts, mut faults) = (Vec::new(), Vec::new(), Vec::new());
-            for (index, request) in requests.iter().enumerate() {
-                match self.draft(caller, &judge, request, &Manner::default()) {
+            for (index, (request, user)) in requests.iter().zip(&users).enumerate() {
+                match self.draft(caller, &judge, request, &Manner::default(), user.as_ref()) {
                     Ok((body, draft)) => {
                         bodies.push((draft.id, body));
                         drafts.push(draft);
@@ -162,9 +167,10 @@ impl Gate {
         request: &CallRequest,
         manner: Manner,
     ) -> Result<Recorded, GateError> {
+        let user = self.keep_user(caller, request).await?;
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
-            let (body, draft) = self.draft(caller, &judge, request, &manner)?;
+            let (body, draft) = self.draft(caller, &judge, request, &manner, user.as_ref())?;
             let id = draft.id;
             match self.sequencer.submit(draft).await {
                 Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
@@ -179,6 +185,21 @@ impl Gate {
         Err(GateError::Unsettled)
     }
 
+    /// Seals who the end user is, where the organisation keeps that. A name that cannot be taken is
+    /// left to the judge to refuse.
+    async fn keep_user(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+    ) -> Result<Option<Kept>, GateError> {
+        let (Some(vault), Some(user)) = (&self.vault, &request.end_user) else { return Ok(None) };
+        if check_end_user(request).is_some() {
+            return Ok(None);
+        }
+        let sealed = tokio::time::timeout(LOOKUP, vault.seal(&caller.tenant, user)).await;
+        sealed.map_err(|_| GateError::LedgerUnavailable)?.map(Some)
+    }
+
     /// The decision of `request`, and its way into the ledger.
     fn draft(
         &self,
@@ -186,18 +207,24 @@ impl Gate {
         judge: &Judge,
         request: &CallRequest,
         manner: &Manner,
+        user: Option<&Kept>,
     ) -> Result<(Arc<DecisionBody>, Draft), GateError> {
         let started = Instant::now();
         let decided = judge.decide(caller, request, manner.dispatch)?;
         metrics::histogram!("lexgate_evaluate_seconds").record(started.elapsed().as_secs_f64());
         let snapshot = judge.snapshot();
+        let json = match user {
+            Some(user) => user.commitment.put_into(&decided.json).into(),
+            None => decided.json.clone(),
+        };
         let draft = Draft {
+            personal: user.map(|user| user.value.clone()),
             terms: decided.terms.clone(),
             revision: Some(snapshot.digests.revision),
             valid_until: snapshot.valid_until,
             dispatch: decided.body.dispatch,
             claim: manner.claim.clone(),
-            ..Draft::new(self.fresh_id()?, Kind::Decision, decided.json.clone())
+            ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
         Ok((decided.body.clone(), draft))
     }

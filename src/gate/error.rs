@@ -52,6 +52,9 @@ pub enum GateError {
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
     NoRandomness,
+    /// A value was sealed under another master key, or there is none.
+    #[error("the value cannot be opened: `[ledger] master_key_file` is not the one that sealed it")]
+    MasterKey,
     /// The store failed.
     #[error("the store failed")]
     Store(#[from] StoreError),

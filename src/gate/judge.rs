@@ -310,7 +310,15 @@ impl<'a> Bench<'a> {
             Some(chosen) => self.reasons(std::slice::from_ref(chosen)),
             None => self.reasons(&found),
         };
+        let gone_to = found.iter().filter(|found| {
+            route.as_ref().is_none_or(|route| route.deployment == found.deployment.id)
+        });
+        let destinations =
+            gone_to.flat_map(|found| FlowAction::ALL.map(|action| found.placement.of(action)));
+        let origins = self.call.data.iter().flat_map(Data::origins);
+        let retention = self.snapshot.facts.retention(origins.chain(destinations.flatten()));
         Evaluation {
+            retention,
             decision: if route.is_some() { Verdict::Allow } else { Verdict::Deny },
             route,
             reasons,

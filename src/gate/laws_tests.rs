@@ -101,6 +101,7 @@ fn evaluation(body: &DecisionBody) -> Evaluation {
         instruments: body.instruments,
         errors: body.errors,
         candidates: body.candidates,
+        retention: body.retention,
     }
 }
 

@@ -90,8 +90,10 @@ impl Judge {
             evaluation_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
             instruments: evaluation.instruments,
             reasons: evaluation.reasons,
+            retention: evaluation.retention,
             route: evaluation.route,
             snapshot: self.snapshot().digests,
+            user_commitment: None,
         };
         Ok(Decided {
             json: canonical::to_vec(&body)?.into(),

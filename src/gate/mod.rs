@@ -4,6 +4,7 @@ mod decide;
 mod dispatch;
 mod error;
 mod explain;
+mod holds;
 mod judge;
 #[cfg(test)]
 mod judge_tests;
@@ -18,6 +19,7 @@ mod reaper;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
+mod vault;
 
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{ModelCall, Reply, ReplyBody, Served};
 pub use error::GateError;
 pub use explain::{Considered, Explanation};
+pub use holds::{Hold, holds};
 pub use judge::{Judge, Judged};
 pub use keeper::{Activate, Keeper, KeeperError};
 pub use memo::Decided;
@@ -36,6 +39,7 @@ pub use outcome::OutcomeReport;
 pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
 pub use reaper::Reaper;
+pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
 
 use crate::{
     dispatch::Backends,
@@ -50,6 +54,7 @@ pub struct Gate {
     keeper: Arc<Keeper>,
     sequencer: Sequencer,
     store: Arc<dyn Store>,
+    vault: Option<Vault>,
     backends: Arc<dyn Backends>,
     clock: Arc<dyn Clock>,
     random: SystemRandom,
@@ -68,6 +73,8 @@ pub struct GateParts {
     pub sequencer: Sequencer,
     /// Reads it.
     pub store: Arc<dyn Store>,
+    /// Keeps what identifies persons, where the organisation does.
+    pub vault: Option<Vault>,
     /// Takes calls for deployments.
     pub backends: Arc<dyn Backends>,
     /// Tells the time.
@@ -82,8 +89,9 @@ impl Gate {
     /// A gate of these parts.
     #[must_use]
     pub fn new(parts: GateParts) -> Self {
-        let GateParts { keeper, sequencer, store, backends, clock, tasks, halt } = parts;
-        Self { keeper, sequencer, store, backends, clock, random: SystemRandom::new(), tasks, halt }
+        let GateParts { keeper, sequencer, store, vault, backends, clock, tasks, halt } = parts;
+        let random = SystemRandom::new();
+        Self { keeper, sequencer, store, vault, backends, clock, random, tasks, halt }
     }
 
     /// The snapshot that decides.

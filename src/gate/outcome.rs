@@ -60,6 +60,7 @@ impl Gate {
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
             model: report.model.map(|model| model.chars().take(256).collect()),
             reported: Some(report.status),
+            retention: decision.body.retention.clone(),
             status: OutcomeStatus::Reported,
             tokens: TokenCount { input: report.input_tokens, output: report.output_tokens },
         };
@@ -82,6 +83,7 @@ impl Gate {
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
             model: answer.model,
             reported: None,
+            retention: decision.body.retention.clone(),
             status,
             tokens: answer.tokens,
         };

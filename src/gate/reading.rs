@@ -35,6 +35,7 @@ impl Gate {
             key: reading.key,
             operation: reading.operation.to_owned(),
             query: query.collect(),
+            retention: self.keeper.current().snapshot().facts.retention([]),
         };
         let draft = Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?);
         self.sequencer.submit(draft).await.map(drop).map_err(refused)

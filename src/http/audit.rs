@@ -40,7 +40,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 }
 
 /// Which records are wanted. All conditions must hold.
-#[derive(Debug, Deserialize, IntoParams)]
+#[derive(Debug, Deserialize, Serialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Filters {
@@ -50,7 +50,7 @@ pub(super) struct Filters {
     /// Written before this instant (RFC 3339).
     to: Option<String>,
     /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`,
-    /// `ledger_recovered`.
+    /// `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`.
     kind: Option<String>,
     /// `allow` or `deny`.
     decision: Option<String>,
@@ -113,7 +113,21 @@ impl Filters {
         self.limit.is_some()
     }
 
+    /// Each filter that cannot be used, behind `prefix`.
+    pub(super) fn faults(&self, prefix: &str) -> Vec<FieldFault> {
+        let faults = self.parse().err().unwrap_or_default().into_iter();
+        faults
+            .map(|fault| FieldFault::new(format!("{prefix}{}", fault.pointer), fault.detail))
+            .collect()
+    }
+
     pub(super) fn query(&self, auditor: &AsAuditor) -> Result<RecordQuery, Problem> {
+        let query = self.parse();
+        let query = query.map_err(|faults| Problem::fields(ProblemKind::MalformedQuery, faults))?;
+        Ok(RecordQuery { any_of: scope(auditor), ..query })
+    }
+
+    fn parse(&self) -> Result<RecordQuery, Vec<FieldFault>> {
         let mut faults = Vec::new();
         let mut instant = |name: &str, text: &Option<String>| {
             let text = text.as_ref()?;
@@ -166,17 +180,9 @@ impl Filters {
             faults.push(FieldFault::new("jurisdiction", error.to_string()));
         }
         if !faults.is_empty() {
-            return Err(Problem::fields(ProblemKind::MalformedQuery, faults));
+            return Err(faults);
         }
-        Ok(RecordQuery {
-            from,
-            to,
-            kind,
-            terms: self.terms(),
-            any_of: scope(auditor),
-            after,
-            limit,
-        })
+        Ok(RecordQuery { from, to, kind, terms: self.terms(), any_of: Vec::new(), after, limit })
     }
 
     /// Every parameter that was given.
@@ -282,8 +288,28 @@ async fn read(
     let wanted = Seq::new(wanted.ok_or_else(missing)?);
     let asked = BTreeMap::from([("seq".to_owned(), wanted.to_string())]);
     shared.gate.record_reading(reading(&auditor, "readRecord", asked)).await?;
-    let found = find(&shared, &auditor, wanted).await?.ok_or_else(missing)?;
-    Ok(axum::Json(Record::read(&found)?))
+    match find(&shared, &auditor, wanted).await? {
+        Some(found) => Ok(axum::Json(Record::read(&found)?)),
+        None if is_removed(&shared, &auditor, wanted).await? => {
+            Err(Problem::new(ProblemKind::Gone, REMOVED))
+        }
+        None => Err(missing()),
+    }
+}
+
+/// Why a record has only its place and its leaf.
+pub(super) const REMOVED: &str =
+    "the record's body was removed, its time being over; its proof is still there";
+
+/// Whether the body of the record at `seq` was removed. A limited credential is not told: what
+/// places a removed record touched, nobody knows any more.
+pub(super) async fn is_removed(
+    shared: &Shared,
+    auditor: &AsAuditor,
+    seq: Seq,
+) -> Result<bool, GateError> {
+    let all = auditor.jurisdictions.is_empty();
+    Ok(all && shared.gate.store().record(seq).await?.is_some_and(|row| row.entry.is_empty()))
 }
 
 /// The record at `seq`, found through the query, so that a limited credential finds what the list

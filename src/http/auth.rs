@@ -102,6 +102,8 @@ pub(super) struct AsAuditor {
     pub(super) key: KeyName,
     /// What it may see; everything when empty.
     pub(super) jurisdictions: Vec<JurisdictionCode>,
+    /// Whether it may read sealed values.
+    pub(super) personal_values: bool,
 }
 
 impl FromRequestParts<Arc<Shared>> for AsAuditor {
@@ -109,7 +111,26 @@ impl FromRequestParts<Arc<Shared>> for AsAuditor {
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
         let key = with_role(&shared.keys, parts, Role::Auditor)?;
-        Ok(Self { key: key.name.clone(), jurisdictions: key.jurisdictions.clone() })
+        Ok(Self {
+            key: key.name.clone(),
+            jurisdictions: key.jurisdictions.clone(),
+            personal_values: key.personal_values,
+        })
+    }
+}
+
+/// A credential with the role `officer`.
+#[derive(Debug)]
+pub(super) struct AsOfficer {
+    pub(super) key: KeyName,
+}
+
+impl FromRequestParts<Arc<Shared>> for AsOfficer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
+        let key = with_role(&shared.keys, parts, Role::Officer)?;
+        Ok(Self { key: key.name.clone() })
     }
 }
 
@@ -125,6 +146,7 @@ mod tests {
             roles: vec![Role::Caller],
             app: None,
             jurisdictions: Vec::new(),
+            personal_values: false,
         };
         let keys = Keys::new(vec![key("a", "one"), key("b", "two")]);
         assert_eq!(keys.find("two").unwrap().name.as_str(), "b");

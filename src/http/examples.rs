@@ -121,7 +121,8 @@ pub(super) fn record() -> Value {
                     "http_status": 200, "started": "2026-11-22T13:00:01.100000Z"
                 }],
                 "decision": { "leaf": LEAF, "seq": 41 }, "model": "smollm2-135m",
-                "reported": null, "status": "ok", "tokens": { "input": 31, "output": 18 }
+                "reported": null, "retention": { "class": "general", "months": 6 },
+                "status": "ok", "tokens": { "input": 31, "output": 18 }
             },
             "id": ID, "kind": "outcome", "log": "lexgate.example/main", "prev": LEAF,
             "seq": 42, "ts": "2026-11-22T13:00:02.600000Z", "v": 1
@@ -171,4 +172,27 @@ pub(super) fn consistency() -> Value {
 pub(super) fn keys() -> Value {
     let vkey = "lexgate.example/main+e2b456d6+AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8g";
     json!({"keys": [{"vkey": vkey, "from_seq": 0}]})
+}
+
+/// A legal hold that is to be set.
+pub(super) fn hold_request() -> Value {
+    json!({
+        "reason": "subpoena 2026-17",
+        "records": {"tenant": "acme", "from": "2026-01-01T00:00:00Z"}
+    })
+}
+
+/// A legal hold in force.
+pub(super) fn hold() -> Value {
+    let mut hold = hold_request();
+    if let Some(fields) = hold.as_object_mut() {
+        fields.insert("id".to_owned(), json!("case-2026-17"));
+        fields.insert("record".to_owned(), json!(56));
+    }
+    hold
+}
+
+/// What a record commits to.
+pub(super) fn values() -> Value {
+    json!({"seq": 42, "end_user": "u-1842", "salt": LEAF, "user_commitment": LEAF})
 }

@@ -7,9 +7,11 @@ mod claims;
 mod decisions;
 mod examples;
 mod export;
+mod holds;
 mod observe;
 mod openai;
 mod openapi;
+mod personal;
 mod problem;
 mod proofs;
 mod service;
@@ -59,6 +61,8 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(audit::routes())
         .merge(proofs::routes())
         .merge(export::routes())
+        .merge(personal::routes())
+        .merge(holds::routes())
         .merge(tlog::routes())
         .merge(service::routes())
 }

@@ -28,6 +28,7 @@ use super::{openai, problem, prompt_routes, tlog};
         (name = "decisions", description = "May this call be made? For application developers, role `caller`."),
         (name = "gateway", description = "OpenAI's API, judged before it leaves. Role `caller`."),
         (name = "audit", description = "The ledger, for regulators. Role `auditor`; each reading is recorded."),
+        (name = "registers", description = "What officers decide: legal holds, and the erasure of persons. Role `officer`."),
         (name = "tlog", description = "The ledger as a transparency log (C2SP tlog-tiles), for the tools of others."),
         (name = "service", description = "The service itself, for operators."),
     ),

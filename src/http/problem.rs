@@ -31,6 +31,8 @@ pub(super) enum ProblemKind {
     MethodNotAllowed,
     /// The outcome cannot be recorded, or not again.
     OutcomeConflict,
+    /// It was there, and was removed or erased.
+    Gone,
     /// The body is larger than is taken.
     BodyTooLarge,
     /// The body is not declared as JSON.
@@ -63,6 +65,7 @@ impl ProblemKind {
                 (405, "method-not-allowed", "The path does not take this method")
             }
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
+            Self::Gone => (410, "gone", "It is no longer there"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
             Self::InvalidRequest => {
@@ -103,6 +106,7 @@ impl ProblemKind {
             Self::NotFound => ("there is no record 4711", &[]),
             Self::MethodNotAllowed => ("see `/docs` for what the path takes", &[]),
             Self::OutcomeConflict => ("the outcome of this decision is already recorded", &[]),
+            Self::Gone => ("the value was erased, as record 57 says", &[]),
             Self::BodyTooLarge => ("the body is larger than 262144 bytes", &[]),
             Self::UnsupportedMediaType => ("send `Content-Type: application/json`", &[]),
             Self::InvalidRequest => (
@@ -230,6 +234,7 @@ impl From<GateError> for Problem {
             GateError::NoRandomness
             | GateError::Canonical(_)
             | GateError::Snapshot(_)
+            | GateError::MasterKey
             | GateError::Corrupt => ProblemKind::Internal,
         };
         match kind {

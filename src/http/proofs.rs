@@ -8,12 +8,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shared,
-    audit::{Record, find, reading},
+    audit::{find, is_removed, reading},
     auth::AsAuditor,
     body::Params,
     examples,
@@ -70,9 +71,15 @@ impl From<&Inclusion> for ProofAnswer {
 /// A record with the proof that it is in the log.
 #[derive(Debug, Serialize, ToSchema)]
 struct ProvenRecord {
-    /// The record.
-    #[serde(flatten)]
-    record: Record,
+    /// The record's position.
+    seq: Seq,
+    /// Its leaf hash: SHA-256 of a zero byte and the entry's bytes, 64 hexadecimal digits.
+    leaf: String,
+    /// The entry: its bytes are canonical JSON (RFC 8785) as they stand here. Absent when it was
+    /// removed, its time being over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Object)]
+    entry: Option<Box<RawValue>>,
     /// The proof.
     proof: ProofAnswer,
 }
@@ -100,13 +107,25 @@ async fn prove(
     let wanted = Seq::new(seq.parse().map_err(|_| missing())?);
     let asked = BTreeMap::from([("seq".to_owned(), wanted.to_string())]);
     shared.gate.record_reading(reading(&auditor, "proveRecord", asked)).await?;
-    let stored = find(&shared, &auditor, wanted).await?.ok_or_else(missing)?;
+    let stored = match find(&shared, &auditor, wanted).await? {
+        Some(stored) => stored,
+        None if is_removed(&shared, &auditor, wanted).await? => {
+            let row = shared.gate.store().record(wanted).await.map_err(GateError::from)?;
+            row.ok_or_else(missing)?
+        }
+        None => return Err(missing()),
+    };
     let inclusion = shared.gate.inclusion(wanted).await?.ok_or_else(missing)?;
     if wants_text(&headers) {
         return Ok(([(header::CONTENT_TYPE, TEXT)], inclusion.proof.to_string()).into_response());
     }
     let proof = ProofAnswer::from(&inclusion);
-    Ok(axum::Json(ProvenRecord { record: Record::read(&stored)?, proof }).into_response())
+    let entry = match &*stored.entry {
+        [] => None,
+        bytes => Some(serde_json::from_slice(bytes).map_err(|_| GateError::Corrupt)?),
+    };
+    let (seq, leaf) = (stored.seq, stored.leaf.hex());
+    Ok(axum::Json(ProvenRecord { seq, leaf, entry, proof }).into_response())
 }
 
 /// Whether the client asks for text before JSON.

@@ -8,9 +8,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::Commitment;
 use crate::domain::{
     Call, Caller, Candidate, DeploymentId, Digest, Duty, EvaluationFault, FlowAction,
-    InstrumentInForce, JurisdictionCode, KeyName, Reason, Route, Seq, SnapshotDigests, Verdict,
+    InstrumentInForce, JurisdictionCode, KeyName, Reason, Retention, Route, Seq, SnapshotDigests,
+    Verdict,
 };
 
 /// Entry 0: who keeps the log, and with which key.
@@ -72,10 +74,16 @@ pub struct DecisionBody {
     pub instruments: Vec<InstrumentInForce>,
     /// The policies that decided.
     pub reasons: Vec<Reason>,
+    /// How long the record is kept.
+    pub retention: Retention,
     /// Where the call goes, when it is allowed.
     pub route: Option<Route>,
     /// The snapshot that decided.
     pub snapshot: SnapshotDigests,
+    /// The commitment to the end user's identifier, where the caller gave one and the organisation
+    /// keeps them. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user_commitment: Option<Commitment>,
 }
 
 impl DecisionBody {
@@ -154,6 +162,8 @@ pub struct OutcomeBody {
     pub model: Option<String>,
     /// How it ended in the caller's words, when the status is `reported`.
     pub reported: Option<ReportedStatus>,
+    /// How long the record is kept: as long as its decision's.
+    pub retention: Retention,
     /// How it ended.
     pub status: OutcomeStatus,
     /// What was consumed, where it is known.
@@ -229,6 +239,55 @@ pub struct AuditReadBody {
     pub operation: String,
     /// The question: each parameter with its value.
     pub query: BTreeMap<String, String>,
+    /// How long the record is kept.
+    pub retention: Retention,
+}
+
+/// What some records had committed to was destroyed: a person asked for it. Who is not said.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ErasureBody {
+    /// The decisions whose committed values nobody can read any more.
+    pub erased: Vec<Seq>,
+    /// The API key that asked for it.
+    pub key: KeyName,
+}
+
+/// The bodies of some records were removed, because the time for which they are kept was over. Their
+/// leaves stay in the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrunedBody {
+    /// The instant at which their time was over.
+    #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub before: Timestamp,
+    /// Which, in order.
+    pub removed: Vec<SeqRange>,
+}
+
+/// Positions next to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeqRange {
+    /// The first.
+    pub first: Seq,
+    /// The last.
+    pub last: Seq,
+}
+
+/// Records must be kept beyond their time, or need no longer be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LegalHoldBody {
+    /// The hold's name.
+    pub id: String,
+    /// The API key that said so.
+    pub key: KeyName,
+    /// Why.
+    pub reason: String,
+    /// The records that it holds, as filters of `GET /v1/audit/records`; `null` when it is lifted.
+    pub records: Option<BTreeMap<String, String>>,
 }
 
 /// Another key signs the log from here on, beside the one before it for as long as its operator likes.

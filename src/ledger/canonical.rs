@@ -243,6 +243,9 @@ impl Scanner<'_> {
         let start = self.at;
         self.at += 1;
         loop {
+            let rest = self.text.get(self.at..).unwrap_or_default();
+            let plain = rest.iter().position(|byte| matches!(byte, b'"' | b'\\' | 0..=0x1f));
+            self.at += plain.unwrap_or(rest.len());
             match self.peek() {
                 None => return self.fail(Flaw::Truncated),
                 Some(b'"') => {
@@ -250,8 +253,7 @@ impl Scanner<'_> {
                     return Ok(start..self.at);
                 }
                 Some(b'\\') => self.escape()?,
-                Some(0..=0x1f) => return self.fail(Flaw::Control),
-                Some(_) => self.at += 1,
+                Some(_) => return self.fail(Flaw::Control),
             }
         }
     }

@@ -77,6 +77,12 @@ pub enum Kind {
     KeyChanged,
     /// The log goes on after entries were lost or rewritten.
     LedgerRecovered,
+    /// Values that records had committed to were destroyed.
+    Erasure,
+    /// Bodies of records were removed.
+    SegmentPruned,
+    /// Records are kept beyond their time, or no longer.
+    LegalHold,
     /// A kind that this version does not know; made by [`Kind::parse`] only.
     Other(Arc<str>),
 }
@@ -93,6 +99,9 @@ impl Kind {
             Self::AuditRead => "audit_read",
             Self::KeyChanged => "key_changed",
             Self::LedgerRecovered => "ledger_recovered",
+            Self::Erasure => "erasure",
+            Self::SegmentPruned => "segment_pruned",
+            Self::LegalHold => "legal_hold",
             Self::Other(word) => word,
         }
     }
@@ -109,6 +118,9 @@ impl Kind {
             "audit_read" => Some(Self::AuditRead),
             "key_changed" => Some(Self::KeyChanged),
             "ledger_recovered" => Some(Self::LedgerRecovered),
+            "erasure" => Some(Self::Erasure),
+            "segment_pruned" => Some(Self::SegmentPruned),
+            "legal_hold" => Some(Self::LegalHold),
             _ if (1..=64).contains(&word.len()) && word.bytes().all(fits) => {
                 Some(Self::Other(word.into()))
             }

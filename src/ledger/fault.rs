@@ -81,6 +81,9 @@ pub enum ChainFault {
     /// An outcome that names another leaf than its decision's.
     #[error("is the outcome of decision {0}, but names another leaf hash")]
     OtherDecision(Seq),
+    /// An outcome of a denial, which has none.
+    #[error("is the outcome of decision {0}, which was a denial")]
+    OfDenial(Seq),
     /// A second outcome.
     #[error("is a second outcome of decision {0}")]
     SecondOutcome(Seq),
@@ -90,4 +93,13 @@ pub enum ChainFault {
     /// A recovery that says something else of the log than what it is.
     #[error("says that the log was recovered: {0}")]
     Recovery(&'static str),
+    /// An erasure of what was never committed to, or is erased already.
+    #[error("says that the values of entry {0} were erased, {1}")]
+    Erasure(Seq, &'static str),
+    /// Records said to be removed that are not before the one that says so.
+    #[error("says that entries {} to {} were removed: they do not stand in order before it", .0.first, .0.last)]
+    Pruned(super::SeqRange),
+    /// A body that is not there, and no record says why.
+    #[error("is missing: its leaf is in the tree, and no record says that it was removed")]
+    Missing,
 }

@@ -10,7 +10,7 @@ use super::{
     OutcomeBody, OutcomeStatus, Signer, SigningKey, TokenCount, canonical, seal,
 };
 use crate::domain::{
-    Action, Call, Caller, Candidate, Data, Digest, Placement, Revision, Route, Seq,
+    Action, Call, Caller, Candidate, Data, Digest, Placement, Retention, Revision, Route, Seq,
     SnapshotDigests, Tier, Verdict,
 };
 
@@ -109,6 +109,7 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
         evaluation_us: 140,
         instruments: Vec::new(),
         reasons: Vec::new(),
+        retention: retention(),
         route: Some(Route {
             deployment: "smollm2@laptop".into(),
             jurisdictions: vec![place("DE")],
@@ -117,7 +118,12 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
             tier: Tier::OnDevice,
         }),
         snapshot: snapshot(revision),
+        user_commitment: None,
     }
+}
+
+fn retention() -> Retention {
+    Retention { class: "eu-ai-act-26-6".into(), months: Some(6) }
 }
 
 pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
@@ -132,6 +138,7 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
         decision: DecisionRef { leaf, seq },
         model: Some("smollm2".into()),
         reported: None,
+        retention: retention(),
         status: OutcomeStatus::Ok,
         tokens: TokenCount { input: Some(12), output: None },
     }

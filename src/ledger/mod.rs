@@ -4,13 +4,16 @@
 mod body;
 pub mod canonical;
 pub mod checkpoint;
+mod commitment;
 pub mod entry;
+mod examine;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod key;
 pub mod note;
 pub mod proof;
+mod retention;
 pub mod tile;
 pub mod time;
 pub mod tree;
@@ -19,25 +22,29 @@ mod vectors_tests;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, GenesisBody,
-    KeyChangeBody, OutcomeBody, OutcomeStatus, RecoveryBody, ReportedStatus, TokenCount, TreeHead,
+    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, ErasureBody,
+    GenesisBody, KeyChangeBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
+    RecoveryBody, ReportedStatus, SeqRange, TokenCount, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
+pub use commitment::Commitment;
 pub use entry::{
     ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
 };
+pub use examine::{Examined, Examiner};
 pub use fault::{ChainFault, Finding};
 pub use key::{KeyError, Signer, SigningKey};
 pub use note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey};
 pub use proof::{Plan, Tiles, is_consistent, root_of_inclusion};
+pub use retention::kept_until;
 pub use tile::{
     BundleError, InvalidTilePath, TILE_WIDTH, Tile, TileId, TilePath, read_bundle, read_tile,
     write_bundle,
 };
 pub use time::{parse_timestamp, timestamp_text, to_micros};
 pub use tree::{Edge, empty_root, node_of, partial_tiles};
-pub use verify::{Examined, Report, Verifier, endorsement, examine};
+pub use verify::{Report, Verifier, endorsement};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
 pub mod leaf_hex {

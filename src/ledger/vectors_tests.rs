@@ -61,7 +61,7 @@ fn vectors() -> Value {
     let mut checkpoint = signer.checkpoint(600, root_at(600));
     let hashes = Plan::inclusion(256, 600).unwrap().make(&tiles).unwrap();
     let proof = TlogProof { index: 256, hashes, checkpoint: checkpoint.clone() }.to_string();
-    let signed = checkpoint.to_string();
+    let note = checkpoint.to_string();
     checkpoint.signatures.push(key().cosign(&witness, checkpoint.text(), 1_795_348_800));
     let paths = [(0, 0, 600), (0, 2, 600), (1, 0, 600), (0, 1_234_067, 400_000_000)];
     let paths = paths.map(|(level, n, size)| {
@@ -80,7 +80,7 @@ fn vectors() -> Value {
         "tile_1_0": hex(&tiles[&TileId { level: 1, n: 0 }]),
         "inclusion": inclusion,
         "consistency": consistency,
-        "checkpoint": signed,
+        "checkpoint": note,
         "witness": witness.to_string(),
         "cosigned": checkpoint.to_string(),
         "tlog_proof": proof,

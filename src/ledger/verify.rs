@@ -2,20 +2,18 @@
 //! whether that tree was signed: an entry cut off at the end, or a chain written anew, shows only
 //! against a checkpoint.
 //!
-//! In two steps: what an entry says by itself ([`examine`]), which any number of threads can do, and
+//! In two steps: what an entry says by itself ([`Examiner`]), which any number of threads can do, and
 //! whether it follows what was before it ([`Verifier::follow`]), one after the other.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
 use super::{
-    ActivationBody, AuditReadBody, DecisionBody, DecisionRef, GenesisBody, KeyChangeBody,
-    OutcomeBody, RecoveryBody, TreeHead,
+    DecisionRef, ErasureBody, GenesisBody, KeyChangeBody, PrunedBody, RecoveryBody, TreeHead,
     checkpoint::Checkpoint,
-    entry::{Entry, Kind, Origin, leaf_of},
+    entry::{Kind, Origin},
+    examine::{Decided, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -49,74 +47,14 @@ pub struct Report {
     pub keys: Vec<(VerifierKey, Seq)>,
     /// Where the log went on after a loss, and what was lost.
     pub recoveries: Vec<(Seq, Checkpoint)>,
-}
-
-/// What an entry says by itself: its form, its kind's shape, its leaf hash.
-#[derive(Clone, Debug)]
-pub struct Examined {
-    /// Its leaf hash.
-    pub leaf: Digest,
-    /// The leaf hash that it names for the entry before it.
-    pub prev: Digest,
-    /// Its kind.
-    pub kind: Kind,
-    seq: Seq,
-    ts: Timestamp,
-    log: Origin,
-    what: What,
-}
-
-impl Examined {
-    /// The snapshot that it activates, if it does.
-    #[must_use]
-    pub fn activated(&self) -> Option<&SnapshotDigests> {
-        match &self.what {
-            What::Activated(snapshot) => Some(snapshot),
-            _ => None,
-        }
-    }
-}
-
-#[derive(Clone, Debug)]
-enum What {
-    Opened(Box<GenesisBody>),
-    Activated(Box<SnapshotDigests>),
-    Decided { snapshot: Box<SnapshotDigests>, dispatched: bool },
-    Ended(DecisionRef),
-    KeyChanged(Box<KeyChangeBody>),
-    Recovered(Box<RecoveryBody>),
-    Nothing,
-}
-
-/// Reads one entry by itself.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn examine(bytes: &[u8]) -> Result<Examined, ChainFault> {
-    let entry = Entry::parse(bytes)?;
-    let (kind, text) = (&entry.kind, entry.body);
-    let what = match kind {
-        Kind::Genesis => What::Opened(Box::new(body(kind, text)?)),
-        Kind::BundleActivated => {
-            let activation: ActivationBody = body(kind, text)?;
-            What::Activated(Box::new(activation.snapshot))
-        }
-        Kind::Decision => {
-            let decision: DecisionBody = body(kind, text)?;
-            let dispatched = decision.dispatch;
-            What::Decided { snapshot: Box::new(decision.snapshot), dispatched }
-        }
-        Kind::Outcome => What::Ended(body::<OutcomeBody>(kind, text)?.decision),
-        Kind::KeyChanged => What::KeyChanged(Box::new(body(kind, text)?)),
-        Kind::LedgerRecovered => What::Recovered(Box::new(body(kind, text)?)),
-        Kind::AuditRead => {
-            body::<AuditReadBody>(kind, text)?;
-            What::Nothing
-        }
-        Kind::Other(_) => What::Nothing,
-    };
-    let Entry { prev, seq, ts, log, kind, .. } = entry;
-    Ok(Examined { leaf: leaf_of(bytes), prev, kind, seq, ts, log, what })
+    /// How many decisions hold a commitment to a person's identifier.
+    pub committed: u64,
+    /// The records of erasures, and how many values each says were destroyed.
+    pub erasures: Vec<(Seq, u64)>,
+    /// The records that say that others were removed, and how many of those are not here.
+    pub pruned: Vec<(Seq, u64)>,
+    /// The first entry that is not here although no record says that it was removed.
+    pub missing: Option<Seq>,
 }
 
 /// The text by which a log's key endorses the next one.
@@ -125,7 +63,7 @@ pub fn endorsement(origin: &Origin, key: &VerifierKey) -> String {
     format!("lexgate key change\n{origin}\n{key}\n")
 }
 
-/// Reads a log's entries, from the first one on. Keeps three bits of each, and some megabytes.
+/// Reads a log's entries, from the first one on. Keeps eight bits of each, and some megabytes.
 #[derive(Debug)]
 pub struct Verifier {
     leaf: Digest,
@@ -140,8 +78,18 @@ pub struct Verifier {
     /// The last leaves, the oldest first.
     recent: VecDeque<Digest>,
     decisions: Bits,
+    denied: Bits,
     dispatched: Bits,
     ended: Bits,
+    committed: Bits,
+    erased: Bits,
+    erasures: Vec<(Seq, u64)>,
+    /// Those whose bodies are not here.
+    removed: Bits,
+    /// Those of them that a record says were removed.
+    explained: Bits,
+    pruned: Vec<(Seq, u64)>,
+    examiner: Examiner,
 }
 
 /// A set of positions.
@@ -168,9 +116,13 @@ impl Bits {
     }
 
     /// Those that are not in `others`.
-    fn without(&self, others: &Self) -> Vec<Seq> {
+    fn without(&self, others: &Self) -> impl Iterator<Item = Seq> {
         let all = (0..64 * self.0.len() as u64).map(Seq::new);
-        all.filter(|seq| self.has(*seq) && !others.has(*seq)).collect()
+        all.filter(|seq| self.has(*seq) && !others.has(*seq))
+    }
+
+    fn count(&self) -> u64 {
+        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 }
 
@@ -196,8 +148,16 @@ impl Verifier {
             edge: Edge::default(),
             recent: VecDeque::new(),
             decisions: Bits::default(),
+            denied: Bits::default(),
             dispatched: Bits::default(),
             ended: Bits::default(),
+            committed: Bits::default(),
+            erased: Bits::default(),
+            erasures: Vec::new(),
+            removed: Bits::default(),
+            explained: Bits::default(),
+            pruned: Vec::new(),
+            examiner: Examiner::default(),
         }
     }
 
@@ -207,7 +167,7 @@ impl Verifier {
     /// What is wrong with it. Nothing after it means anything: stop there.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Finding> {
         let seq = self.next();
-        let examined = examine(bytes).map_err(|fault| Finding { seq, fault })?;
+        let examined = self.examiner.examine(bytes).map_err(|fault| Finding { seq, fault })?;
         self.follow(examined, &mut |_| None).map(drop)
     }
 
@@ -245,11 +205,23 @@ impl Verifier {
             None => drop(self.kinds.insert(examined.kind, 1)),
         }
         self.origin.get_or_insert(examined.log);
+        Ok(self.grow(examined.leaf))
+    }
+
+    /// Takes the next entry, whose body is not here: only its leaf is. Gives the tiles, as
+    /// [`Verifier::follow`] does.
+    pub fn follow_removed(&mut self, leaf: Digest) -> Vec<Tile> {
+        self.removed.add(self.next());
+        self.leaf = leaf;
+        self.grow(leaf)
+    }
+
+    fn grow(&mut self, leaf: Digest) -> Vec<Tile> {
         if self.recent.len() == WINDOW {
             self.recent.pop_front();
         }
-        self.recent.push_back(examined.leaf);
-        Ok(self.edge.extend([examined.leaf]))
+        self.recent.push_back(leaf);
+        self.edge.extend([leaf])
     }
 
     /// What was read.
@@ -262,9 +234,13 @@ impl Verifier {
             leaf: self.leaf,
             span: self.first.zip(self.last),
             kinds: self.kinds,
-            open: self.dispatched.without(&self.ended),
+            open: self.dispatched.without(&self.ended).collect(),
+            committed: self.committed.count(),
+            missing: self.removed.without(&self.explained).next(),
             keys: self.keys,
             recoveries: self.recoveries,
+            erasures: self.erasures,
+            pruned: self.pruned,
         }
     }
 
@@ -296,10 +272,12 @@ impl Verifier {
         match &entry.what {
             What::Opened(genesis) => self.open(genesis, &entry.log),
             What::Activated(snapshot) => self.activate(snapshot),
-            What::Decided { snapshot, dispatched } => self.decide(entry.seq, snapshot, *dispatched),
+            What::Decided(decided) => self.decide(entry.seq, decided),
             What::Ended(decision) => self.pair(decision, older),
             What::KeyChanged(change) => self.change_key(entry, change),
             What::Recovered(recovery) => self.recover(entry, recovery),
+            What::Erased(erasure) => self.erase(entry.seq, erasure),
+            What::Pruned(pruned) => self.prune(entry.seq, pruned),
             What::Nothing => Ok(()),
         }
     }
@@ -327,20 +305,50 @@ impl Verifier {
         Ok(())
     }
 
-    fn decide(
-        &mut self,
-        seq: Seq,
-        snapshot: &SnapshotDigests,
-        dispatched: bool,
-    ) -> Result<(), ChainFault> {
-        if self.active.as_ref() != Some(snapshot) {
+    fn decide(&mut self, seq: Seq, decided: &Decided) -> Result<(), ChainFault> {
+        if self.active.as_ref() != Some(&*decided.snapshot) {
             let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
-            return Err(ChainFault::Superseded { said: snapshot.revision.0, is });
+            return Err(ChainFault::Superseded { said: decided.snapshot.revision.0, is });
         }
         self.decisions.add(seq);
-        if dispatched {
+        if !decided.allowed {
+            self.denied.add(seq);
+        }
+        if decided.dispatched {
             self.dispatched.add(seq);
         }
+        if decided.committed {
+            self.committed.add(seq);
+        }
+        Ok(())
+    }
+
+    fn erase(&mut self, seq: Seq, erasure: &ErasureBody) -> Result<(), ChainFault> {
+        for erased in &erasure.erased {
+            if !self.committed.has(*erased) && !self.removed.has(*erased) {
+                return Err(ChainFault::Erasure(*erased, "which held none"));
+            }
+            if !self.erased.add(*erased) {
+                return Err(ChainFault::Erasure(*erased, "which were erased before"));
+            }
+        }
+        self.erasures.push((seq, erasure.erased.len() as u64));
+        Ok(())
+    }
+
+    /// What was removed can still be here: in a copy that was made before.
+    fn prune(&mut self, seq: Seq, pruned: &PrunedBody) -> Result<(), ChainFault> {
+        let (mut gone, mut next) = (0, Seq::new(0));
+        for range in &pruned.removed {
+            if range.first < next || range.first > range.last || range.last >= seq {
+                return Err(ChainFault::Pruned(*range));
+            }
+            next = Seq::new(range.last.get() + 1);
+            for removed in (range.first.get()..=range.last.get()).map(Seq::new) {
+                gone += u64::from(self.removed.has(removed) && self.explained.add(removed));
+            }
+        }
+        self.pruned.push((seq, gone));
         Ok(())
     }
 
@@ -349,8 +357,11 @@ impl Verifier {
         decision: &DecisionRef,
         older: &mut dyn FnMut(Seq) -> Option<Digest>,
     ) -> Result<(), ChainFault> {
-        if !self.decisions.has(decision.seq) {
+        if !self.decisions.has(decision.seq) && !self.removed.has(decision.seq) {
             return Err(ChainFault::NoDecision(decision.seq));
+        }
+        if self.denied.has(decision.seq) {
+            return Err(ChainFault::OfDenial(decision.seq));
         }
         let back = self.edge.size() - decision.seq.get();
         let recent =
@@ -404,10 +415,6 @@ impl Verifier {
         self.recoveries.push((entry.seq, lost));
         Ok(())
     }
-}
-
-fn body<T: DeserializeOwned>(kind: &Kind, text: &RawValue) -> Result<T, ChainFault> {
-    serde_json::from_str(text.get()).map_err(|error| ChainFault::Body { kind: kind.clone(), error })
 }
 
 #[cfg(test)]

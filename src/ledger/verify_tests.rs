@@ -3,7 +3,13 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::fixture::{self, Chain};
+use crate::{
+    domain::Verdict,
+    ledger::{
+        Commitment, DecisionBody, SeqRange,
+        fixture::{self, Chain},
+    },
+};
 
 fn verify<T: AsRef<[u8]>>(entries: &[T]) -> Result<Report, Finding> {
     let mut verifier = Verifier::new();
@@ -57,6 +63,117 @@ fn pairing_is_checked() {
     let mut chain = Chain::example();
     chain.push_outcome(3);
     assert!(verify(&chain.entries).is_ok(), "a decision that is not dispatched may be reported");
+}
+
+#[test]
+fn a_denial_has_no_outcome() {
+    let mut chain = Chain::example();
+    let denial = DecisionBody { decision: Verdict::Deny, ..fixture::decision(2, false, "d") };
+    chain.push(&Kind::Decision, &denial);
+    chain.push_outcome(8);
+    assert!(matches!(last_fault(&chain), ChainFault::OfDenial(seq) if seq.get() == 8));
+}
+
+/// A decision that commits to an end user, at the end of `chain`.
+fn push_committed(chain: &mut Chain, user: &[u8]) {
+    let commitment = Some(Commitment::to(user, &[0; 32]));
+    let decision = DecisionBody { user_commitment: commitment, ..fixture::decision(2, false, "p") };
+    chain.push(&Kind::Decision, &decision);
+}
+
+fn erasure(erased: &[u64]) -> ErasureBody {
+    ErasureBody { erased: erased.iter().copied().map(Seq::new).collect(), key: "dpo".into() }
+}
+
+#[test]
+fn an_erasure_is_of_what_was_committed_to_and_once() {
+    let mut chain = Chain::example();
+    push_committed(&mut chain, b"a");
+    push_committed(&mut chain, b"b");
+    chain.push(&Kind::Erasure, &erasure(&[8]));
+    let report = verify(&chain.entries).unwrap();
+    assert_eq!((report.committed, report.erasures), (2, vec![(Seq::new(10), 1)]));
+    for (again, why) in [(8, "which were erased before"), (2, "which held none")] {
+        let mut chain = chain.clone();
+        chain.push(&Kind::Erasure, &erasure(&[again]));
+        let fault = last_fault(&chain);
+        assert!(matches!(fault, ChainFault::Erasure(_, said) if said == why), "{fault}");
+    }
+}
+
+/// Reads a chain some of whose bodies have been removed.
+fn verify_without(chain: &Chain, gone: &[usize]) -> Result<Report, Finding> {
+    let mut verifier = Verifier::new();
+    for (at, entry) in chain.entries.iter().enumerate() {
+        if gone.contains(&at) {
+            verifier.follow_removed(chain.leaves[at]);
+        } else {
+            verifier.push(entry)?;
+        }
+    }
+    Ok(verifier.finish())
+}
+
+#[test]
+fn removed_is_not_missing() {
+    let pruned = |ranges: &[(u64, u64)]| PrunedBody {
+        before: fixture::instant(),
+        removed: ranges
+            .iter()
+            .map(|(first, last)| SeqRange { first: Seq::new(*first), last: Seq::new(*last) })
+            .collect(),
+    };
+    let mut chain = Chain::example();
+    chain.push(&Kind::SegmentPruned, &pruned(&[(2, 3), (5, 5)]));
+    let report = verify_without(&chain, &[2, 3, 5]).unwrap();
+    assert_eq!((report.missing, report.pruned), (None, vec![(Seq::new(8), 3)]));
+    assert_eq!(report.root, verify(&chain.entries).unwrap().root, "the same tree");
+    let whole = verify(&chain.entries).unwrap();
+    assert_eq!((whole.missing, whole.pruned), (None, vec![(Seq::new(8), 0)]), "an archive");
+    assert_eq!(verify_without(&chain, &[2, 4]).unwrap().missing, Some(Seq::new(4)));
+    // An outcome may stay longer than its decision.
+    assert_eq!(verify_without(&chain, &[2]).unwrap().missing, None);
+    for bad in [&[(3, 2)][..], &[(2, 9)], &[(3, 3), (3, 3)], &[(3, 3), (1, 1)]] {
+        let mut chain = chain.clone();
+        chain.push(&Kind::SegmentPruned, &pruned(bad));
+        assert!(matches!(last_fault(&chain), ChainFault::Pruned(_)), "{bad:?}");
+    }
+}
+
+#[test]
+fn what_is_remembered_is_read_as_if_it_were_new() {
+    let mut chain = Chain::example();
+    for _ in 0..3 {
+        push_committed(&mut chain, b"a");
+        chain.push(&Kind::Decision, &fixture::decision(2, true, "c"));
+    }
+    let mut remembering = Examiner::default();
+    let (mut texts, text) = (Vec::new(), |entry: &[u8]| String::from_utf8(entry.to_vec()).unwrap());
+    for entry in &chain.entries {
+        texts.push(text(entry));
+    }
+    // The same bodies in entries that are wrong somewhere else.
+    for (from, to) in [
+        ("\"v\":1}", "\"v\":2}"),
+        ("\"v\":1}", "\"v\":1,\"w\":1}"),
+        ("\"kind\":\"decision\"", "\"kind\":\"audit_read\""),
+        ("\"kind\":\"decision\"", "\"kind\":\"other\""),
+        ("\"seq\":", "\"seq\": "),
+        ("\"dispatch\":true", "\"dispatch\":false"),
+        ("\"user_commitment\":\"", "\"user_commitment\":\"A"),
+        ("{\"body\":", "{\"body\":{},\"body\":"),
+    ] {
+        let changed: Vec<_> = texts.iter().map(|text| text.replace(from, to)).collect();
+        texts.extend(changed);
+    }
+    let mut known = 0;
+    for text in texts {
+        let again = remembering.examine(text.as_bytes());
+        let afresh = Examiner::default().examine(text.as_bytes());
+        assert_eq!(format!("{again:?}"), format!("{afresh:?}"), "{text}");
+        known += usize::from(again.is_ok());
+    }
+    assert!(known > 20, "{known}");
 }
 
 #[test]

@@ -252,6 +252,7 @@ impl Pen<'_> {
             dispatched_by: draft.dispatch.then_some(self.settings.process),
             claim: draft.claim.clone(),
             activation: draft.activation.clone(),
+            personal: draft.personal.clone(),
         });
     }
 }

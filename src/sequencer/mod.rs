@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub use crate::store::{Activation, Claim};
+pub use crate::store::{Activation, Claim, SealedValue};
 use crate::{
     domain::{Clock, Digest, Revision, Seq},
     ledger::{GenesisBody, Kind, Origin, Signer},
@@ -60,6 +60,8 @@ pub struct Draft {
     pub claim: Option<Arc<Claim>>,
     /// The snapshot that becomes active with it.
     pub activation: Option<Arc<Activation>>,
+    /// The value that it commits to.
+    pub personal: Option<Arc<SealedValue>>,
 }
 
 impl Draft {
@@ -77,6 +79,7 @@ impl Draft {
             dispatch: false,
             claim: None,
             activation: None,
+            personal: None,
         }
     }
 }

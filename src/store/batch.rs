@@ -107,6 +107,17 @@ pub struct Row {
     pub claim: Option<Arc<Claim>>,
     /// The snapshot that becomes active with it.
     pub activation: Option<Arc<Activation>>,
+    /// The value that it commits to.
+    pub personal: Option<Arc<SealedValue>>,
+}
+
+/// A value that identifies a person, and that only the holder of the master key can read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedValue {
+    /// The person's key.
+    pub key: Uuid,
+    /// The value and its salt, under that key.
+    pub sealed: Vec<u8>,
 }
 
 /// An idempotency key, used by one request.

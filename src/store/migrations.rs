@@ -17,12 +17,16 @@ pub(super) const POSTGRES: Files = Files(&[
     (1, "ledger", include_str!("../../migrations/postgres/0001_ledger.sql")),
     (2, "one exchange", include_str!("../../migrations/postgres/0002_one_exchange.sql")),
     (3, "tiles", include_str!("../../migrations/postgres/0003_tiles.sql")),
+    (4, "personal", include_str!("../../migrations/postgres/0004_personal.sql")),
+    (5, "pruning", include_str!("../../migrations/postgres/0005_pruning.sql")),
 ]);
 
 /// The tables in `SQLite`.
 pub(super) const SQLITE: Files = Files(&[
     (1, "ledger", include_str!("../../migrations/sqlite/0001_ledger.sql")),
     (2, "tiles", include_str!("../../migrations/sqlite/0002_tiles.sql")),
+    (3, "personal", include_str!("../../migrations/sqlite/0003_personal.sql")),
+    (4, "pruning", include_str!("../../migrations/sqlite/0004_pruning.sql")),
 ]);
 
 impl MigrationSource<'static> for Files {

@@ -10,6 +10,7 @@ pub(crate) mod contract;
 mod crash;
 mod error;
 mod migrations;
+mod personal;
 mod postgres;
 mod row;
 mod sqlite;
@@ -21,13 +22,14 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed};
+pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue};
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, MarkError, StoreError};
+pub use personal::{DestroyedKey, KeptValue, PersonalStore, SubjectKey};
 
 use crate::{
     domain::{Digest, Seq, SnapshotDigests},
-    ledger::{Kind, Tile, TileId},
+    ledger::{Kind, SeqRange, Tile, TileId},
 };
 
 /// An entry as it lies in the store.
@@ -37,7 +39,7 @@ pub struct Stored {
     pub seq: Seq,
     /// Its leaf hash.
     pub leaf: Digest,
-    /// Its bytes.
+    /// Its bytes; none when its body was removed, its time being over.
     pub entry: Bytes,
 }
 
@@ -81,7 +83,7 @@ pub struct Claimed {
 
 /// A database that holds one ledger.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// Makes the tables, or brings them up to date.
     async fn migrate(&self) -> Result<(), StoreError>;
 
@@ -113,16 +115,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Those of these tiles that have a hash, as wide as they are now.
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError>;
 
+    /// Removes the bodies of these entries, whose time is over, and the words by which they are
+    /// found. Their places and leaves stay.
+    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError>;
+
     /// The entry at `seq`.
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError>;
 
-    /// The entry with the identifier `id`.
+    /// The entry with the identifier `id`, unless its body was removed.
     async fn record_by_id(&self, id: Uuid) -> Result<Option<Stored>, StoreError>;
 
     /// The outcome of a decision.
     async fn outcome_of(&self, decision: Seq) -> Result<Option<Stored>, StoreError>;
 
-    /// The entries that match, oldest first.
+    /// The entries that match, oldest first, without those whose bodies were removed.
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError>;
 
     /// The snapshot that decides, once one was activated.

@@ -52,8 +52,12 @@ impl Export {
         let width = TileId { level: 0, n }.width(self.size);
         let path = TilePath::Entries { n, width };
         let first = n.saturating_mul(TILE_WIDTH as u64);
-        let missing =
-            || format!("entry {first} and those after it are missing: there is no `{path}`");
+        let missing = || {
+            format!(
+                "entry {first} and those after it are missing: there is no `{path}`, which a checkpoint of {} entries needs",
+                self.size
+            )
+        };
         let bytes = self.read(&path.to_string())?.ok_or_else(|| Failure::Finding(missing()))?;
         match read_bundle(&bytes) {
             Ok(entries) if entries.len() == width => Ok(bytes),
@@ -140,12 +144,18 @@ fn read_checkpoint(path: &Path) -> Result<(Checkpoint, Note), Failure> {
 
 /// The checkpoints in a file, one after the other.
 pub(super) fn read_checkpoints(path: &Path) -> Result<Vec<(Checkpoint, Note)>, Failure> {
-    let text = fs::read_to_string(path).map_err(|error| match error.kind() {
+    let bytes = fs::read(path).map_err(|error| match error.kind() {
         ErrorKind::NotFound => Failure::Finding(format!(
             "there is no checkpoint `{}`: `lexgate export` writes one",
             path.display()
         )),
         _ => Failure::io("read", path, &error),
+    })?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        Failure::Finding(format!(
+            "the checkpoint `{}` is not UTF-8: it was changed",
+            path.display()
+        ))
     })?;
     let bad = |error| Failure::Finding(format!("the checkpoint `{}`: {error}", path.display()));
     let notes = Note::parse_all(&text).map_err(bad)?;

@@ -17,9 +17,10 @@ use super::{
     output::{self, Paint, paint},
 };
 use crate::{
-    domain::{Digest, SnapshotDigests},
+    domain::{Digest, Seq, SnapshotDigests},
     ledger::{
-        Checkpoint, Examined, Note, Report, Verifier, VerifierKey, hash_text, timestamp_text,
+        ChainFault, Checkpoint, Finding, Note, Report, Verifier, VerifierKey, hash_text,
+        timestamp_text,
     },
 };
 use files::Export;
@@ -92,7 +93,12 @@ impl Verify {
         let (export, checkpoint, note) = Export::open(&self.dir)?;
         let mut since = Vec::new();
         for path in &self.since {
-            since.extend(files::read_checkpoints(path)?);
+            let kept = files::read_checkpoints(path)?;
+            if kept.is_empty() {
+                let path = path.display();
+                return Err(Failure::Usage(format!("--since: `{path}` holds no checkpoint")));
+            }
+            since.extend(kept);
         }
         let kept = since.len();
         let cosigned = export.cosigned()?;
@@ -119,6 +125,10 @@ impl Verify {
         let Watcher { contents, differing, .. } = watcher;
         let report = verifier.finish();
         check_tree(&report, &checkpoint)?;
+        if let Some(seq) = report.missing {
+            let finding = Finding { seq, fault: ChainFault::Missing };
+            return Err(Failure::Finding(finding.to_string()));
+        }
         let signed_by = check_keys(&report, &key, &note, &since)?;
         let seen = check_witnesses(&witnesses, cosigned.as_ref())?;
         since.truncate(kept);
@@ -159,11 +169,19 @@ impl Verify {
                 "witnessed": seen,
                 "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
                 "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+                "committed": report.committed,
+                "erased": under(&report.erasures),
+                "pruned": under(&report.pruned),
             }));
         }
         let line = |text: String| output::line(&format!("  {text}"));
         output::line(&paint(Paint::Good, &format!("the log `{}` holds", checkpoint.origin)));
         line(format!("{} entries, none missing, each following the one before", report.entries));
+        for (seq, count) in report.pruned.iter().filter(|(_, count)| *count > 0) {
+            line(format!(
+                "  {count:>9} of them removed under record {seq}, their time being over: only their leaves are here"
+            ));
+        }
         for (kind, count) in kinds {
             line(format!("  {count:>9} {kind}"));
         }
@@ -193,6 +211,12 @@ impl Verify {
                 "{n} calls have no outcome yet: they were under way, or their process had just ended"
             ),
         });
+        if report.committed > 0 {
+            line(format!("{} decisions commit to an end user's identifier", report.committed));
+        }
+        for (seq, count) in &report.erasures {
+            line(format!("  {count:>9} of these identifiers were erased under record {seq}"));
+        }
         for (seq, lost) in &report.recoveries {
             output::line(&paint(
                 Paint::Bad,
@@ -217,6 +241,26 @@ impl Verify {
         }
         Ok(())
     }
+}
+
+/// Verifies an export of a log that has this key.
+pub(super) fn check(dir: &Path, key: &str) -> Result<(), Failure> {
+    let verify = Verify {
+        dir: dir.to_owned(),
+        key: key.to_owned(),
+        since: Vec::new(),
+        witness: Vec::new(),
+        replay: false,
+        json: false,
+    };
+    let verified = verify.verify();
+    output::end_progress();
+    verified.map(drop)
+}
+
+/// Under which records how many things were done.
+fn under(records: &[(Seq, u64)]) -> Vec<serde_json::Value> {
+    records.iter().map(|(seq, count)| json!({ "record": seq, "count": count })).collect()
 }
 
 /// The tree of the entries must be the one that was signed.
@@ -337,10 +381,14 @@ impl Watcher<'_> {
 }
 
 impl stream::Watch for Watcher<'_> {
-    fn entry(&mut self, verifier: &Verifier, examined: &Examined) -> Result<(), Failure> {
-        if let Some(pinned) = examined.activated() {
+    fn entry(
+        &mut self,
+        verifier: &Verifier,
+        activated: Option<SnapshotDigests>,
+    ) -> Result<(), Failure> {
+        if let Some(pinned) = activated {
             let seq = verifier.edge().size() - 1;
-            self.check_contents(pinned)
+            self.check_contents(&pinned)
                 .map_err(|what| Failure::Finding(format!("entry {seq}: {what}")))?;
         }
         self.held_against(verifier)

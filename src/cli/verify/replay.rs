@@ -61,6 +61,7 @@ impl<'a> Replay<'a> {
         let again = DecisionBody {
             engine: recorded.engine.clone(),
             evaluation_us: recorded.evaluation_us,
+            user_commitment: recorded.user_commitment,
             ..DecisionBody::clone(&decided.body)
         };
         if again == *recorded {
@@ -78,6 +79,7 @@ impl<'a> Replay<'a> {
             ("duties", again.duties != recorded.duties),
             ("instruments", again.instruments != recorded.instruments),
             ("errors", again.errors != recorded.errors),
+            ("retention", again.retention != recorded.retention),
             ("dispatch", again.dispatch != recorded.dispatch),
         ];
         let parts: Vec<_> = parts.iter().filter(|(_, differs)| *differs).map(|(p, _)| *p).collect();

@@ -7,9 +7,9 @@ use std::{
 
 use super::{super::Failure, files::Export, replay::Replay};
 use crate::{
-    domain::Digest,
+    domain::{Digest, SnapshotDigests},
     ledger::{
-        ChainFault, Examined, Finding, TILE_WIDTH, Tile, TileId, Verifier, examine, read_bundle,
+        ChainFault, Examined, Examiner, Finding, TILE_WIDTH, Tile, TileId, Verifier, read_bundle,
     },
 };
 
@@ -18,7 +18,8 @@ const AHEAD: usize = 4;
 
 /// A bundle that was read, and the tile of its leaves.
 struct Chunk {
-    entries: Vec<Result<Examined, ChainFault>>,
+    /// Its entries; `None` for one whose body was removed.
+    entries: Vec<Option<Result<Examined, ChainFault>>>,
     leaves: Vec<Digest>,
     path: String,
     /// Decisions that are judged otherwise today.
@@ -27,7 +28,11 @@ struct Chunk {
 
 /// What is called with the state after each entry, and after each bundle.
 pub(super) trait Watch {
-    fn entry(&mut self, verifier: &Verifier, examined: &Examined) -> Result<(), Failure>;
+    fn entry(
+        &mut self,
+        verifier: &Verifier,
+        activated: Option<SnapshotDigests>,
+    ) -> Result<(), Failure>;
     fn bundle(&mut self, verifier: &Verifier, differing: Vec<String>);
 }
 
@@ -57,9 +62,9 @@ fn read_every(
     (first, threads): (u64, u64),
     send: &SyncSender<Result<Chunk, Failure>>,
 ) {
-    let mut n = first;
+    let (mut n, mut examiner) = (first, Examiner::default());
     while n < export.bundles() {
-        let chunk = read_chunk(export, replay, n);
+        let chunk = read_chunk(export, replay, &mut examiner, n);
         let failed = chunk.is_err();
         if send.send(chunk).is_err() || failed {
             return;
@@ -68,11 +73,18 @@ fn read_every(
     }
 }
 
-fn read_chunk(export: &Export, replay: Option<&Replay<'_>>, n: u64) -> Result<Chunk, Failure> {
+fn read_chunk(
+    export: &Export,
+    replay: Option<&Replay<'_>>,
+    examiner: &mut Examiner,
+    n: u64,
+) -> Result<Chunk, Failure> {
     let bundle = export.bundle(n)?;
     let (leaves, path) = export.tile(TileId { level: 0, n })?;
     let bytes = read_bundle(&bundle).unwrap_or_default();
-    let entries: Vec<_> = bytes.iter().map(|entry| examine(entry)).collect();
+    let present = |entry: &&[u8]| !entry.is_empty();
+    let entries = bytes.iter().map(|entry| Some(*entry).filter(present));
+    let entries = entries.map(|entry| Some(examiner.examine(entry?))).collect();
     let mut differing = Vec::new();
     if let Some(replay) = replay {
         for entry in bytes {
@@ -100,8 +112,13 @@ fn follow(
         while let Some((examined, leaf)) = entries.next() {
             let seq = verifier.next();
             let found = |fault| Failure::Finding(Finding { seq, fault }.to_string());
-            let examined = examined.map_err(found)?;
-            let next = entries.peek().and_then(|(next, _)| next.as_ref().ok());
+            let Some(examined) = examined.transpose().map_err(found)? else {
+                let tiles = verifier.follow_removed(*leaf);
+                check_full(export, &tiles)?;
+                watch.entry(&verifier, None)?;
+                continue;
+            };
+            let next = entries.peek().and_then(|(next, _)| next.as_ref()?.as_ref().ok());
             let changed = (examined.leaf != *leaf).then(|| {
                 let chained = next.is_some_and(|next| next.prev == examined.leaf);
                 Failure::Finding(if chained {
@@ -116,17 +133,15 @@ fn follow(
                     )
                 })
             });
-            let seen = examined.clone();
+            let activated = examined.activated();
             let tiles = verifier
                 .follow(examined, &mut |seq| older.leaf(seq))
                 .map_err(|finding| Failure::Finding(finding.to_string()))?;
             if let Some(changed) = changed {
                 return Err(changed);
             }
-            for tile in tiles.iter().filter(|tile| is_full(tile)) {
-                export.check_tile(tile)?;
-            }
-            watch.entry(&verifier, &seen)?;
+            check_full(export, &tiles)?;
+            watch.entry(&verifier, activated)?;
         }
         watch.bundle(&verifier, chunk.differing);
     }
@@ -137,8 +152,9 @@ fn follow(
 }
 
 /// Full tiles of leaves were compared entry by entry; those that still grow come at the end.
-fn is_full(tile: &Tile) -> bool {
-    tile.id.level > 0 && tile.hashes.len() == TILE_WIDTH
+fn check_full(export: &Export, tiles: &[Tile]) -> Result<(), Failure> {
+    let full = |tile: &&Tile| tile.id.level > 0 && tile.hashes.len() == TILE_WIDTH;
+    tiles.iter().filter(full).try_for_each(|tile| export.check_tile(tile))
 }
 
 /// Leaves that are no longer in memory, from tiles that have been compared with their entries.

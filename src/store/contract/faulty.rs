@@ -13,9 +13,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Seq},
-    ledger::{Edge, Tile, TileId},
+    ledger::{Edge, SeqRange, Tile, TileId},
     store::{
-        Active, AppendError, Claimed, Found, Head, RecordQuery, Seal, Store, StoreError, Stored,
+        Active, AppendError, Claimed, DestroyedKey, Found, Head, KeptValue, PersonalStore,
+        RecordQuery, Seal, Store, StoreError, Stored, SubjectKey,
     },
 };
 
@@ -146,6 +147,9 @@ impl Store for Faulty {
     async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.behind.range(from, limit).await
     }
+    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
+        self.behind.remove_bodies(range).await
+    }
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError> {
         self.behind.record(seq).await
     }
@@ -194,5 +198,47 @@ impl Store for Faulty {
     }
     async fn writable(&self) -> Result<(), StoreError> {
         self.behind.writable().await
+    }
+}
+
+#[async_trait]
+impl PersonalStore for Faulty {
+    async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError> {
+        self.behind.subject_key(subject).await
+    }
+    async fn keep_subject_key(&self, subject: Digest, key: &SubjectKey) -> Result<(), StoreError> {
+        self.behind.keep_subject_key(subject, key).await
+    }
+    async fn kept_value(&self, seq: Seq) -> Result<Option<KeptValue>, StoreError> {
+        self.behind.kept_value(seq).await
+    }
+    async fn destroy_key(
+        &self,
+        subject: Digest,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        self.behind.destroy_key(subject, at, by).await
+    }
+    async fn destroyed_keys(
+        &self,
+        subject: Option<Digest>,
+        before: Timestamp,
+    ) -> Result<Vec<DestroyedKey>, StoreError> {
+        self.behind.destroyed_keys(subject, before).await
+    }
+    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError> {
+        self.behind.values_under(key, limit).await
+    }
+    async fn forget_values(
+        &self,
+        key: Uuid,
+        values: &[Seq],
+        erasure: Seq,
+    ) -> Result<(), StoreError> {
+        self.behind.forget_values(key, values, erasure).await
+    }
+    async fn forget_key(&self, key: Uuid) -> Result<(), StoreError> {
+        self.behind.forget_key(key).await
     }
 }

@@ -8,14 +8,14 @@ mod wire;
 
 use std::sync::Arc;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::{
     domain::{Digest, Revision, Seq},
-    ledger::{Entry, Kind, fixture},
+    ledger::{Entry, Kind, SeqRange, fixture},
     sequencer::{Claim, Draft, SubmitError},
-    store::{StoreError, Stored},
+    store::{DestroyedKey, KeptValue, RecordQuery, SealedValue, StoreError, Stored, SubjectKey},
 };
 use kit::{Bed, Desk, Kept, activation, decision, outcome};
 
@@ -48,6 +48,8 @@ on_both! {
     open_dispatches_follow_leases
     a_snapshot_follows_the_one_before_it
     the_ledger_is_append_only
+    a_body_goes_and_its_place_stays
+    values_of_persons_are_kept_until_their_key_goes
     a_batch_that_cannot_be_sealed_changes_nothing
     a_store_holds_one_log
 }
@@ -223,6 +225,87 @@ async fn the_ledger_is_append_only(bed: Bed) {
         assert!(error.contains("the ledger is append-only"), "{sql}: {error}");
     }
     assert_eq!(desk.entries().await, before);
+}
+
+async fn a_body_goes_and_its_place_stays(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let draft = decision(false);
+    let sent = desk.sequencer.submit(draft.clone()).await.unwrap();
+    let kept = desk.sequencer.submit(decision(false)).await.unwrap();
+    let range = SeqRange { first: sent.seq, last: sent.seq };
+    assert_eq!(desk.store.remove_bodies(range).await.unwrap(), 1);
+    assert_eq!(desk.store.remove_bodies(range).await.unwrap(), 0, "it has gone");
+
+    let row = desk.store.record(sent.seq).await.unwrap().unwrap();
+    assert_eq!((row.seq, row.leaf, row.entry.len()), (sent.seq, sent.leaf, 0));
+    assert_eq!(desk.store.range(sent.seq, 2).await.unwrap()[1].entry, kept.entry);
+    assert_eq!(desk.store.record_by_id(draft.id).await.unwrap(), None);
+    for terms in [Vec::new(), draft.terms[..1].to_vec()] {
+        let query = RecordQuery { terms, limit: 9, ..RecordQuery::default() };
+        let found = desk.store.query(&query).await.unwrap();
+        assert!(found.iter().all(|stored| stored.seq != sent.seq), "{query:?}");
+        assert!(found.iter().any(|stored| stored.seq == kept.seq), "{query:?}");
+    }
+
+    // Nothing else can be changed that way.
+    let permit = match bed.url.starts_with("sqlite") {
+        true => "BEGIN; INSERT INTO pruning VALUES (1)",
+        false => "BEGIN; SET LOCAL lexgate.prune = 'on'",
+    };
+    for change in [
+        "UPDATE entries SET ts = 0, entry = '' WHERE seq = 3",
+        "UPDATE entries SET leaf = (SELECT leaf FROM entries WHERE seq = 0), entry = '' WHERE seq = 3",
+        "UPDATE entries SET about = 1, entry = '' WHERE seq = 3",
+        "UPDATE entries SET kind = 'outcome' WHERE seq = 3",
+        "DELETE FROM entries WHERE seq = 3",
+    ] {
+        let error = bed.execute(&format!("{permit}; {change}; COMMIT")).await.unwrap_err();
+        assert!(error.to_string().contains("the ledger is append-only"), "{change}: {error}");
+    }
+    assert_eq!(desk.store.record(kept.seq).await.unwrap().unwrap().entry, kept.entry);
+}
+
+async fn values_of_persons_are_kept_until_their_key_goes(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let store = &desk.store;
+    let (subject, at) = (Digest::of(b"a person"), fixture::instant());
+    assert_eq!(store.subject_key(subject).await.unwrap(), None);
+    let key = |n: u128| SubjectKey { id: Uuid::from_u128(n), wrapped: vec![7; 60] };
+    store.keep_subject_key(subject, &key(1)).await.unwrap();
+    store.keep_subject_key(subject, &key(2)).await.unwrap();
+    assert_eq!(store.subject_key(subject).await.unwrap(), Some(key(1)), "the first stays");
+
+    let value = SealedValue { key: key(1).id, sealed: vec![1, 2, 3] };
+    let draft = || Draft { personal: Some(Arc::new(value.clone())), ..decision(false) };
+    let first = desk.sequencer.submit(draft()).await.unwrap();
+    let plain = desk.sequencer.submit(decision(false)).await.unwrap();
+    let second = desk.sequencer.submit(draft()).await.unwrap();
+    let sealed = Some(KeptValue::Sealed(value.clone(), Some(key(1).wrapped)));
+    assert_eq!(store.kept_value(first.seq).await.unwrap(), sealed);
+    assert_eq!(store.kept_value(plain.seq).await.unwrap(), None);
+    assert_eq!(store.values_under(key(1).id, 9).await.unwrap(), [first.seq, second.seq]);
+
+    store.destroy_key(subject, at, "officer").await.unwrap();
+    assert_eq!(store.subject_key(subject).await.unwrap(), None);
+    let unreadable = Some(KeptValue::Sealed(value, None));
+    assert_eq!(store.kept_value(first.seq).await.unwrap(), unreadable);
+    let destroyed = [DestroyedKey { id: key(1).id, by: "officer".to_owned() }];
+    assert_eq!(store.destroyed_keys(Some(subject), Timestamp::MAX).await.unwrap(), destroyed);
+    assert_eq!(store.destroyed_keys(None, Timestamp::MAX).await.unwrap(), destroyed);
+    assert_eq!(store.destroyed_keys(None, at).await.unwrap(), []);
+    assert_eq!(store.destroyed_keys(Some(Digest::of(b"other")), Timestamp::MAX).await.unwrap(), []);
+
+    store.forget_values(key(1).id, &[first.seq], Seq::new(9)).await.unwrap();
+    assert_eq!(store.kept_value(first.seq).await.unwrap(), Some(KeptValue::Erased(Seq::new(9))));
+    assert_eq!(store.values_under(key(1).id, 9).await.unwrap(), [second.seq]);
+    store.forget_values(key(1).id, &[second.seq], Seq::new(9)).await.unwrap();
+    store.forget_key(key(1).id).await.unwrap();
+    assert_eq!(store.destroyed_keys(None, Timestamp::MAX).await.unwrap(), []);
+    store.keep_subject_key(subject, &key(3)).await.unwrap();
+    store.forget_key(key(3).id).await.unwrap();
+    assert_eq!(store.subject_key(subject).await.unwrap(), Some(key(3)), "a living key stays");
 }
 
 async fn a_batch_that_cannot_be_sealed_changes_nothing(bed: Bed) {

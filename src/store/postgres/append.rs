@@ -7,14 +7,14 @@
 use std::sync::{Mutex, PoisonError};
 
 use jiff::Timestamp;
-use sqlx::{Executor as _, PgConnection, Row as _};
+use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::read;
 use crate::{
     domain::Seq,
-    ledger::{Edge, Tile},
+    ledger::{Edge, SeqRange, Tile},
     store::{
         AppendError, Found, Head, Lookups, Seal, Sealed, StoreError, Stored,
         bound::{APPEND, Taken, Writer, until},
@@ -58,7 +58,7 @@ SELECT count(*) FROM moved"
 /// For entries that have nothing beside them.
 const WRITE: &str = statement!("");
 
-/// The same, and what the entries open, close and claim, and the tiles that they fill. Apart, because
+/// The same, and what the entries open, close, claim and commit to, and the tiles that they fill. Apart, because
 /// most batches do none of it, and a statement costs Postgres by its length.
 const WRITE_BESIDE: &str = statement!(
     ", opened AS (
@@ -77,6 +77,10 @@ const WRITE_BESIDE: &str = statement!(
     SELECT level, n, hashes
     FROM moved, unnest($22::bigint[], $23::bigint[], $24::bytea[]) AS new (level, n, hashes)
     ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes
+), kept AS (
+    INSERT INTO personal_values (seq, key, sealed)
+    SELECT seq, key::uuid, sealed
+    FROM moved, unnest($25::bigint[], $26::text[], $27::bytea[]) AS new (seq, key, sealed)
 )"
 );
 
@@ -235,9 +239,13 @@ async fn execute(
 ) -> Result<bool, sqlx::Error> {
     let rows = || sealed.rows.iter();
     let tiles = || sealed.tiles.iter();
-    let plain = sealed.tiles.is_empty()
-        && rows()
-            .all(|row| row.dispatched_by.is_none() && row.about.is_none() && row.claim.is_none());
+    let alone = |row: &crate::store::Row| {
+        row.dispatched_by.is_none()
+            && row.about.is_none()
+            && row.claim.is_none()
+            && row.personal.is_none()
+    };
+    let plain = sealed.tiles.is_empty() && rows().all(alone);
     let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
@@ -258,6 +266,7 @@ async fn execute(
         let (opened, processes): (Vec<_>, Vec<_>) = rows()
             .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
             .unzip();
+        let kept = || rows().filter_map(|row| Some((row.seq, row.personal.as_deref()?)));
         let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
         query = query
             .bind(opened)
@@ -270,7 +279,10 @@ async fn execute(
             .bind(claims().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
             .bind(tiles().map(|tile| i64::from(tile.id.level)).collect::<Vec<_>>())
             .bind(tiles().map(|tile| seq_column(Seq::new(tile.id.n))).collect::<Vec<_>>())
-            .bind(tiles().map(Tile::bytes).collect::<Vec<_>>());
+            .bind(tiles().map(Tile::bytes).collect::<Vec<_>>())
+            .bind(kept().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
+            .bind(kept().map(|(_, value)| value.key.to_string()).collect::<Vec<_>>())
+            .bind(kept().map(|(_, value)| value.sealed.as_slice()).collect::<Vec<_>>());
     }
     let row = query.fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
@@ -442,4 +454,23 @@ pub(super) async fn abandon(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+/// Removes bodies, in a transaction that says so.
+pub(super) async fn remove_bodies(
+    connection: &mut PgConnection,
+    range: SeqRange,
+) -> Result<u64, StoreError> {
+    let mut transaction = connection.begin().await?;
+    transaction.execute("SET LOCAL lexgate.prune = 'on'").await?;
+    let removed = sqlx::query(
+        "UPDATE entries SET entry = '', terms = '{}'
+         WHERE seq BETWEEN $1 AND $2 AND entry <> ''",
+    )
+    .bind(seq_column(range.first))
+    .bind(seq_column(range.last))
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(removed.rows_affected())
 }

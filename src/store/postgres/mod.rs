@@ -1,6 +1,7 @@
 //! The ledger in Postgres: many processes share it, the lock on the row `head` decides who appends.
 
 mod append;
+mod personal;
 mod read;
 
 use std::{fmt, str::FromStr};
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     domain::{Digest, Seq},
-    ledger::{Tile, TileId},
+    ledger::{SeqRange, Tile, TileId},
 };
 
 /// How many connections serve what is not an append.
@@ -135,6 +136,13 @@ impl Store for PostgresStore {
         let found = within(OPERATION, read::tiles(connection.get()?, ids)).await?;
         connection.give_back();
         Ok(found)
+    }
+
+    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
+        let mut connection = self.connection().await?;
+        let removed = within(MIGRATION, append::remove_bodies(connection.get()?, range)).await?;
+        connection.give_back();
+        Ok(removed)
     }
 
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError> {

@@ -106,10 +106,11 @@ pub(super) async fn record_by_id(
     connection: &mut PgConnection,
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = $1::uuid")
-        .bind(id.to_string())
-        .fetch_optional(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = $1::uuid AND entry <> ''")
+            .bind(id.to_string())
+            .fetch_optional(connection)
+            .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -131,7 +132,7 @@ pub(super) async fn query(
     // Instants never decrease along the log, so a span of time is a span of positions.
     let rows = sqlx::query(
         "SELECT seq, leaf, entry FROM entries
-         WHERE seq > $1
+         WHERE seq > $1 AND entry <> ''
            AND ($2::bigint IS NULL OR seq >= (SELECT coalesce(min(seq), 9223372036854775807)
                FROM entries WHERE ts >= $2::bigint))
            AND ($3::bigint IS NULL OR seq <= (SELECT coalesce(max(seq), -1)

@@ -1,14 +1,14 @@
 //! Writes to `SQLite`.
 
 use jiff::Timestamp;
-use sqlx::{Executor as _, Row as _, SqliteConnection};
+use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::read;
 use crate::{
     domain::Seq,
-    ledger::Tile,
+    ledger::{SeqRange, Tile},
     store::{
         AppendError, Found, Lookups, Row, Seal, Sealed, StoreError, Stored,
         bound::{APPEND, Writer, until},
@@ -213,6 +213,14 @@ async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<()
                 .execute(&mut *connection)
                 .await?;
         }
+        if let Some(value) = &row.personal {
+            sqlx::query("INSERT INTO personal_values (seq, key, sealed) VALUES (?1, ?2, ?3)")
+                .bind(seq_column(row.seq))
+                .bind(value.key.as_bytes().as_slice())
+                .bind(value.sealed.as_slice())
+                .execute(&mut *connection)
+                .await?;
+        }
         if let Some(claim) = &row.claim {
             sqlx::query(
                 "INSERT INTO idempotency (scope, key, request, seq, ts)
@@ -312,4 +320,29 @@ pub(super) async fn abandon(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Removes bodies, in a transaction that says so.
+pub(super) async fn remove_bodies(
+    connection: &mut SqliteConnection,
+    range: SeqRange,
+) -> Result<u64, StoreError> {
+    let mut transaction = connection.begin_with(LOCK).await?;
+    transaction.execute("INSERT INTO pruning (one) VALUES (1)").await?;
+    let (first, last) = (seq_column(range.first), seq_column(range.last));
+    let removed = sqlx::query(
+        "UPDATE entries SET entry = x'' WHERE seq BETWEEN ?1 AND ?2 AND length(entry) > 0",
+    )
+    .bind(first)
+    .bind(last)
+    .execute(&mut *transaction)
+    .await?;
+    sqlx::query("DELETE FROM entry_terms WHERE seq BETWEEN ?1 AND ?2")
+        .bind(first)
+        .bind(last)
+        .execute(&mut *transaction)
+        .await?;
+    transaction.execute("DELETE FROM pruning").await?;
+    transaction.commit().await?;
+    Ok(removed.rows_affected())
 }

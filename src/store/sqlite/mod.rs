@@ -2,6 +2,7 @@
 //! appends.
 
 mod append;
+mod personal;
 mod read;
 
 use std::{fmt, path::Path, str::FromStr, time::Duration};
@@ -22,7 +23,7 @@ use super::{
 };
 use crate::{
     domain::{Digest, Seq},
-    ledger::{Tile, TileId},
+    ledger::{SeqRange, Tile, TileId},
 };
 
 /// How many connections read.
@@ -149,6 +150,13 @@ impl Store for SqliteStore {
         let found = within(OPERATION, read::tiles(connection.get()?, ids)).await?;
         connection.give_back();
         Ok(found)
+    }
+
+    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
+        let mut connection = self.writer.take().await?;
+        let removed = within(MIGRATION, append::remove_bodies(&mut connection, range)).await?;
+        connection.give_back();
+        Ok(removed)
     }
 
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError> {

@@ -114,10 +114,11 @@ pub(super) async fn record_by_id(
     connection: &mut SqliteConnection,
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = ?1")
-        .bind(id.as_bytes().to_vec())
-        .fetch_optional(connection)
-        .await?;
+    let row =
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = ?1 AND length(entry) > 0")
+            .bind(id.as_bytes().to_vec())
+            .fetch_optional(connection)
+            .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -152,7 +153,7 @@ ORDER BY lead.seq LIMIT ?7";
 const QUERY: &str = "
 SELECT e.seq, e.leaf, e.entry
 FROM entries e
-WHERE e.seq > ?1
+WHERE e.seq > ?1 AND length(e.entry) > 0
   AND (?2 IS NULL OR e.seq >=
       (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
   AND (?3 IS NULL OR e.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))

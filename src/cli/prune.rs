@@ -1,0 +1,271 @@
+//! `lexgate ledger prune`
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::{
+    ConfigFile, Failure, export,
+    output::{self, Paint, paint},
+    verify,
+};
+use crate::{
+    app::{self, AppError},
+    config::Config,
+    domain::{Clock as _, Faults, Seq, SystemClock},
+    gate::{Hold, holds},
+    ledger::{
+        DecisionBody, Entry, Kind, OutcomeBody, PrunedBody, SeqRange, canonical, kept_until,
+        timestamp_text,
+    },
+    sequencer::Mark,
+    store::{RecordQuery, Store, Stored, crash_point},
+};
+
+/// How many entries are read, and removed, at once.
+const CHUNK: u64 = 2_048;
+/// How many ranges one record names.
+const RANGES: usize = 1_000;
+
+/// Remove the bodies of records whose time is over.
+///
+/// First the log is exported to the archive folder and the export is verified: what is removed stays
+/// there. Then the log records what goes (`segment_pruned`), and the bodies are removed from the
+/// store; places and hashes stay, so that every proof still holds. Records under a legal hold, and
+/// those on which others depend, are left. Services may run meanwhile. Needs the role that owns the
+/// tables. What was cut off is finished by running it again.
+#[derive(Debug, Args)]
+pub(super) struct Prune {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The folder for the archive: empty, or an earlier archive or export of the same log.
+    #[arg(long, value_name = "DIR")]
+    archive: PathBuf,
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Take this instant (RFC 3339) for the present one: what must be kept longer is kept.
+    #[arg(long, value_name = "INSTANT")]
+    before: Option<Timestamp>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is to go.
+#[derive(Debug, Default)]
+struct Found {
+    ranges: Vec<SeqRange>,
+    /// How many of each kind.
+    kinds: BTreeMap<String, u64>,
+    /// How many would go, but for a hold.
+    held: u64,
+    decisions: BTreeSet<Seq>,
+}
+
+impl Prune {
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let config = self.config.load()?;
+        let now = SystemClock.now();
+        let before = self.before.unwrap_or(now);
+        if before > now {
+            return Err(Failure::Usage("--before: the instant is yet to come".to_owned()));
+        }
+        let store = app::open_store(&config).await?;
+        let signer = app::read_signer(&config).map_err(Faults::from)?;
+        let size = export::write_export(&*store, &self.archive).await?.0;
+        let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
+        verify::check(&self.archive, &vkey)?;
+        if !self.dry_run {
+            finish_earlier(&*store).await?;
+        }
+        let found = find(&*store, size, before).await?;
+        let mut records = Vec::new();
+        if !self.dry_run {
+            for ranges in found.ranges.chunks(RANGES) {
+                let body = PrunedBody { before, removed: ranges.to_vec() };
+                records.push(record(&config, store.clone(), &body).await?);
+                crash_point("pruned");
+                for range in ranges {
+                    remove(&*store, *range).await?;
+                }
+            }
+        }
+        self.report(&found, &records)
+    }
+
+    fn report(&self, found: &Found, records: &[Seq]) -> Result<(), Failure> {
+        let Found { kinds, held, .. } = found;
+        let total: u64 = kinds.values().sum();
+        if self.json {
+            return output::json(&json!({
+                "removed": total, "kinds": kinds, "held": held, "records": records,
+                "dry_run": self.dry_run, "archive": self.archive,
+            }));
+        }
+        let archive = self.archive.display();
+        let verb = if self.dry_run { "would be removed" } else { "removed" };
+        output::line(&paint(
+            Paint::Good,
+            &format!("the archive `{archive}` holds; {total} bodies {verb}"),
+        ));
+        for (kind, count) in kinds {
+            output::line(&format!("  {count:>9} {kind}"));
+        }
+        if *held > 0 {
+            output::line(&format!("  {held} more are kept by legal holds"));
+        }
+        for record in records {
+            output::line(&format!("  record {record} says so"));
+        }
+        Ok(())
+    }
+}
+
+/// Removes what records say is removed, and is not: an earlier run was cut off.
+async fn finish_earlier(store: &dyn Store) -> Result<(), Failure> {
+    let mut query =
+        RecordQuery { kind: Some(Kind::SegmentPruned), limit: 100, ..RecordQuery::default() };
+    loop {
+        let found = store.query(&query).await.map_err(AppError::from)?;
+        let Some(last) = found.last() else { return Ok(()) };
+        query.after = Some(last.seq);
+        for stored in &found {
+            let body: PrunedBody = body(&read(stored)?)?;
+            for range in body.removed {
+                remove(store, range).await?;
+            }
+        }
+    }
+}
+
+/// The records among the first `size` whose time was over at `before`.
+async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, Failure> {
+    let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
+    let mut found = Found::default();
+    let mut next = 0;
+    while next < size {
+        let wanted = usize::try_from(CHUNK.min(size - next)).unwrap_or(usize::MAX);
+        let stored = store.range(Seq::new(next), wanted).await.map_err(AppError::from)?;
+        let Some(last) = stored.last().map(|last| last.seq) else { break };
+        let mut over = Vec::new();
+        let mut is_young = false;
+        for stored in stored.iter().filter(|stored| !stored.entry.is_empty()) {
+            let entry = read(stored)?;
+            is_young = entry.ts >= before;
+            if kept_until(&entry).is_some_and(|until| until <= before) {
+                over.push((stored.seq, stored));
+            }
+        }
+        if !over.is_empty() {
+            let held = held(store, &holds, Seq::new(next), last).await?;
+            for (seq, stored) in over {
+                if held.contains(&seq) {
+                    found.held += 1;
+                } else {
+                    found.consider(store, stored).await?;
+                }
+            }
+        }
+        next = last.get() + 1;
+        output::progress(&format!("{next} of {size} entries looked at"));
+        if is_young {
+            break; // instants never decrease along the log
+        }
+    }
+    output::end_progress();
+    Ok(found)
+}
+
+impl Found {
+    /// Adds a record whose time is over, unless another one that stays needs it.
+    async fn consider(&mut self, store: &dyn Store, stored: &Stored) -> Result<(), Failure> {
+        let entry = read(stored)?;
+        match entry.kind {
+            Kind::Decision => {
+                let decision: DecisionBody = body(&entry)?;
+                let outcome = store.outcome_of(stored.seq).await.map_err(AppError::from)?;
+                if decision.dispatch && outcome.is_none() {
+                    return Ok(());
+                }
+                self.decisions.insert(stored.seq);
+            }
+            Kind::Outcome => {
+                let decision = body::<OutcomeBody>(&entry)?.decision.seq;
+                let row = store.record(decision).await.map_err(AppError::from)?;
+                let has_gone = row.is_some_and(|row| row.entry.is_empty());
+                if !has_gone && !self.decisions.contains(&decision) {
+                    return Ok(());
+                }
+            }
+            _ => {}
+        }
+        *self.kinds.entry(entry.kind.to_string()).or_default() += 1;
+        match self.ranges.last_mut() {
+            Some(range) if range.last.get() + 1 == stored.seq.get() => range.last = stored.seq,
+            _ => self.ranges.push(SeqRange { first: stored.seq, last: stored.seq }),
+        }
+        Ok(())
+    }
+}
+
+/// The records from `first` to `last` that a hold keeps.
+async fn held(
+    store: &dyn Store,
+    holds: &[Hold],
+    first: Seq,
+    last: Seq,
+) -> Result<BTreeSet<Seq>, Failure> {
+    let mut held = BTreeSet::new();
+    let limit = usize::try_from(CHUNK).unwrap_or(usize::MAX);
+    for hold in holds {
+        let after = first.get().checked_sub(1).map(Seq::new);
+        let query = RecordQuery { after, limit, ..hold.query() };
+        let found = store.query(&query).await.map_err(AppError::from)?;
+        held.extend(found.iter().map(|stored| stored.seq).filter(|seq| *seq <= last));
+    }
+    Ok(held)
+}
+
+async fn remove(store: &dyn Store, range: SeqRange) -> Result<(), Failure> {
+    let mut first = range.first.get();
+    while first <= range.last.get() {
+        let last = range.last.get().min(first + CHUNK - 1);
+        let part = SeqRange { first: Seq::new(first), last: Seq::new(last) };
+        store.remove_bodies(part).await.map_err(AppError::from)?;
+        first = last + 1;
+    }
+    Ok(())
+}
+
+/// Records what goes, before it goes.
+async fn record(config: &Config, store: Arc<dyn Store>, body: &PrunedBody) -> Result<Seq, Failure> {
+    let text = canonical::to_vec(body)
+        .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
+    let signer = app::read_signer(config).map_err(Faults::from)?;
+    let mark =
+        Mark::open(&config.ledger.mark_file, &*store, &signer).await.map_err(AppError::from)?;
+    let receipt = app::append_alone(config, signer, mark, store, Kind::SegmentPruned, text).await?;
+    output::progress(&format!(
+        "record {} names what goes, its time being over at {}",
+        receipt.seq,
+        timestamp_text(body.before)
+    ));
+    Ok(receipt.seq)
+}
+
+fn read(stored: &Stored) -> Result<Entry<'_>, Failure> {
+    Entry::parse(&stored.entry)
+        .map_err(|error| Failure::Finding(format!("entry {} cannot be read: {error}", stored.seq)))
+}
+
+fn body<T: serde::de::DeserializeOwned>(entry: &Entry<'_>) -> Result<T, Failure> {
+    serde_json::from_str(entry.body.get())
+        .map_err(|error| Failure::Finding(format!("entry {} cannot be read: {error}", entry.seq)))
+}

@@ -1,0 +1,307 @@
+//! Values that identify persons: sealed with AES-256-GCM under a key of that person's own, which is
+//! itself sealed under the master key. The ledger holds only commitments to them; who destroys the
+//! key erases the person.
+
+use std::{fmt, sync::Arc};
+
+use jiff::{SignedDuration, Timestamp};
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
+    hmac,
+    rand::{SecureRandom, SystemRandom},
+};
+use uuid::Uuid;
+
+use super::{Gate, GateError, decide::refused};
+use crate::{
+    domain::{Digest, KeyName, Seq, TenantId},
+    ledger::{Commitment, Entry, ErasureBody, Kind, canonical},
+    sequencer::{Draft, SubmitError},
+    store::{Claim, DestroyedKey, KeptValue, RecordQuery, SealedValue, Store, SubjectKey},
+};
+
+/// How long a record may be on its way into the ledger, and some more.
+const UNDER_WAY: SignedDuration = SignedDuration::from_secs(3);
+/// How many values one record of an erasure names.
+const AT_ONCE: usize = 5_000;
+/// The bytes of a salt, and of a key.
+const WIDTH: usize = 32;
+
+/// The key above all persons' keys. It lies in a file, never in the database.
+pub struct MasterKey {
+    /// Hides who a person is from the database.
+    naming: hmac::Key,
+    wrapping: LessSafeKey,
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey")
+    }
+}
+
+/// A text that is no master key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("want 64 hexadecimal digits, as `lexgate init` writes them")]
+pub struct InvalidMasterKey;
+
+impl MasterKey {
+    /// A new key's text.
+    ///
+    /// # Errors
+    /// When the machine gives no randomness.
+    pub fn generate() -> Result<String, GateError> {
+        let bytes = random::<WIDTH>(&SystemRandom::new())?;
+        Ok(format!("{}\n", Digest::from_bytes(bytes).hex()))
+    }
+
+    /// Reads a key's text.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(text: &str) -> Result<Self, InvalidMasterKey> {
+        let bytes = Digest::from_hex(text.trim_end()).ok_or(InvalidMasterKey)?;
+        let root = hmac::Key::new(hmac::HMAC_SHA256, bytes.as_bytes());
+        let derived = |label: &[u8]| hmac::sign(&root, label);
+        let naming = hmac::Key::new(hmac::HMAC_SHA256, derived(b"lexgate/subject/v1").as_ref());
+        let wrapping = aead(derived(b"lexgate/wrap/v1").as_ref()).ok_or(InvalidMasterKey)?;
+        Ok(Self { naming, wrapping })
+    }
+
+    /// How the database knows a person.
+    fn subject(&self, tenant: &TenantId, user: &str) -> Digest {
+        let mut name = hmac::Context::with_key(&self.naming);
+        name.update(tenant.as_str().as_bytes());
+        name.update(&[0]);
+        name.update(user.as_bytes());
+        let mut bytes = [0; WIDTH];
+        bytes.copy_from_slice(name.sign().as_ref());
+        Digest::from_bytes(bytes)
+    }
+}
+
+/// Keeps values sealed in the store.
+#[derive(Debug)]
+pub struct Vault {
+    master: MasterKey,
+    store: Arc<dyn Store>,
+    random: SystemRandom,
+}
+
+/// A value that is about to be committed to.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    pub(super) commitment: Commitment,
+    pub(super) value: Arc<SealedValue>,
+}
+
+/// The value behind a commitment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// The record commits to nothing.
+    Nothing,
+    /// What it says, and the salt with which the commitment can be made again.
+    Value {
+        /// The end user's identifier.
+        end_user: String,
+        /// The salt.
+        salt: [u8; WIDTH],
+        /// The commitment in the record.
+        commitment: Commitment,
+    },
+    /// It was erased, as this record says.
+    Erased(Option<Seq>),
+}
+
+/// What an erasure came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Erased {
+    /// How many values were destroyed.
+    pub values: u64,
+    /// The records that say so.
+    pub records: Vec<Seq>,
+}
+
+impl Vault {
+    /// A vault under this key.
+    #[must_use]
+    pub fn new(master: MasterKey, store: Arc<dyn Store>) -> Self {
+        Self { master, store, random: SystemRandom::new() }
+    }
+
+    /// Seals a person's identifier.
+    pub(super) async fn seal(&self, tenant: &TenantId, user: &str) -> Result<Kept, GateError> {
+        let (key, id) = self.key_of(self.master.subject(tenant, user)).await?;
+        let salt = random(&self.random)?;
+        let commitment = Commitment::to(user.as_bytes(), &salt);
+        let sealed = self.encrypt(&key, &[&salt, user.as_bytes()].concat(), id.as_bytes())?;
+        Ok(Kept { commitment, value: Arc::new(SealedValue { key: id, sealed }) })
+    }
+
+    /// A person's key, made when there is none.
+    async fn key_of(&self, subject: Digest) -> Result<(LessSafeKey, Uuid), GateError> {
+        // Once more when another process destroys it between the two.
+        for _ in 0..3 {
+            if let Some(SubjectKey { id, wrapped }) = self.store.subject_key(subject).await? {
+                let key = self.unwrap(id, &wrapped).ok_or(GateError::MasterKey)?;
+                return Ok((key, id));
+            }
+            let id = Uuid::from_bytes(random(&self.random)?);
+            let key: [u8; WIDTH] = random(&self.random)?;
+            let wrapped = self.encrypt(&self.master.wrapping, &key, id.as_bytes())?;
+            self.store.keep_subject_key(subject, &SubjectKey { id, wrapped }).await?;
+        }
+        Err(GateError::LedgerUnavailable)
+    }
+
+    fn unwrap(&self, id: Uuid, wrapped: &[u8]) -> Option<LessSafeKey> {
+        aead(&decrypt(&self.master.wrapping, wrapped, id.as_bytes())?)
+    }
+
+    fn encrypt(&self, key: &LessSafeKey, text: &[u8], about: &[u8]) -> Result<Vec<u8>, GateError> {
+        let nonce: [u8; NONCE_LEN] = random(&self.random)?;
+        let mut sealed = text.to_vec();
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(about),
+            &mut sealed,
+        )
+        .map_err(|_| GateError::NoRandomness)?;
+        Ok([&nonce[..], &sealed].concat())
+    }
+
+    /// The value to which the record at `seq` commits.
+    async fn open(&self, seq: Seq, commitment: Commitment) -> Result<Opened, GateError> {
+        let (value, wrapped) = match self.store.kept_value(seq).await? {
+            None | Some(KeptValue::Sealed(_, None)) => return Ok(Opened::Erased(None)),
+            Some(KeptValue::Erased(record)) => return Ok(Opened::Erased(Some(record))),
+            Some(KeptValue::Sealed(value, Some(wrapped))) => (value, wrapped),
+        };
+        let key = self.unwrap(value.key, &wrapped).ok_or(GateError::MasterKey)?;
+        let opened = decrypt(&key, &value.sealed, value.key.as_bytes());
+        let (salt, user) = opened
+            .as_deref()
+            .and_then(|opened| opened.split_first_chunk::<WIDTH>())
+            .ok_or(GateError::Corrupt)?;
+        let end_user = String::from_utf8(user.to_vec()).map_err(|_| GateError::Corrupt)?;
+        if Commitment::to(user, salt) != commitment {
+            return Err(GateError::Corrupt);
+        }
+        Ok(Opened::Value { end_user, salt: *salt, commitment })
+    }
+}
+
+impl Gate {
+    /// The value to which the record at `seq` commits.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn open_value(&self, seq: Seq) -> Result<Opened, GateError> {
+        let stored = self.store.record(seq).await?.ok_or(GateError::NoSuchDecision)?;
+        let entry = Entry::parse(&stored.entry).map_err(|_| GateError::NoSuchDecision)?;
+        if entry.kind != Kind::Decision {
+            return Ok(Opened::Nothing);
+        }
+        let body: crate::ledger::DecisionBody =
+            serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+        match (&self.vault, body.user_commitment) {
+            (_, None) => Ok(Opened::Nothing),
+            (None, Some(_)) => Err(GateError::MasterKey),
+            (Some(vault), Some(commitment)) => vault.open(seq, commitment).await,
+        }
+    }
+
+    /// Destroys everything by which the ledger could be traced to a person. Takes some seconds: what
+    /// is under way is written first.
+    ///
+    /// # Errors
+    /// When it cannot be destroyed, or not be recorded; it is then finished by itself, or by asking
+    /// again.
+    pub async fn erase(
+        &self,
+        officer: &KeyName,
+        tenant: &TenantId,
+        user: &str,
+    ) -> Result<Erased, GateError> {
+        let Some(vault) = &self.vault else { return Ok(Erased::default()) };
+        let subject = vault.master.subject(tenant, user);
+        let now = self.clock.now();
+        self.store.destroy_key(subject, now, officer.as_str()).await?;
+        let keys = self.store.destroyed_keys(Some(subject), Timestamp::MAX).await?;
+        if !keys.is_empty() {
+            tokio::time::sleep(UNDER_WAY.unsigned_abs()).await;
+        }
+        let mut erased = Erased::default();
+        for key in &keys {
+            self.forget(key, &mut erased).await?;
+        }
+        Ok(erased)
+    }
+
+    /// Finishes erasures that were cut off.
+    pub(super) async fn finish_erasures(&self, now: Timestamp) -> Result<(), GateError> {
+        let before = now.checked_sub(4 * UNDER_WAY).unwrap_or(Timestamp::MIN);
+        for key in self.store.destroyed_keys(None, before).await? {
+            self.forget(&key, &mut Erased::default()).await?;
+        }
+        Ok(())
+    }
+
+    /// Records that a destroyed key's values are gone, and deletes them.
+    async fn forget(&self, key: &DestroyedKey, erased: &mut Erased) -> Result<(), GateError> {
+        let term = format!("erasure:{}", key.id);
+        // What was recorded, but not deleted, when this was cut off.
+        let query =
+            RecordQuery { terms: vec![term.clone()], limit: 1_000, ..RecordQuery::default() };
+        for stored in self.store.query(&query).await? {
+            let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
+            let body: ErasureBody =
+                serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+            self.store.forget_values(key.id, &body.erased, stored.seq).await?;
+        }
+        loop {
+            let values = self.store.values_under(key.id, AT_ONCE).await?;
+            let Some(first) = values.first() else { break };
+            // Two that do this at once claim the same, and only one gets it.
+            let claim = Claim {
+                scope: "erasure".to_owned(),
+                key: format!("{}/{first}", key.id),
+                request: Digest::of(term.as_bytes()),
+            };
+            let body = ErasureBody { erased: values.clone(), key: key.by.as_str().into() };
+            let body = canonical::to_vec(&body)?;
+            let draft = Draft {
+                terms: [term.clone()].into(),
+                claim: Some(Arc::new(claim)),
+                ..Draft::new(self.fresh_id()?, Kind::Erasure, body)
+            };
+            match self.sequencer.submit(draft).await {
+                Ok(receipt) => {
+                    self.store.forget_values(key.id, &values, receipt.seq).await?;
+                    erased.values += values.len() as u64;
+                    erased.records.push(receipt.seq);
+                }
+                Err(SubmitError::Claimed(_)) => return Ok(()),
+                Err(error) => return Err(refused(error)),
+            }
+        }
+        Ok(self.store.forget_key(key.id).await?)
+    }
+}
+
+fn aead(bytes: &[u8]) -> Option<LessSafeKey> {
+    Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?))
+}
+
+fn decrypt(key: &LessSafeKey, sealed: &[u8], about: &[u8]) -> Option<Vec<u8>> {
+    let (nonce, text) = sealed.split_first_chunk::<NONCE_LEN>()?;
+    let mut text = text.to_vec();
+    let nonce = Nonce::assume_unique_for_key(*nonce);
+    Some(key.open_in_place(nonce, Aad::from(about), &mut text).ok()?.to_vec())
+}
+
+fn random<const N: usize>(random: &SystemRandom) -> Result<[u8; N], GateError> {
+    let mut bytes = [0; N];
+    random.fill(&mut bytes).map_err(|_| GateError::NoRandomness)?;
+    Ok(bytes)
+}

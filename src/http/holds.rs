@@ -1,0 +1,186 @@
+//! Legal holds, for officers: which records are kept although their time is over.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::extract::{Path, State};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    Shared,
+    audit::Filters,
+    auth::AsOfficer,
+    body::{Json, Params},
+    examples,
+    problem::{Problem, ProblemKind, problems},
+};
+use crate::{
+    domain::{FieldFault, Seq},
+    gate::{self, Hold},
+    ledger::LegalHoldBody,
+};
+
+/// The longest reason, in characters.
+const MAX_REASON: usize = 1_000;
+
+problems! { ListProblems: Unauthenticated, Forbidden, LedgerUnavailable, Timeout, Internal }
+problems! { SetProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
+UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
+problems! { LiftProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, QueueFull,
+LedgerUnavailable, Timeout, Internal }
+
+/// The endpoints of legal holds.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new().routes(routes!(list)).routes(routes!(set, lift))
+}
+
+/// The holds in force.
+#[derive(Debug, Serialize, ToSchema)]
+struct Holds {
+    /// By their names.
+    holds: Vec<HoldAnswer>,
+}
+
+/// A hold in force.
+#[derive(Debug, Serialize, ToSchema)]
+struct HoldAnswer {
+    /// Its name.
+    id: String,
+    /// Why.
+    reason: String,
+    /// The records that it holds: filters of `GET /v1/audit/records`, all of which must match.
+    records: BTreeMap<String, String>,
+    /// The record that says so.
+    record: Seq,
+}
+
+impl HoldAnswer {
+    fn new(id: String, hold: Hold) -> Self {
+        Self { id, reason: hold.reason, records: hold.records, record: hold.seq }
+    }
+}
+
+/// A hold that is to be in force.
+#[derive(Debug, Deserialize, Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct HoldRequest {
+    /// Why.
+    #[schema(max_length = 1_000)]
+    reason: String,
+    /// The records that it holds: filters of `GET /v1/audit/records`, all of which must match; `{}`
+    /// holds all.
+    #[schema(value_type = BTreeMap<String, String>)]
+    records: Filters,
+}
+
+/// List legal holds.
+///
+/// What they hold is not pruned, whatever its retention class says.
+#[utoipa::path(
+    get, path = "/v1/legal-holds", tag = "registers", operation_id = "listLegalHolds",
+    security(("api_key" = [])),
+    responses((status = 200, description = "The holds in force", body = Holds,
+        example = json!({"holds": [examples::hold()]})), ListProblems),
+)]
+async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: AsOfficer,
+) -> Result<axum::Json<Holds>, Problem> {
+    let holds = gate::holds(&**shared.gate.store()).await?;
+    let holds = holds.into_iter().map(|(id, hold)| HoldAnswer::new(id, hold)).collect();
+    Ok(axum::Json(Holds { holds }))
+}
+
+/// Set a legal hold, or change it.
+///
+/// The ledger records it. It holds what is there and what is to come.
+#[utoipa::path(
+    put, path = "/v1/legal-holds/{id}", tag = "registers", operation_id = "setLegalHold",
+    security(("api_key" = [])),
+    params(("id" = String, Path, description = "Its name: 1 to 64 of `A`-`Z`, `a`-`z`, `0`-`9`, `.`, `_`, `-`",
+        example = "case-2026-17")),
+    request_body(content = HoldRequest, example = json!(examples::hold_request())),
+    responses((status = 200, description = "The hold", body = HoldAnswer,
+        example = json!(examples::hold())), SetProblems),
+)]
+async fn set(
+    State(shared): State<Arc<Shared>>,
+    officer: AsOfficer,
+    Path(id): Path<String>,
+    Json(request): Json<HoldRequest>,
+) -> Result<axum::Json<HoldAnswer>, Problem> {
+    let mut faults = request.records.faults("/records/");
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+    if !(1..=64).contains(&id.len()) || !id.bytes().all(fits) {
+        faults.push(FieldFault::new("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
+    }
+    faults.extend(check_reason(&request.reason, "/reason"));
+    for name in ["after", "limit"] {
+        if request.records.given().contains_key(name) {
+            let pointer = format!("/records/{name}");
+            faults.push(FieldFault::new(pointer, "a hold has no pages: leave it out"));
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Problem::fields(ProblemKind::InvalidRequest, faults));
+    }
+    let records = request.records.given();
+    let body = LegalHoldBody {
+        id: id.clone(),
+        key: officer.key,
+        reason: request.reason.clone(),
+        records: Some(records.clone()),
+    };
+    let seq = shared.gate.record_hold(&body).await?;
+    Ok(axum::Json(HoldAnswer::new(id, Hold { reason: request.reason, records, seq })))
+}
+
+/// Why a hold is lifted.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Lifting {
+    /// Why it is lifted.
+    #[param(value_type = String, example = "the case is closed")]
+    reason: Option<String>,
+}
+
+/// The record of a change.
+#[derive(Debug, Serialize, ToSchema)]
+struct Changed {
+    /// The record that says so.
+    record: Seq,
+}
+
+/// Lift a legal hold.
+///
+/// The ledger records it. What it held is pruned again when its time is over.
+#[utoipa::path(
+    delete, path = "/v1/legal-holds/{id}", tag = "registers", operation_id = "liftLegalHold",
+    security(("api_key" = [])),
+    params(("id" = String, Path, description = "Its name", example = "case-2026-17"), Lifting),
+    responses((status = 200, description = "It is lifted", body = Changed,
+        example = json!({"record": 58})), LiftProblems),
+)]
+async fn lift(
+    State(shared): State<Arc<Shared>>,
+    officer: AsOfficer,
+    Path(id): Path<String>,
+    Params(lifting): Params<Lifting>,
+) -> Result<axum::Json<Changed>, Problem> {
+    let reason = lifting.reason.unwrap_or_default();
+    if let Some(fault) = check_reason(&reason, "reason") {
+        return Err(Problem::fields(ProblemKind::MalformedQuery, vec![fault]));
+    }
+    if !gate::holds(&**shared.gate.store()).await?.contains_key(&id) {
+        return Err(Problem::new(ProblemKind::NotFound, "there is no such hold in force"));
+    }
+    let body = LegalHoldBody { id, key: officer.key, reason, records: None };
+    Ok(axum::Json(Changed { record: shared.gate.record_hold(&body).await? }))
+}
+
+fn check_reason(reason: &str, pointer: &str) -> Option<FieldFault> {
+    let fits = !reason.trim().is_empty() && reason.chars().count() <= MAX_REASON;
+    (!fits).then(|| FieldFault::new(pointer, format!("want 1 to {MAX_REASON} characters")))
+}

@@ -1,0 +1,188 @@
+//! What an entry says by itself: its form, its kind's shape, its leaf hash. Not whether it follows the
+//! entries before it ([`super::verify`]).
+
+use std::{collections::HashMap, sync::Arc};
+
+use foldhash::fast::RandomState;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{
+    ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
+    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
+    commitment::before_commitment,
+    entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
+    fault::ChainFault,
+};
+use crate::domain::{Digest, Seq, SnapshotDigests, Verdict};
+
+/// What stands in front of an entry's body.
+const OPEN: &[u8] = b"{\"body\":";
+/// What follows it.
+const CLOSE: &[u8] = b",\"id\":\"";
+/// How far from an entry's end what follows the body begins, at most: the longest origin and kind, and
+/// some room.
+const TAIL: usize = 700;
+/// How many bodies are remembered: some megabytes.
+const REMEMBERED: usize = 2_048;
+
+/// An entry that was read by itself.
+#[derive(Clone, Debug)]
+pub struct Examined {
+    /// Its leaf hash.
+    pub leaf: Digest,
+    /// The leaf hash that it names for the entry before it.
+    pub prev: Digest,
+    /// Its kind.
+    pub kind: Kind,
+    pub(super) seq: Seq,
+    pub(super) ts: Timestamp,
+    pub(super) log: Origin,
+    pub(super) what: What,
+}
+
+impl Examined {
+    /// The snapshot that it activates, if it does.
+    #[must_use]
+    pub fn activated(&self) -> Option<SnapshotDigests> {
+        match &self.what {
+            What::Activated(snapshot) => Some(**snapshot),
+            _ => None,
+        }
+    }
+}
+
+/// What an entry says that others must agree with.
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Opened(Arc<GenesisBody>),
+    Activated(Arc<SnapshotDigests>),
+    Decided(Decided),
+    Ended(DecisionRef),
+    KeyChanged(Arc<KeyChangeBody>),
+    Recovered(Arc<RecoveryBody>),
+    Erased(Arc<ErasureBody>),
+    Pruned(Arc<PrunedBody>),
+    Nothing,
+}
+
+/// A decision.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    pub(super) snapshot: Arc<SnapshotDigests>,
+    pub(super) allowed: bool,
+    pub(super) dispatched: bool,
+    /// Whether it holds a commitment to a person's identifier.
+    pub(super) committed: bool,
+}
+
+/// Reads entries by themselves, one after the other. Remembers the bodies of decisions: apps make the
+/// same call again and again, and a body that is the same byte for byte says the same.
+#[derive(Debug, Default)]
+pub struct Examiner(HashMap<Box<[u8]>, Decided, RandomState>);
+
+impl Examiner {
+    /// Reads one entry.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn examine(&mut self, bytes: &[u8]) -> Result<Examined, ChainFault> {
+        match self.known(bytes) {
+            Some(examined) => Ok(examined),
+            None => self.afresh(bytes),
+        }
+    }
+
+    /// Reads an entry whose body is known; `None` when it is not, or when anything is wrong.
+    fn known(&self, bytes: &[u8]) -> Option<Examined> {
+        let (body, tail) = split(bytes)?;
+        let (body, committed) = match before_commitment(body) {
+            Some(head) => (head, true),
+            None => (body, false),
+        };
+        let known =
+            if committed { self.0.get(&[body, b"}"].concat()[..])? } else { self.0.get(body)? };
+        // An object in canonical form is exchanged for another one: what is left is canonical if,
+        // and only if, all of it was.
+        let mut short = [0; OPEN.len() + 2 + TAIL];
+        let length = OPEN.len() + 2 + tail.len();
+        let parts = OPEN.iter().chain(b"{}").chain(tail);
+        short.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
+        let entry = Entry::parse(short.get(..length)?).ok()?;
+        let decided = Decided { committed, ..known.clone() };
+        let is_decision = entry.kind == Kind::Decision;
+        is_decision.then(|| examined(&entry, leaf_of(bytes), What::Decided(decided)))
+    }
+
+    fn afresh(&mut self, bytes: &[u8]) -> Result<Examined, ChainFault> {
+        let entry = Entry::parse(bytes)?;
+        let what = what(&entry)?;
+        if let What::Decided(decided) = &what {
+            let body = entry.body.get().as_bytes();
+            let body: Box<[u8]> = match before_commitment(body) {
+                Some(head) => [head, b"}"].concat().into(),
+                None => body.into(),
+            };
+            if self.0.len() == REMEMBERED {
+                self.0.clear();
+            }
+            self.0.insert(body, decided.clone());
+        }
+        Ok(examined(&entry, leaf_of(bytes), what))
+    }
+}
+
+fn examined(entry: &Entry<'_>, leaf: Digest, what: What) -> Examined {
+    let Entry { prev, seq, ts, .. } = *entry;
+    Examined { leaf, prev, kind: entry.kind.clone(), seq, ts, log: entry.log.clone(), what }
+}
+
+/// An entry's body, and what follows it. Where a text has the look of an entry's but is none, they
+/// are not what they seem.
+fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    if bytes.len() > ENTRY_LIMIT {
+        return None;
+    }
+    let rest = bytes.strip_prefix(OPEN)?;
+    let far = rest.len().saturating_sub(TAIL);
+    let near = rest.get(far..)?;
+    let at = near.windows(CLOSE.len()).rposition(|window| window == CLOSE)?;
+    rest.split_at_checked(far + at)
+}
+
+fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
+    let (kind, text) = (&entry.kind, entry.body);
+    Ok(match kind {
+        Kind::Genesis => What::Opened(Arc::new(body(kind, text)?)),
+        Kind::BundleActivated => {
+            What::Activated(Arc::new(body::<ActivationBody>(kind, text)?.snapshot))
+        }
+        Kind::Decision => {
+            let decision: DecisionBody = body(kind, text)?;
+            What::Decided(Decided {
+                snapshot: Arc::new(decision.snapshot),
+                allowed: decision.decision == Verdict::Allow,
+                dispatched: decision.dispatch,
+                committed: decision.user_commitment.is_some(),
+            })
+        }
+        Kind::Outcome => What::Ended(body::<OutcomeBody>(kind, text)?.decision),
+        Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
+        Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
+        Kind::Erasure => What::Erased(Arc::new(body(kind, text)?)),
+        Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
+        Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),
+        Kind::LegalHold => nothing(body::<LegalHoldBody>(kind, text)?),
+        Kind::Other(_) => What::Nothing,
+    })
+}
+
+/// The shape is right, and nothing else depends on it.
+fn nothing<T>(_: T) -> What {
+    What::Nothing
+}
+
+fn body<T: DeserializeOwned>(kind: &Kind, text: &RawValue) -> Result<T, ChainFault> {
+    serde_json::from_str(text.get()).map_err(|error| ChainFault::Body { kind: kind.clone(), error })
+}

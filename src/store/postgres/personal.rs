@@ -1,0 +1,220 @@
+//! Sealed values in Postgres.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::{PgConnection, Row as _};
+use uuid::Uuid;
+
+use super::PostgresStore;
+use crate::{
+    domain::{Digest, Seq},
+    store::{
+        DestroyedKey, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
+        bound::{OPERATION, within},
+        row::{self, limit_column, seq_column},
+    },
+};
+
+#[async_trait]
+impl PersonalStore for PostgresStore {
+    async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, subject_key(connection.get()?, subject)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn keep_subject_key(&self, subject: Digest, key: &SubjectKey) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        within(OPERATION, keep_subject_key(connection.get()?, subject, key)).await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    async fn kept_value(&self, seq: Seq) -> Result<Option<KeptValue>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, kept_value(connection.get()?, seq)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn destroy_key(
+        &self,
+        subject: Digest,
+        at: Timestamp,
+        by: &str,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        within(OPERATION, destroy_key(connection.get()?, subject, at, by)).await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    async fn destroyed_keys(
+        &self,
+        subject: Option<Digest>,
+        before: Timestamp,
+    ) -> Result<Vec<DestroyedKey>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, destroyed_keys(connection.get()?, subject, before)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, values_under(connection.get()?, key, limit)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn forget_values(
+        &self,
+        key: Uuid,
+        values: &[Seq],
+        erasure: Seq,
+    ) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        within(OPERATION, forget_values(connection.get()?, key, values, erasure)).await?;
+        connection.give_back();
+        Ok(())
+    }
+
+    async fn forget_key(&self, key: Uuid) -> Result<(), StoreError> {
+        let mut connection = self.connection().await?;
+        within(OPERATION, forget_key(connection.get()?, key)).await?;
+        connection.give_back();
+        Ok(())
+    }
+}
+
+async fn subject_key(
+    connection: &mut PgConnection,
+    subject: Digest,
+) -> Result<Option<SubjectKey>, StoreError> {
+    let row = sqlx::query(
+        "SELECT id::text, wrapped FROM subject_keys WHERE subject = $1 AND wrapped IS NOT NULL",
+    )
+    .bind(subject.as_bytes().to_vec())
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    Ok(Some(SubjectKey { id: id(&row.try_get::<String, _>(0)?)?, wrapped: row.try_get(1)? }))
+}
+
+async fn keep_subject_key(
+    connection: &mut PgConnection,
+    subject: Digest,
+    key: &SubjectKey,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO subject_keys (id, subject, wrapped) VALUES ($1::uuid, $2, $3)
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(key.id.to_string())
+    .bind(subject.as_bytes().to_vec())
+    .bind(key.wrapped.clone())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn kept_value(
+    connection: &mut PgConnection,
+    seq: Seq,
+) -> Result<Option<KeptValue>, StoreError> {
+    let row = sqlx::query(
+        "SELECT v.erasure, v.key::text, v.sealed, k.wrapped
+         FROM personal_values v LEFT JOIN subject_keys k ON k.id = v.key WHERE v.seq = $1",
+    )
+    .bind(seq_column(seq))
+    .fetch_optional(connection)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    if row.try_get::<Option<i64>, _>(0)?.is_some() {
+        return Ok(Some(KeptValue::Erased(row::seq(&row, 0)?)));
+    }
+    let value = SealedValue { key: id(&row.try_get::<String, _>(1)?)?, sealed: row.try_get(2)? };
+    Ok(Some(KeptValue::Sealed(value, row.try_get(3)?)))
+}
+
+async fn destroy_key(
+    connection: &mut PgConnection,
+    subject: Digest,
+    at: Timestamp,
+    by: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE subject_keys SET wrapped = NULL, destroyed_at = $2::bigint, destroyed_by = $3
+         WHERE subject = $1 AND wrapped IS NOT NULL",
+    )
+    .bind(subject.as_bytes().to_vec())
+    .bind(at.as_microsecond())
+    .bind(by)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn destroyed_keys(
+    connection: &mut PgConnection,
+    subject: Option<Digest>,
+    before: Timestamp,
+) -> Result<Vec<DestroyedKey>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT id::text, destroyed_by FROM subject_keys
+         WHERE destroyed_at < $1 AND ($2::bytea IS NULL OR subject = $2::bytea)",
+    )
+    .bind(before.as_microsecond())
+    .bind(subject.map(|subject| subject.as_bytes().to_vec()))
+    .fetch_all(connection)
+    .await?;
+    let key = |row: &sqlx::postgres::PgRow| {
+        Ok(DestroyedKey { id: id(&row.try_get::<String, _>(0)?)?, by: row.try_get(1)? })
+    };
+    rows.iter().map(key).collect()
+}
+
+async fn values_under(
+    connection: &mut PgConnection,
+    key: Uuid,
+    limit: usize,
+) -> Result<Vec<Seq>, StoreError> {
+    let rows =
+        sqlx::query("SELECT seq FROM personal_values WHERE key = $1::uuid ORDER BY seq LIMIT $2")
+            .bind(key.to_string())
+            .bind(limit_column(limit))
+            .fetch_all(connection)
+            .await?;
+    rows.iter().map(|row| row::seq(row, 0)).collect()
+}
+
+async fn forget_values(
+    connection: &mut PgConnection,
+    key: Uuid,
+    values: &[Seq],
+    erasure: Seq,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE personal_values SET key = NULL, sealed = NULL, erasure = $3
+         WHERE seq = ANY ($1) AND key = $2::uuid",
+    )
+    .bind(values.iter().copied().map(seq_column).collect::<Vec<_>>())
+    .bind(key.to_string())
+    .bind(seq_column(erasure))
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn forget_key(connection: &mut PgConnection, key: Uuid) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM subject_keys WHERE id = $1::uuid AND wrapped IS NULL")
+        .bind(key.to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn id(column: &str) -> Result<Uuid, StoreError> {
+    Uuid::try_parse(column).map_err(|_| StoreError::Corrupt("a key's number"))
+}
