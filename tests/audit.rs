@@ -235,13 +235,15 @@ both_stores! {
         service.get("/v1/audit/records", "caller").await.expect(403);
         let readings = service.records_of("audit_read").await;
         let bodies: Vec<&Value> = readings.iter().map(|record| &record["entry"]["body"]).collect();
-        let list = |query: Value| json!({
-            "key": "auditor", "operation": "listRecords", "query": query,
+        let retention = json!({ "class": "general", "months": 6 });
+        let reading = |key: &str, operation: &str, query: Value| json!({
+            "key": key, "operation": operation, "query": query, "retention": retention,
         });
+        let list = |query: Value| reading("auditor", "listRecords", query);
         assert_eq!(bodies, [
             &list(json!({ "limit": "5", "tenant": "acme" })),
-            &json!({ "key": "auditor", "operation": "readRecord", "query": { "seq": "0" } }),
-            &json!({ "key": "sdaia", "operation": "readRecord", "query": { "seq": "77" } }),
+            &reading("auditor", "readRecord", json!({ "seq": "0" })),
+            &reading("sdaia", "readRecord", json!({ "seq": "77" })),
             // The reading that found them.
             &list(json!({ "kind": "audit_read", "limit": "1000" })),
         ]);

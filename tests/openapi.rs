@@ -135,10 +135,13 @@ both_stores! {
             }
             let expected = match operation.detail["tags"][0].as_str() {
                 Some("decisions" | "gateway") => "caller",
+                // Only with `personal_values`, which `init` gives to no key.
+                _ if operation.detail["operationId"] == "readValues" => "",
                 Some("audit" | "tlog") => "auditor",
+                Some("registers") => "officer",
                 tag => panic!("{at}: say here which role the tag {tag:?} stands for"),
             };
-            assert_eq!(admitted, [expected], "{at}");
+            assert_eq!(admitted.concat(), expected, "{at}");
         }
     }
 

@@ -429,7 +429,7 @@ fn gap(there: usize, said: usize) -> Vec<String> {
     if let Some(n) = bundles.find(|n| bundle(*n, said) != bundle(*n, there)) {
         let (first, path) = (n * TILE_WIDTH, bundle(n, said));
         return vec![format!(
-            "entry {first} and those after it are missing: there is no `{path}`\n"
+            "entry {first} and those after it are missing: there is no `{path}`, which a checkpoint of {said} entries needs\n"
         )];
     }
     // Only full bundles, and all of them there.

@@ -1,11 +1,18 @@
 //! Two processes on one store.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
 use super::kit::{Bed, Desk, decision, outcome};
+use crate::{
+    domain::Digest,
+    sequencer::{Claim, Draft, SubmitError},
+};
 
 super::on_both! {
     two_processes_write_one_chain
+    a_process_that_fell_behind_goes_on
     two_processes_open_one_log
     nothing_is_settled_while_a_commit_may_be_under_way
 }
@@ -29,9 +36,26 @@ async fn two_processes_write_one_chain(bed: Bed) {
     assert_eq!(left.entries().await, right.entries().await);
 }
 
+/// Who finds that others have gone on, and twice has nothing to add, still knows its own log.
+async fn a_process_that_fell_behind_goes_on(bed: Bed) {
+    let (left, right) = (Desk::on(bed.migrated().await), Desk::on(bed.open().await));
+    left.activate(1).await;
+    right.insist(decision(false)).await;
+    let claim = Claim { scope: "app".into(), key: "k".into(), request: Digest::of(b"request") };
+    let claimed = || Draft { claim: Some(Arc::new(claim.clone())), ..decision(false) };
+    let taken = left.insist(claimed()).await.seq;
+    left.insist(decision(false)).await;
+    for _ in 0..3 {
+        let again = right.sequencer.submit(claimed()).await;
+        assert!(matches!(again, Err(SubmitError::Claimed(seq)) if seq == taken), "{again:?}");
+    }
+    right.sequencer.submit(decision(false)).await.unwrap();
+    assert_eq!(left.verified().await.entries, 6);
+}
+
 async fn two_processes_open_one_log(bed: Bed) {
     let (left, right) = (Desk::on(bed.migrated().await), Desk::on(bed.open().await));
-    let draft = || crate::sequencer::Draft { revision: None, ..decision(false) };
+    let draft = || Draft { revision: None, ..decision(false) };
     // Not decisions that would verify: only who writes entry 0 matters here.
     let (a, b) = tokio::join!(left.insist(draft()), right.insist(draft()));
     let mut places = [a.seq.get(), b.seq.get()];

@@ -143,7 +143,10 @@ async fn send(
     last: &Left,
     deadline: Instant,
 ) -> Result<Option<Left>, AppendError> {
-    if batch.lookups().genesis {
+    let Lookups { genesis, leaf, .. } = batch.lookups();
+    // A leaf before the last one is not known here.
+    let known = leaf.is_none_or(|seq| seq.get() + 1 == last.head.head.next.get());
+    if genesis || !known {
         return Ok(None);
     }
     // What was claimed or reported before makes the statement fail; then it is looked up.
