@@ -161,6 +161,17 @@ fn read_master_key(config: &Config) -> Result<Option<MasterKey>, Faults> {
     Ok(Some(key.map_err(|error| fault(format!("`{}`: {error}", path.display())))?))
 }
 
+async fn open_vault(config: &Config, store: &Arc<dyn Store>) -> Result<Option<Vault>, AppError> {
+    let master = read_master_key(config)?;
+    match Vault::open(master, store.clone()).await {
+        Err(error @ GateError::MasterKey) => {
+            let fault = config.fault(&["ledger", "master_key_file"], error.to_string());
+            Err(Faults::from(fault.help("restore the key from its backup")).into())
+        }
+        vault => Ok(vault?),
+    }
+}
+
 fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
@@ -218,7 +229,7 @@ impl App {
             keeper: keeper.clone(),
             sequencer: sequencer.clone(),
             store: store.clone(),
-            vault: read_master_key(config)?.map(|key| Vault::new(key, store.clone())),
+            vault: open_vault(config, &store).await?,
             backends: Arc::new(OpenAiClient::new()?),
             clock,
             tasks: lifecycle.calls.clone(),

@@ -119,6 +119,8 @@ async fn a_wrong_configuration_is_refused() {
         ("missing configuration", Remove(CONFIG)),
         ("missing signing key", Remove("data/ledger.key")),
         ("a signing key that is none", Rewrite("data/ledger.key", "hello")),
+        ("missing master key", Remove("data/master.key")),
+        ("a master key that is none", Rewrite("data/master.key", "hello")),
         ("missing organisation", Remove(ORGANISATION)),
         ("policies elsewhere", Replace(CONFIG, "dir = \"policies\"", "dir = \"rules\"")),
         ("key of an unknown app", Append(CONFIG, key("roles = [\"caller\"]\napp = \"nobody\""))),
@@ -141,17 +143,19 @@ async fn a_wrong_configuration_is_refused() {
 }
 
 #[tokio::test]
-async fn a_signing_key_that_others_can_read_is_refused() {
+async fn a_key_that_others_can_read_is_refused() {
     let site = site().await;
-    let path = site.path("data/ledger.key");
-    for mode in [0o640, 0o604, 0o660] {
-        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-        let said = refusal(&site, &[]);
-        assert!(said.starts_with("exit 1\n"), "{mode:o}: {said}");
-        assert!(said.contains("config/lexgate.toml:"), "{said}");
-        assert!(said.contains("can be read by others: `chmod 600 data/ledger.key`"), "{said}");
+    for file in ["data/ledger.key", "data/master.key"] {
+        let path = site.path(file);
+        for mode in [0o640, 0o604, 0o660] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let said = refusal(&site, &[]);
+            assert!(said.starts_with("exit 1\n"), "{mode:o}: {said}");
+            assert!(said.contains("config/lexgate.toml:"), "{said}");
+            assert!(said.contains(&format!("can be read by others: `chmod 600 {file}`")), "{said}");
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     }
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
     let service = Service::on(site.into()).await;
     assert!(service.terminate().success());
 }

@@ -202,7 +202,7 @@ both_stores! {
 }
 
 #[tokio::test]
-async fn sqlite_a_value_under_another_master_key_is_refused_and_said() {
+async fn sqlite_another_master_key_than_the_store_s_is_refused() {
     let mut service = start(Store::Sqlite).await;
     let seq = decide(&service, Some(USER)).await;
     service.crash();
@@ -210,8 +210,17 @@ async fn sqlite_a_value_under_another_master_key_is_refused_and_said() {
     let own = fs::read_to_string(&path).unwrap();
     let turned: String = own.chars().map(|c| if c == 'a' { 'b' } else { c }).collect();
     fs::write(&path, turned).unwrap();
+    let refused = service.site.run(&["serve"]);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    let why = "`[ledger] master_key_file` is not the key under which the store's values";
+    assert!(refused.stderr.contains(why), "{}", refused.stderr);
+    let line = "master_key_file = \"data/master.key\"\n";
+    service.site.replace("config/lexgate.toml", line, "");
+    let refused = service.site.run(&["serve"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains(why), "{}", refused.stderr);
+    // With its own key again, all is there.
+    service.site.replace("config/lexgate.toml", "[policies]\n", &format!("{line}\n[policies]\n"));
+    fs::write(&path, own).unwrap();
     service.start_again().await;
-    assert_eq!(values(&service, seq).await.status, 500);
-    let failed = service.decide(&call(Some("somebody-new"))).await;
-    assert_eq!(failed.status, 200, "a new person gets a key under the new master key");
+    assert_eq!(values(&service, seq).await.expect(200)["end_user"], USER);
 }

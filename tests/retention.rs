@@ -164,7 +164,7 @@ both_stores! {
         let set = hold(&service, "case-1", &json!({
             "reason": "subpoena", "records": { "jurisdiction": "FR" },
         })).await.expect(200);
-        assert_eq!(set["records"], json!({ "jurisdiction": "FR" }));
+        assert_eq!((&set["records"], &set["matches"]), (&json!({ "jurisdiction": "FR" }), &json!(2)));
 
         // First only said, then done.
         let archive = Exported::of(site);
@@ -192,9 +192,9 @@ both_stores! {
             let proven = service.get(&path, "auditor").await.expect(200);
             assert_eq!(proven.get("entry").is_none(), seq <= german + 1, "{seq}");
             let proof = &proven["proof"];
-            let (size, root) = signed(proof["checkpoint"].as_str().unwrap(), &site.vkey);
+            let (entries, root) = signed(proof["checkpoint"].as_str().unwrap(), &site.vkey);
             let path = hashes(&proof["hashes"]);
-            check_record(&path, size, root, seq, hash(&proven["leaf"])).unwrap();
+            check_record(&path, entries, root, seq, hash(&proven["leaf"])).unwrap();
         }
 
         // A fresh export says what was removed; the archive has it all.
@@ -253,9 +253,9 @@ both_stores! {
         let service = Service::start(store).await;
         let body = json!({ "reason": "subpoena", "records": { "tenant": "acme", "from": "2026-01-01T00:00:00Z" } });
         let set = hold(&service, "case-1", &body).await.expect(200);
-        let list = async |key: &str| service.get("/v1/legal-holds", key).await;
-        assert_eq!(list("officer").await.expect(200)["holds"], json!([set]));
-        assert_eq!((list("auditor").await.status, list("caller").await.status), (403, 403));
+        let holds = async |key: &str| service.get("/v1/legal-holds", key).await;
+        assert_eq!(holds("officer").await.expect(200)["holds"], json!([set]));
+        assert_eq!((holds("auditor").await.status, holds("caller").await.status), (403, 403));
         for (id, bad, pointer) in [
             ("case-1", json!({ "reason": " ", "records": {} }), "/reason"),
             ("case-1", json!({ "reason": "r", "records": { "from": "x" } }), "/records/from"),
@@ -271,7 +271,7 @@ both_stores! {
         assert_eq!(lift("/v1/legal-holds/case-1").await.status, 400);
         assert_eq!(lift("/v1/legal-holds/case-2?reason=closed").await.status, 404);
         let record = lift("/v1/legal-holds/case-1?reason=closed").await.expect(200)["record"].clone();
-        assert_eq!(list("officer").await.expect(200)["holds"], json!([]));
+        assert_eq!(holds("officer").await.expect(200)["holds"], json!([]));
         let records = service.records_of("legal_hold").await;
         assert_eq!((records.len(), &records[1]["seq"]), (2, &record));
         assert_eq!(records[1]["entry"]["body"], json!({

@@ -12,9 +12,14 @@ CREATE UNIQUE INDEX subject_keys_living ON subject_keys (subject) WHERE wrapped 
 
 CREATE TABLE personal_values (
     seq     bigint PRIMARY KEY,
-    key     uuid,                           -- null once erased
+    key     uuid REFERENCES subject_keys,   -- null once erased
     sealed  bytea,                          -- null once erased
     erasure bigint,                         -- the record that says so
     CHECK ((sealed IS NULL) = (erasure IS NOT NULL) AND (key IS NULL) = (erasure IS NOT NULL))
+);
+-- What only the right master key makes: another one is refused.
+CREATE TABLE master_key (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    proof bytea NOT NULL
 );
 CREATE INDEX personal_values_key ON personal_values (key, seq) WHERE key IS NOT NULL;

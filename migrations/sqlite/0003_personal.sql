@@ -12,9 +12,14 @@ CREATE UNIQUE INDEX subject_keys_living ON subject_keys (subject) WHERE wrapped 
 
 CREATE TABLE personal_values (
     seq     INTEGER PRIMARY KEY,
-    key     BLOB,                           -- null once erased
+    key     BLOB REFERENCES subject_keys,   -- null once erased
     sealed  BLOB,                           -- null once erased
     erasure INTEGER,                        -- the record that says so
     CHECK ((sealed IS NULL) = (erasure IS NOT NULL) AND (key IS NULL) = (erasure IS NOT NULL))
+);
+-- What only the right master key makes: another one is refused.
+CREATE TABLE master_key (
+    one   INTEGER PRIMARY KEY DEFAULT 1 CHECK (one = 1),
+    proof BLOB NOT NULL
 );
 CREATE INDEX personal_values_key ON personal_values (key, seq) WHERE key IS NOT NULL;

@@ -2,7 +2,8 @@
 
 use std::{
     collections::BTreeSet,
-    io::ErrorKind,
+    fs::File,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -43,7 +44,7 @@ impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
-        let (size, contents) = write_export(&*store, &self.dir).await?;
+        let (size, contents) = write_export(&*store, &self.dir, false).await?;
         if self.json {
             return output::json(
                 &json!({ "entries": size, "contents": contents, "dir": self.dir }),
@@ -58,14 +59,20 @@ impl Export {
     }
 }
 
-/// Writes all of the log into a folder. Gives how many entries and contents there are.
-pub(super) async fn write_export(store: &dyn Store, dir: &Path) -> Result<(u64, usize), Failure> {
-    Folder { dir }.write(store).await
+/// Writes all of the log into a folder; `durable`: it is on the disk when this comes back. Gives how many
+/// entries and contents there are.
+pub(super) async fn write_export(
+    store: &dyn Store,
+    dir: &Path,
+    durable: bool,
+) -> Result<(u64, usize), Failure> {
+    Folder { dir, durable }.write(store).await
 }
 
 /// Where an export is written.
 struct Folder<'a> {
     dir: &'a Path,
+    durable: bool,
 }
 
 impl Folder<'_> {
@@ -85,7 +92,7 @@ impl Folder<'_> {
                     "the store does not hold the content {digest} that a record names"
                 ))
             })?;
-            write(&self.dir.join(CONTENTS).join(digest.hex()), &bytes)?;
+            self.put(&self.dir.join(CONTENTS).join(digest.hex()), &bytes)?;
         }
         // Kept after the checkpoint was read, it may be of a greater tree: that is for the next export.
         let witnessed = store.witnessed().await.map_err(AppError::from)?;
@@ -93,10 +100,10 @@ impl Folder<'_> {
         if let Some(witnessed) = witnessed
             && size_of(&witnessed).is_some_and(|witnessed| witnessed.size <= checkpoint.size)
         {
-            write(&self.dir.join(WITNESSED), witnessed.as_bytes())?;
+            self.put(&self.dir.join(WITNESSED), witnessed.as_bytes())?;
         }
-        write(&self.dir.join("verify.html"), PAGE.as_bytes())?;
-        write(&self.dir.join(CHECKPOINT), note.as_bytes())?;
+        self.put(&self.dir.join("verify.html"), PAGE.as_bytes())?;
+        self.put(&self.dir.join(CHECKPOINT), note.as_bytes())?;
         Ok((checkpoint.size, contents.len()))
     }
 
@@ -147,7 +154,7 @@ impl Folder<'_> {
                 }
             }
             let n = next / TILE_WIDTH as u64;
-            let entries = self.with_archived(n, &stored);
+            let entries = self.with_archived(n, &stored)?;
             let bundle = write_bundle(&entries)
                 .map_err(|error| Failure::Finding(format!("entries after {next}: {error}")))?;
             self.replace(width, &bundle, |width| TilePath::Entries { n, width })?;
@@ -169,23 +176,64 @@ impl Folder<'_> {
 
     /// The entries of a bundle. Those whose bodies have been removed since are taken from the earlier
     /// export in the folder, where there is one: an archive keeps what it has.
-    fn with_archived(&self, n: u64, stored: &[Stored]) -> Vec<Bytes> {
+    fn with_archived(&self, n: u64, stored: &[Stored]) -> Result<Vec<Bytes>, Failure> {
         let mut entries: Vec<_> = stored.iter().map(|stored| stored.entry.clone()).collect();
         if entries.iter().all(|entry| !entry.is_empty()) {
-            return entries;
+            return Ok(entries);
         }
-        let earlier = (1..=entries.len()).rev().find_map(|width| {
-            let path = TilePath::Entries { n, width }.to_string();
-            std::fs::read(self.dir.join(path)).ok()
-        });
-        let earlier = earlier.unwrap_or_default();
-        let kept = read_bundle(&earlier).unwrap_or_default();
+        let Some((path, earlier)) = self.earlier_bundle(n, entries.len())? else {
+            return Ok(entries);
+        };
+        let damaged = |what: &str| {
+            Failure::Finding(format!(
+                "`{}` {what}: it is left as it is; restore it, or export into another folder",
+                path.display()
+            ))
+        };
+        let kept = read_bundle(&earlier).map_err(|error| damaged(&error.to_string()))?;
         for ((entry, stored), kept) in entries.iter_mut().zip(stored).zip(kept) {
-            if entry.is_empty() && leaf_of(kept) == stored.leaf {
+            if entry.is_empty() && !kept.is_empty() {
+                if leaf_of(kept) != stored.leaf {
+                    return Err(damaged(&format!("holds another entry {}", stored.seq)));
+                }
                 *entry = Bytes::copy_from_slice(kept);
             }
         }
-        entries
+        Ok(entries)
+    }
+
+    /// The widest bundle `n` that an earlier export has left.
+    fn earlier_bundle(&self, n: u64, width: usize) -> Result<Option<(PathBuf, Vec<u8>)>, Failure> {
+        for width in (1..=width).rev() {
+            let path = self.dir.join(TilePath::Entries { n, width }.to_string());
+            match std::fs::read(&path) {
+                Ok(bytes) => return Ok(Some((path, bytes))),
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(Failure::io("read", &path, &error)),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Writes a file, or leaves it as it was: never half of it.
+    fn put(&self, path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+        if std::fs::read(path).is_ok_and(|there| there == bytes) {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(path);
+        std::fs::create_dir_all(folder).map_err(|error| Failure::io("make", folder, &error))?;
+        let mut fresh = path.as_os_str().to_owned();
+        fresh.push(".new");
+        let write = || {
+            let mut file = File::create(&fresh)?;
+            file.write_all(bytes)?;
+            if self.durable {
+                file.sync_all()?;
+            }
+            std::fs::rename(&fresh, path)?;
+            if self.durable { File::open(folder)?.sync_all() } else { Ok(()) }
+        };
+        write().map_err(|error| Failure::io("write", path, &error))
     }
 
     fn write_tile(&self, tile: &Tile) -> Result<(), Failure> {
@@ -201,7 +249,7 @@ impl Folder<'_> {
         path: impl Fn(usize) -> TilePath,
     ) -> Result<(), Failure> {
         let file = self.dir.join(path(width).to_string());
-        write(&file, bytes)?;
+        self.put(&file, bytes)?;
         let partial = self.dir.join(path(1).to_string());
         let Some(folder) = partial.parent().filter(|folder| folder.is_dir()) else {
             return Ok(());
@@ -238,10 +286,4 @@ fn contents_of(stored: &Stored) -> Result<Vec<Digest>, Failure> {
         serde_json::from_str(entry.body.get()).map_err(|error| broken(&error))?;
     let digests = body.snapshot;
     Ok(vec![digests.bundle, digests.facts, digests.organisation, digests.registers])
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let folder = path.parent().unwrap_or(path);
-    std::fs::create_dir_all(folder).map_err(|error| Failure::io("make", folder, &error))?;
-    std::fs::write(path, bytes).map_err(|error| Failure::io("write", path, &error))
 }

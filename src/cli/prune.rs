@@ -79,7 +79,7 @@ impl Prune {
         }
         let store = app::open_store(&config).await?;
         let signer = app::read_signer(&config).map_err(Faults::from)?;
-        let size = export::write_export(&*store, &self.archive).await?.0;
+        let size = export::write_export(&*store, &self.archive, true).await?.0;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         verify::check(&self.archive, &vkey)?;
         if !self.dry_run {
@@ -92,9 +92,7 @@ impl Prune {
                 let body = PrunedBody { before, removed: ranges.to_vec() };
                 records.push(record(&config, store.clone(), &body).await?);
                 crash_point("pruned");
-                for range in ranges {
-                    remove(&*store, *range).await?;
-                }
+                remove_all(&*store, ranges).await?;
             }
         }
         self.report(&found, &records)
@@ -138,9 +136,7 @@ async fn finish_earlier(store: &dyn Store) -> Result<(), Failure> {
         query.after = Some(last.seq);
         for stored in &found {
             let body: PrunedBody = body(&read(stored)?)?;
-            for range in body.removed {
-                remove(store, range).await?;
-            }
+            remove_all(store, &body.removed).await?;
         }
     }
 }
@@ -169,7 +165,7 @@ async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, 
                 if held.contains(&seq) {
                     found.held += 1;
                 } else {
-                    found.consider(store, stored).await?;
+                    found.consider(store, &holds, stored).await?;
                 }
             }
         }
@@ -185,13 +181,25 @@ async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, 
 
 impl Found {
     /// Adds a record whose time is over, unless another one that stays needs it.
-    async fn consider(&mut self, store: &dyn Store, stored: &Stored) -> Result<(), Failure> {
+    async fn consider(
+        &mut self,
+        store: &dyn Store,
+        holds: &[Hold],
+        stored: &Stored,
+    ) -> Result<(), Failure> {
         let entry = read(stored)?;
         match entry.kind {
             Kind::Decision => {
                 let decision: DecisionBody = body(&entry)?;
                 let outcome = store.outcome_of(stored.seq).await.map_err(AppError::from)?;
-                if decision.dispatch && outcome.is_none() {
+                let is_held = match &outcome {
+                    Some(outcome) => {
+                        !held(store, holds, outcome.seq, outcome.seq).await?.is_empty()
+                    }
+                    None => decision.dispatch,
+                };
+                if is_held {
+                    self.held += u64::from(outcome.is_some());
                     return Ok(());
                 }
                 self.decisions.insert(stored.seq);
@@ -233,13 +241,25 @@ async fn held(
     Ok(held)
 }
 
-async fn remove(store: &dyn Store, range: SeqRange) -> Result<(), Failure> {
-    let mut first = range.first.get();
-    while first <= range.last.get() {
-        let last = range.last.get().min(first + CHUNK - 1);
-        let part = SeqRange { first: Seq::new(first), last: Seq::new(last) };
-        store.remove_bodies(part).await.map_err(AppError::from)?;
-        first = last + 1;
+/// Empties these ranges, but for what is on hold by now.
+async fn remove_all(store: &dyn Store, ranges: &[SeqRange]) -> Result<(), Failure> {
+    for range in ranges {
+        let mut first = range.first.get();
+        while first <= range.last.get() {
+            let last = range.last.get().min(first + CHUNK - 1);
+            let holds: Vec<Hold> =
+                holds(store).await.map_err(AppError::from)?.into_values().collect();
+            let held = held(store, &holds, Seq::new(first), Seq::new(last)).await?;
+            let mut from = first;
+            for stop in held.iter().map(|seq| seq.get()).chain([last + 1]) {
+                if from < stop {
+                    let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
+                    store.remove_bodies(part).await.map_err(AppError::from)?;
+                }
+                from = stop + 1;
+            }
+            first = last + 1;
+        }
     }
     Ok(())
 }

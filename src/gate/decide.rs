@@ -101,7 +101,7 @@ impl Gate {
         request: &CallRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Recorded, GateError> {
-        let claim = key.map(|key| Arc::new(claim(caller, request, key)));
+        let claim = key.map(|key| Arc::new(self.claim(caller, request, key)));
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
         {
@@ -238,6 +238,17 @@ impl Gate {
         Recorded { id: id.into(), ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body }
     }
 
+    /// Keys belong to an app; the same key and request are the same wherever they arrive. Who the end
+    /// user is cannot be found from what is kept: it is left out, or under the master key.
+    fn claim(&self, caller: &Caller, request: &CallRequest, key: IdempotencyKey) -> Claim {
+        let text = |request: &CallRequest| serde_json::to_vec(request).unwrap_or_default();
+        let request = match &self.vault {
+            Some(vault) => vault.fingerprint(&text(request)),
+            None => Digest::of(&text(&CallRequest { end_user: None, ..request.clone() })),
+        };
+        Claim { scope: caller.app.to_string(), key: key.0, request }
+    }
+
     /// What an idempotency key was used for.
     async fn claimed(&self, claim: &Claim) -> Result<Option<Claimed>, GateError> {
         in_time(self.store.idempotent(&claim.scope, &claim.key)).await
@@ -273,12 +284,6 @@ pub(super) fn refused(error: SubmitError) -> GateError {
             GateError::LedgerUnavailable
         }
     }
-}
-
-/// Keys belong to an app; the same key and request are the same wherever they arrive.
-fn claim(caller: &Caller, request: &CallRequest, key: IdempotencyKey) -> Claim {
-    let request = serde_json::to_vec(request).unwrap_or_default();
-    Claim { scope: caller.app.to_string(), key: key.0, request: Digest::of(&request) }
 }
 
 /// Microsecond times, as records write them.

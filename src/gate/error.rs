@@ -53,7 +53,9 @@ pub enum GateError {
     #[error("the machine gives no randomness")]
     NoRandomness,
     /// A value was sealed under another master key, or there is none.
-    #[error("the value cannot be opened: `[ledger] master_key_file` is not the one that sealed it")]
+    #[error(
+        "`[ledger] master_key_file` is not the key under which the store's values of persons are sealed"
+    )]
     MasterKey,
     /// The store failed.
     #[error("the store failed")]

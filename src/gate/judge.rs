@@ -310,11 +310,11 @@ impl<'a> Bench<'a> {
             Some(chosen) => self.reasons(std::slice::from_ref(chosen)),
             None => self.reasons(&found),
         };
-        let gone_to = found.iter().filter(|found| {
-            route.as_ref().is_none_or(|route| route.deployment == found.deployment.id)
-        });
-        let destinations =
-            gone_to.flat_map(|found| FlowAction::ALL.map(|action| found.placement.of(action)));
+        // Where the call may go: a gateway tries every allowed deployment.
+        let verdict = if route.is_some() { Verdict::Allow } else { Verdict::Deny };
+        let open = found.iter().filter(|found| found.verdict() == verdict);
+        let touch = [FlowAction::Process, FlowAction::Store, FlowAction::Access];
+        let destinations = open.flat_map(|found| touch.map(|action| found.placement.of(action)));
         let origins = self.call.data.iter().flat_map(Data::origins);
         let retention = self.snapshot.facts.retention(origins.chain(destinations.flatten()));
         Evaluation {

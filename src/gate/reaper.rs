@@ -62,7 +62,7 @@ impl Reaper {
         for decision in self.gate.store.expired_dispatches(now, CLOSE_AT_ONCE).await? {
             self.close(&decision).await?;
         }
-        self.gate.finish_erasures(self.gate.clock.now()).await?;
+        self.gate.finish_erasures(now).await?;
         let open = self.gate.store.open_dispatches().await?;
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("lexgate_open_dispatches").set(open as f64);

@@ -68,12 +68,23 @@ impl MasterKey {
         Ok(Self { naming, wrapping })
     }
 
+    /// What only this key makes.
+    fn proof(&self) -> Digest {
+        self.name(&[b"lexgate/master/v1"])
+    }
+
     /// How the database knows a person.
     fn subject(&self, tenant: &TenantId, user: &str) -> Digest {
+        self.name(&[b"subject", tenant.as_str().as_bytes(), user.as_bytes()])
+    }
+
+    /// A keyed hash of these texts.
+    fn name(&self, parts: &[&[u8]]) -> Digest {
         let mut name = hmac::Context::with_key(&self.naming);
-        name.update(tenant.as_str().as_bytes());
-        name.update(&[0]);
-        name.update(user.as_bytes());
+        for part in parts {
+            name.update(part);
+            name.update(&[0]);
+        }
         let mut bytes = [0; WIDTH];
         bytes.copy_from_slice(name.sign().as_ref());
         Digest::from_bytes(bytes)
@@ -123,10 +134,25 @@ pub struct Erased {
 }
 
 impl Vault {
-    /// A vault under this key.
-    #[must_use]
-    pub fn new(master: MasterKey, store: Arc<dyn Store>) -> Self {
-        Self { master, store, random: SystemRandom::new() }
+    /// The vault of a store under its master key; `None` when there is to be none.
+    ///
+    /// # Errors
+    /// When the store's values are sealed under another key, or under one and none is given.
+    pub async fn open(
+        master: Option<MasterKey>,
+        store: Arc<dyn Store>,
+    ) -> Result<Option<Self>, GateError> {
+        let proof = master.as_ref().map(MasterKey::proof);
+        if store.master_key(proof).await? != proof {
+            return Err(GateError::MasterKey);
+        }
+        let random = SystemRandom::new();
+        Ok(master.map(|master| Self { master, store, random }))
+    }
+
+    /// The digest of a request, from which nobody without the key learns what it says.
+    pub(super) fn fingerprint(&self, request: &[u8]) -> Digest {
+        self.master.name(&[b"request", request])
     }
 
     /// Seals a person's identifier.
@@ -171,7 +197,7 @@ impl Vault {
     }
 
     /// The value to which the record at `seq` commits.
-    async fn open(&self, seq: Seq, commitment: Commitment) -> Result<Opened, GateError> {
+    async fn open_value(&self, seq: Seq, commitment: Commitment) -> Result<Opened, GateError> {
         let (value, wrapped) = match self.store.kept_value(seq).await? {
             None | Some(KeptValue::Sealed(_, None)) => return Ok(Opened::Erased(None)),
             Some(KeptValue::Erased(record)) => return Ok(Opened::Erased(Some(record))),
@@ -207,7 +233,7 @@ impl Gate {
         match (&self.vault, body.user_commitment) {
             (_, None) => Ok(Opened::Nothing),
             (None, Some(_)) => Err(GateError::MasterKey),
-            (Some(vault), Some(commitment)) => vault.open(seq, commitment).await,
+            (Some(vault), Some(commitment)) => vault.open_value(seq, commitment).await,
         }
     }
 
@@ -225,7 +251,7 @@ impl Gate {
     ) -> Result<Erased, GateError> {
         let Some(vault) = &self.vault else { return Ok(Erased::default()) };
         let subject = vault.master.subject(tenant, user);
-        let now = self.clock.now();
+        let now = self.store.now().await?;
         self.store.destroy_key(subject, now, officer.as_str()).await?;
         let keys = self.store.destroyed_keys(Some(subject), Timestamp::MAX).await?;
         if !keys.is_empty() {
@@ -236,6 +262,21 @@ impl Gate {
             self.forget(key, &mut erased).await?;
         }
         Ok(erased)
+    }
+
+    /// The tenant of this name: of the organisation, or of a record.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub async fn known_tenant(&self, name: &str) -> Result<Option<TenantId>, GateError> {
+        let tenant = TenantId::from(name);
+        let judge = self.keeper.current();
+        if judge.snapshot().organisation.tenants.contains_key(&tenant) {
+            return Ok(Some(tenant));
+        }
+        let terms = vec![format!("tenant:{tenant}")];
+        let query = RecordQuery { terms, limit: 1, ..RecordQuery::default() };
+        Ok(self.store.query(&query).await?.first().map(|_| tenant))
     }
 
     /// Finishes erasures that were cut off.
@@ -281,7 +322,12 @@ impl Gate {
                     erased.values += values.len() as u64;
                     erased.records.push(receipt.seq);
                 }
-                Err(SubmitError::Claimed(_)) => return Ok(()),
+                // Somebody else is at it, and has recorded the same.
+                Err(SubmitError::Claimed(seq)) => {
+                    self.store.forget_values(key.id, &values, seq).await?;
+                    erased.values += values.len() as u64;
+                    erased.records.push(seq);
+                }
                 Err(error) => return Err(refused(error)),
             }
         }

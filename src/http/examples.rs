@@ -188,6 +188,7 @@ pub(super) fn hold() -> Value {
     if let Some(fields) = hold.as_object_mut() {
         fields.insert("id".to_owned(), json!("case-2026-17"));
         fields.insert("record".to_owned(), json!(56));
+        fields.insert("matches".to_owned(), json!(211));
     }
     hold
 }

@@ -17,8 +17,9 @@ use super::{
 };
 use crate::{
     domain::{FieldFault, Seq},
-    gate::{self, Hold},
+    gate::{self, GateError, Hold},
     ledger::LegalHoldBody,
+    store::RecordQuery,
 };
 
 /// The longest reason, in characters.
@@ -53,11 +54,18 @@ struct HoldAnswer {
     records: BTreeMap<String, String>,
     /// The record that says so.
     record: Seq,
+    /// How many records match now, counted up to 1,000: a misspelt name matches none.
+    matches: usize,
 }
 
+/// How far matches are counted.
+const COUNTED: usize = 1_000;
+
 impl HoldAnswer {
-    fn new(id: String, hold: Hold) -> Self {
-        Self { id, reason: hold.reason, records: hold.records, record: hold.seq }
+    async fn new(shared: &Shared, id: String, hold: Hold) -> Result<Self, GateError> {
+        let query = RecordQuery { limit: COUNTED, ..hold.query() };
+        let matches = shared.gate.store().query(&query).await?.len();
+        Ok(Self { id, reason: hold.reason, records: hold.records, record: hold.seq, matches })
     }
 }
 
@@ -88,8 +96,11 @@ async fn list(
     _: AsOfficer,
 ) -> Result<axum::Json<Holds>, Problem> {
     let holds = gate::holds(&**shared.gate.store()).await?;
-    let holds = holds.into_iter().map(|(id, hold)| HoldAnswer::new(id, hold)).collect();
-    Ok(axum::Json(Holds { holds }))
+    let mut answer = Holds { holds: Vec::new() };
+    for (id, hold) in holds {
+        answer.holds.push(HoldAnswer::new(&shared, id, hold).await?);
+    }
+    Ok(axum::Json(answer))
 }
 
 /// Set a legal hold, or change it.
@@ -133,7 +144,8 @@ async fn set(
         records: Some(records.clone()),
     };
     let seq = shared.gate.record_hold(&body).await?;
-    Ok(axum::Json(HoldAnswer::new(id, Hold { reason: request.reason, records, seq })))
+    let hold = Hold { reason: request.reason, records, seq };
+    Ok(axum::Json(HoldAnswer::new(&shared, id, hold).await?))
 }
 
 /// Why a hold is lifted.

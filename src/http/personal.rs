@@ -9,7 +9,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shared,
-    audit::{find, reading},
+    audit::{REMOVED, find, is_removed, reading},
     auth::{AsAuditor, AsOfficer},
     body::Params,
     examples,
@@ -67,7 +67,10 @@ async fn read(
     let wanted = Seq::new(seq.parse().map_err(|_| missing())?);
     let asked = BTreeMap::from([("seq".to_owned(), wanted.to_string())]);
     shared.gate.record_reading(reading(&auditor, "readValues", asked)).await?;
-    find(&shared, &auditor, wanted).await?.ok_or_else(missing)?;
+    if find(&shared, &auditor, wanted).await?.is_none() {
+        let is_removed = is_removed(&shared, &auditor, wanted).await?;
+        return Err(if is_removed { Problem::new(ProblemKind::Gone, REMOVED) } else { missing() });
+    }
     match shared.gate.open_value(wanted).await? {
         Opened::Nothing => {
             Err(Problem::new(ProblemKind::NotFound, "the record commits to no end user"))
@@ -131,7 +134,7 @@ async fn erase(
     let judge = shared.gate.keeper().current();
     let tenants = &judge.snapshot().organisation.tenants;
     let tenant = match &whose.tenant {
-        Some(tenant) => Some(TenantId::from(tenant.as_str())).filter(|id| tenants.contains_key(id)),
+        Some(tenant) => shared.gate.known_tenant(tenant).await?,
         None if tenants.len() == 1 => tenants.keys().next().cloned(),
         None => None,
     };

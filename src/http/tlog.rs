@@ -26,8 +26,8 @@ const PAGE: &str = include_str!("../../docs/verify.html");
 const FRESH: &str = "no-cache";
 /// A tile never changes.
 const FOR_EVER: &str = "public, max-age=31536000, immutable";
-/// Nor does a bundle of entries, which is not for everybody.
-const FOR_EVER_PRIVATE: &str = "private, max-age=31536000, immutable";
+/// Entries are not for everybody, and a body goes when its time is over.
+const FRESH_PRIVATE: &str = "private, no-cache";
 /// The type of a note.
 pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -107,7 +107,7 @@ async fn entries(shared: &Shared, auditor: &AsAuditor, path: &str) -> Result<Res
     let asked = BTreeMap::from([("path".to_owned(), path.to_owned())]);
     shared.gate.record_reading(reading(auditor, "tlogEntries", asked)).await?;
     let bytes = shared.gate.entries(n, width).await?;
-    Ok(file(bytes.ok_or_else(|| not_there(path))?, FOR_EVER_PRIVATE))
+    Ok(file(bytes.ok_or_else(|| not_there(path))?, FRESH_PRIVATE))
 }
 
 fn file(bytes: Vec<u8>, cached: &'static str) -> Response {

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
 use super::Commitment;
@@ -82,8 +82,15 @@ pub struct DecisionBody {
     pub snapshot: SnapshotDigests,
     /// The commitment to the end user's identifier, where the caller gave one and the organisation
     /// keeps them. Absent otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub user_commitment: Option<Commitment>,
+}
+
+/// A field that is absent, never `null`.
+fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }
 
 impl DecisionBody {

@@ -139,9 +139,13 @@ proptest! {
 fn every_record_is_canonical_as_it_is_written() {
     use crate::{
         domain::{
-            Duty, Effect, EvaluationFault, Flow, FlowAction, InstrumentInForce, Place, Reason, Seq,
+            Digest, Duty, Effect, EvaluationFault, Flow, FlowAction, InstrumentInForce, Place,
+            Reason, Seq,
         },
-        ledger::fixture,
+        ledger::{
+            AuditReadBody, Commitment, DecisionBody, ErasureBody, KeyChangeBody, LegalHoldBody,
+            PrunedBody, RecoveryBody, SeqRange, TreeHead, fixture,
+        },
     };
     let flow = Flow {
         action: FlowAction::Process,
@@ -164,11 +168,39 @@ fn every_record_is_canonical_as_it_is_written() {
         policy: "a".into(),
         places: vec![place],
     });
+    let commitment = Some(Commitment::to(b"u-1842", &[7; 32]));
+    let committed = DecisionBody { user_commitment: commitment, ..decision.clone() };
+    let range = SeqRange { first: Seq::new(2), last: Seq::new(3) };
     for body in [
         to_vec(&fixture::genesis()),
         to_vec(&fixture::activation(1)),
-        to_vec(&fixture::outcome(Seq::new(1), crate::domain::Digest::of(b""))),
+        to_vec(&fixture::outcome(Seq::new(1), Digest::of(b""))),
         to_vec(&decision),
+        to_vec(&committed),
+        to_vec(&ErasureBody { erased: vec![Seq::new(2)], key: "dpo".into() }),
+        to_vec(&PrunedBody { before: fixture::instant(), removed: vec![range] }),
+        to_vec(&LegalHoldBody {
+            id: "case".into(),
+            key: "dpo".into(),
+            reason: "subpoena".into(),
+            records: Some([("tenant".to_owned(), "acme".to_owned())].into()),
+        }),
+        to_vec(&AuditReadBody {
+            key: "auditor".into(),
+            operation: "listRecords".into(),
+            query: [("seq".to_owned(), "1".to_owned())].into(),
+            retention: committed.retention.clone(),
+        }),
+        to_vec(&RecoveryBody {
+            found: TreeHead { root: Digest::of(b""), size: 1 },
+            lost: "note".into(),
+            reason: "fire".into(),
+        }),
+        to_vec(&KeyChangeBody {
+            endorsement: "note".into(),
+            former: "a".into(),
+            public_key: "b".into(),
+        }),
     ] {
         let body = body.unwrap();
         assert_eq!(oracle(&body), body);

@@ -19,13 +19,11 @@ use crate::domain::{Digest, Seq, SnapshotDigests, Verdict};
 
 /// What stands in front of an entry's body.
 const OPEN: &[u8] = b"{\"body\":";
-/// What follows it.
-const CLOSE: &[u8] = b",\"id\":\"";
 /// How far from an entry's end what follows the body begins, at most: the longest origin and kind, and
 /// some room.
 const TAIL: usize = 700;
-/// How many bodies are remembered: some megabytes.
-const REMEMBERED: usize = 2_048;
+/// How many bytes of bodies are remembered.
+const REMEMBERED: usize = 8 << 20;
 
 /// An entry that was read by itself.
 #[derive(Clone, Debug)]
@@ -80,7 +78,11 @@ pub(super) struct Decided {
 /// Reads entries by themselves, one after the other. Remembers the bodies of decisions: apps make the
 /// same call again and again, and a body that is the same byte for byte says the same.
 #[derive(Debug, Default)]
-pub struct Examiner(HashMap<Box<[u8]>, Decided, RandomState>);
+pub struct Examiner {
+    known: HashMap<Box<[u8]>, Decided, RandomState>,
+    /// How long they are together.
+    bytes: usize,
+}
 
 impl Examiner {
     /// Reads one entry.
@@ -101,15 +103,15 @@ impl Examiner {
             Some(head) => (head, true),
             None => (body, false),
         };
-        let known =
-            if committed { self.0.get(&[body, b"}"].concat()[..])? } else { self.0.get(body)? };
+        let known = if committed {
+            self.known.get(&[body, b"}"].concat()[..])?
+        } else {
+            self.known.get(body)?
+        };
         // An object in canonical form is exchanged for another one: what is left is canonical if,
         // and only if, all of it was.
-        let mut short = [0; OPEN.len() + 2 + TAIL];
-        let length = OPEN.len() + 2 + tail.len();
-        let parts = OPEN.iter().chain(b"{}").chain(tail);
-        short.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
-        let entry = Entry::parse(short.get(..length)?).ok()?;
+        let short = [OPEN, b"{}", tail].concat();
+        let entry = Entry::parse(&short).ok()?;
         let decided = Decided { committed, ..known.clone() };
         let is_decision = entry.kind == Kind::Decision;
         is_decision.then(|| examined(&entry, leaf_of(bytes), What::Decided(decided)))
@@ -124,10 +126,12 @@ impl Examiner {
                 Some(head) => [head, b"}"].concat().into(),
                 None => body.into(),
             };
-            if self.0.len() == REMEMBERED {
-                self.0.clear();
+            if self.bytes + body.len() > REMEMBERED {
+                self.known.clear();
+                self.bytes = 0;
             }
-            self.0.insert(body, decided.clone());
+            self.bytes += body.len();
+            self.known.insert(body, decided.clone());
         }
         Ok(examined(&entry, leaf_of(bytes), what))
     }
@@ -147,7 +151,8 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let rest = bytes.strip_prefix(OPEN)?;
     let far = rest.len().saturating_sub(TAIL);
     let near = rest.get(far..)?;
-    let at = near.windows(CLOSE.len()).rposition(|window| window == CLOSE)?;
+    let follows = |window: &[u8]| matches!(window, [b',', b'"', b'i', b'd', b'"', b':', b'"']);
+    let at = near.windows(7).rposition(follows)?;
     rest.split_at_checked(far + at)
 }
 

@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, VecDeque};
 use jiff::Timestamp;
 
 use super::{
-    DecisionRef, ErasureBody, GenesisBody, KeyChangeBody, PrunedBody, RecoveryBody, TreeHead,
+    DecisionRef, ErasureBody, GenesisBody, KeyChangeBody, PrunedBody, RecoveryBody, SeqRange,
+    TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
     examine::{Decided, Examined, Examiner, What},
@@ -119,6 +120,26 @@ impl Bits {
     fn without(&self, others: &Self) -> impl Iterator<Item = Seq> {
         let all = (0..64 * self.0.len() as u64).map(Seq::new);
         all.filter(|seq| self.has(*seq) && !others.has(*seq))
+    }
+
+    /// Adds what of a range is in `others`. How many are new.
+    fn take_from(&mut self, others: &Self, range: SeqRange) -> u64 {
+        self.0.resize(self.0.len().max(others.0.len()), 0);
+        let (first, last) = (range.first.get(), range.last.get());
+        let words = usize::try_from(first / 64).unwrap_or(usize::MAX)
+            ..usize::try_from(last / 64 + 1).unwrap_or(usize::MAX).min(others.0.len());
+        let mut count = 0;
+        for at in words {
+            let start = 64 * at as u64;
+            let low = u64::MAX << first.saturating_sub(start).min(63);
+            let high = u64::MAX >> (start + 63).saturating_sub(last).min(63);
+            let theirs = others.0.get(at).copied().unwrap_or_default() & low & high;
+            if let Some(ours) = self.0.get_mut(at) {
+                count += u64::from((theirs & !*ours).count_ones());
+                *ours |= theirs;
+            }
+        }
+        count
     }
 
     fn count(&self) -> u64 {
@@ -344,9 +365,7 @@ impl Verifier {
                 return Err(ChainFault::Pruned(*range));
             }
             next = Seq::new(range.last.get() + 1);
-            for removed in (range.first.get()..=range.last.get()).map(Seq::new) {
-                gone += u64::from(self.removed.has(removed) && self.explained.add(removed));
-            }
+            gone += self.explained.take_from(&self.removed, *range);
         }
         self.pruned.push((seq, gone));
         Ok(())

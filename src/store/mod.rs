@@ -115,8 +115,8 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// Those of these tiles that have a hash, as wide as they are now.
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError>;
 
-    /// Removes the bodies of these entries, whose time is over, and the words by which they are
-    /// found. Their places and leaves stay.
+    /// Removes the bodies of these entries, whose time is over, the words by which they are found and
+    /// the values to which they commit. Their places and leaves stay.
     async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError>;
 
     /// The entry at `seq`.

@@ -38,6 +38,9 @@ pub struct DestroyedKey {
 /// Keeps sealed values, and destroys them.
 #[async_trait]
 pub trait PersonalStore {
+    /// What only the right master key makes: as it was given first, or is given now.
+    async fn master_key(&self, proof: Option<Digest>) -> Result<Option<Digest>, StoreError>;
+
     /// A person's key, while it is not destroyed.
     async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError>;
 

@@ -31,7 +31,7 @@ fn number(column: i64) -> Result<u64, StoreError> {
     u64::try_from(column).map_err(|_| StoreError::Corrupt("a negative number"))
 }
 
-fn digest(column: &[u8]) -> Result<Digest, StoreError> {
+pub(super) fn digest(column: &[u8]) -> Result<Digest, StoreError> {
     let bytes = column.try_into().map_err(|_| StoreError::Corrupt("a digest of another length"))?;
     Ok(Digest::from_bytes(bytes))
 }

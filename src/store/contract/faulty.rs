@@ -203,6 +203,9 @@ impl Store for Faulty {
 
 #[async_trait]
 impl PersonalStore for Faulty {
+    async fn master_key(&self, proof: Option<Digest>) -> Result<Option<Digest>, StoreError> {
+        self.behind.master_key(proof).await
+    }
     async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError> {
         self.behind.subject_key(subject).await
     }

@@ -249,9 +249,10 @@ async fn a_body_goes_and_its_place_stays(bed: Bed) {
     }
 
     // Nothing else can be changed that way.
-    let permit = match bed.url.starts_with("sqlite") {
-        true => "BEGIN; INSERT INTO pruning VALUES (1)",
-        false => "BEGIN; SET LOCAL lexgate.prune = 'on'",
+    let permit = if bed.url.starts_with("sqlite") {
+        "BEGIN; INSERT INTO pruning VALUES (1)"
+    } else {
+        "BEGIN; SET LOCAL lexgate.prune = 'on'"
     };
     for change in [
         "UPDATE entries SET ts = 0, entry = '' WHERE seq = 3",

@@ -474,6 +474,13 @@ pub(super) async fn remove_bodies(
     .bind(seq_column(range.last))
     .execute(&mut *transaction)
     .await?;
+    if removed.rows_affected() > 0 {
+        sqlx::query("DELETE FROM personal_values WHERE seq BETWEEN $1 AND $2")
+            .bind(seq_column(range.first))
+            .bind(seq_column(range.last))
+            .execute(&mut *transaction)
+            .await?;
+    }
     transaction.commit().await?;
     Ok(removed.rows_affected())
 }

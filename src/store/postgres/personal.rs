@@ -11,12 +11,19 @@ use crate::{
     store::{
         DestroyedKey, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
         bound::{OPERATION, within},
-        row::{self, limit_column, seq_column},
+        row::{self, Columns as _, limit_column, seq_column},
     },
 };
 
 #[async_trait]
 impl PersonalStore for PostgresStore {
+    async fn master_key(&self, proof: Option<Digest>) -> Result<Option<Digest>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, master_key(connection.get()?, proof)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
     async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, subject_key(connection.get()?, subject)).await?;
@@ -86,6 +93,20 @@ impl PersonalStore for PostgresStore {
         connection.give_back();
         Ok(())
     }
+}
+
+async fn master_key(
+    connection: &mut PgConnection,
+    proof: Option<Digest>,
+) -> Result<Option<Digest>, StoreError> {
+    if let Some(proof) = proof {
+        sqlx::query("INSERT INTO master_key (one, proof) VALUES (true, $1) ON CONFLICT DO NOTHING")
+            .bind(proof.as_bytes().to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
+    let row = sqlx::query("SELECT proof FROM master_key").fetch_optional(connection).await?;
+    row.as_ref().map(|row| row::digest(&row.bytes(0)?)).transpose()
 }
 
 async fn subject_key(

@@ -322,6 +322,16 @@ pub(super) async fn abandon(
     Ok(())
 }
 
+/// The index is by term, and there are few of them: each is looked up, instead of looking at all.
+const TERMS_GO: &str = "
+WITH RECURSIVE every (term) AS (
+    SELECT min(term) FROM entry_terms
+    UNION ALL
+    SELECT (SELECT min(term) FROM entry_terms WHERE term > every.term) FROM every
+    WHERE every.term IS NOT NULL
+)
+DELETE FROM entry_terms WHERE term IN (SELECT term FROM every) AND seq BETWEEN ?1 AND ?2";
+
 /// Removes bodies, in a transaction that says so.
 pub(super) async fn remove_bodies(
     connection: &mut SqliteConnection,
@@ -337,11 +347,11 @@ pub(super) async fn remove_bodies(
     .bind(last)
     .execute(&mut *transaction)
     .await?;
-    sqlx::query("DELETE FROM entry_terms WHERE seq BETWEEN ?1 AND ?2")
-        .bind(first)
-        .bind(last)
-        .execute(&mut *transaction)
-        .await?;
+    if removed.rows_affected() > 0 {
+        for beside in [TERMS_GO, "DELETE FROM personal_values WHERE seq BETWEEN ?1 AND ?2"] {
+            sqlx::query(beside).bind(first).bind(last).execute(&mut *transaction).await?;
+        }
+    }
     transaction.execute("DELETE FROM pruning").await?;
     transaction.commit().await?;
     Ok(removed.rows_affected())

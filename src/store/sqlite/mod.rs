@@ -62,6 +62,8 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
+            // What is erased or pruned leaves no bytes behind.
+            .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -155,6 +157,9 @@ impl Store for SqliteStore {
     async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
         let mut connection = self.writer.take().await?;
         let removed = within(MIGRATION, append::remove_bodies(&mut connection, range)).await?;
+        if removed > 0 {
+            within(OPERATION, personal::checkpoint(&mut connection)).await?;
+        }
         connection.give_back();
         Ok(removed)
     }

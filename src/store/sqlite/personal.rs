@@ -11,12 +11,19 @@ use crate::{
     store::{
         DestroyedKey, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
         bound::{OPERATION, within},
-        row::{self, limit_column, seq_column},
+        row::{self, Columns as _, limit_column, seq_column},
     },
 };
 
 #[async_trait]
 impl PersonalStore for SqliteStore {
+    async fn master_key(&self, proof: Option<Digest>) -> Result<Option<Digest>, StoreError> {
+        let mut connection = self.writer.take().await?;
+        let found = within(OPERATION, master_key(&mut connection, proof)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
     async fn subject_key(&self, subject: Digest) -> Result<Option<SubjectKey>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, subject_key(connection.get()?, subject)).await?;
@@ -83,9 +90,24 @@ impl PersonalStore for SqliteStore {
     async fn forget_key(&self, key: Uuid) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
         within(OPERATION, forget_key(&mut connection, key)).await?;
+        within(OPERATION, checkpoint(&mut connection)).await?;
         connection.give_back();
         Ok(())
     }
+}
+
+async fn master_key(
+    connection: &mut SqliteConnection,
+    proof: Option<Digest>,
+) -> Result<Option<Digest>, StoreError> {
+    if let Some(proof) = proof {
+        sqlx::query("INSERT INTO master_key (one, proof) VALUES (1, ?1) ON CONFLICT DO NOTHING")
+            .bind(proof.as_bytes().to_vec())
+            .execute(&mut *connection)
+            .await?;
+    }
+    let row = sqlx::query("SELECT proof FROM master_key").fetch_optional(connection).await?;
+    row.as_ref().map(|row| row::digest(&row.bytes(0)?)).transpose()
 }
 
 async fn subject_key(
@@ -211,6 +233,13 @@ async fn forget_key(connection: &mut SqliteConnection, key: Uuid) -> Result<(), 
         .bind(key.as_bytes().to_vec())
         .execute(connection)
         .await?;
+    Ok(())
+}
+
+/// Moves what was written into the database file: the log of changes still holds what was deleted.
+/// When others read, it is left for later.
+pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await?;
     Ok(())
 }
 
