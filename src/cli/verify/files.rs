@@ -1,8 +1,8 @@
 //! An export as files: what lies where, and whether it is there. Not whether it is true.
 
 use std::{
-    fs,
-    io::ErrorKind,
+    fs::{self, File},
+    io::{ErrorKind, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -47,8 +47,8 @@ impl Export {
         self.size.div_ceil(TILE_WIDTH as u64)
     }
 
-    /// The bytes of bundle `n`, as wide as it must be.
-    pub(super) fn bundle(&self, n: u64) -> Result<Vec<u8>, Failure> {
+    /// Reads bundle `n`, as wide as it must be, in place of what is in `bytes`.
+    pub(super) fn bundle(&self, n: u64, bytes: &mut Vec<u8>) -> Result<(), Failure> {
         let width = TileId { level: 0, n }.width(self.size);
         let path = TilePath::Entries { n, width };
         let first = n.saturating_mul(TILE_WIDTH as u64);
@@ -58,9 +58,11 @@ impl Export {
                 self.size
             )
         };
-        let bytes = self.read(&path.to_string())?.ok_or_else(|| Failure::Finding(missing()))?;
-        match read_bundle(&bytes) {
-            Ok(entries) if entries.len() == width => Ok(bytes),
+        if !self.read_into(&path.to_string(), bytes)? {
+            return Err(Failure::Finding(missing()));
+        }
+        match read_bundle(bytes) {
+            Ok(entries) if entries.len() == width => Ok(()),
             Ok(entries) => Err(Failure::Finding(format!(
                 "entry {}: `{path}` holds {} entries instead of {width}",
                 first + entries.len().min(width) as u64,
@@ -124,10 +126,17 @@ impl Export {
     }
 
     fn read(&self, path: &str) -> Result<Option<Vec<u8>>, Failure> {
+        let mut bytes = Vec::new();
+        Ok(self.read_into(path, &mut bytes)?.then_some(bytes))
+    }
+
+    /// Whether the file is there.
+    fn read_into(&self, path: &str, bytes: &mut Vec<u8>) -> Result<bool, Failure> {
+        bytes.clear();
         let path = self.dir.join(path);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        match File::open(&path).and_then(|mut file| file.read_to_end(bytes)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
             Err(error) => Err(Failure::io("read", &path, &error)),
         }
     }

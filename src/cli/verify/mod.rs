@@ -403,7 +403,10 @@ impl stream::Watch for Watcher<'_> {
 /// Whether a folder holds an export of the log that begins with this entry.
 pub(super) fn begins_with(dir: &Path, genesis: &[u8]) -> bool {
     let Ok((export, ..)) = Export::open(dir) else { return false };
-    let bundle = export.bundle(0).unwrap_or_default();
+    let mut bundle = Vec::new();
+    if export.bundle(0, &mut bundle).is_err() {
+        return false;
+    }
     let entries = crate::ledger::read_bundle(&bundle).unwrap_or_default();
     entries.first().is_some_and(|first| *first == genesis)
 }

@@ -62,9 +62,9 @@ fn read_every(
     (first, threads): (u64, u64),
     send: &SyncSender<Result<Chunk, Failure>>,
 ) {
-    let (mut n, mut examiner) = (first, Examiner::default());
+    let (mut n, mut desk) = (first, Desk::default());
     while n < export.bundles() {
-        let chunk = read_chunk(export, replay, &mut examiner, n);
+        let chunk = read_chunk(export, replay, &mut desk, n);
         let failed = chunk.is_err();
         if send.send(chunk).is_err() || failed {
             return;
@@ -73,15 +73,24 @@ fn read_every(
     }
 }
 
+/// What a thread reads with.
+#[derive(Default)]
+struct Desk {
+    examiner: Examiner,
+    /// The bundle at hand.
+    bundle: Vec<u8>,
+}
+
 fn read_chunk(
     export: &Export,
     replay: Option<&Replay<'_>>,
-    examiner: &mut Examiner,
+    desk: &mut Desk,
     n: u64,
 ) -> Result<Chunk, Failure> {
-    let bundle = export.bundle(n)?;
+    let Desk { examiner, bundle } = desk;
+    export.bundle(n, bundle)?;
     let (leaves, path) = export.tile(TileId { level: 0, n })?;
-    let bytes = read_bundle(&bundle).unwrap_or_default();
+    let bytes = read_bundle(bundle).unwrap_or_default();
     let present = |entry: &&[u8]| !entry.is_empty();
     let entries = bytes.iter().map(|entry| Some(*entry).filter(present));
     let entries = entries.map(|entry| Some(examiner.examine(entry?))).collect();
