@@ -1,6 +1,7 @@
 //! Lexgate: the checkpoint that an AI call passes before it leaves.
 
 pub mod app;
+pub mod cases;
 pub mod cli;
 pub mod config;
 pub mod dispatch;

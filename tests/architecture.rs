@@ -11,7 +11,7 @@ use std::{
 const LONGEST: usize = 500;
 
 /// Which modules each module may name, beside itself.
-const MAY_NAME: [(&str, &[&str]); 15] = [
+const MAY_NAME: [(&str, &[&str]); 16] = [
     ("domain", &[]),
     ("ledger", &["domain"]),
     ("policy", &["domain"]),
@@ -22,6 +22,7 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
     ("dispatch", &["domain", "ledger", "facts"]),
     ("sequencer", &["domain", "ledger", "store"]),
     ("gate", &["domain", "ledger", "policy", "facts", "store", "dispatch", "sequencer"]),
+    ("cases", &["domain", "ledger", "policy", "facts", "gate"]),
     // Reads TOML as the facts do.
     ("config", &["domain", "ledger", "facts"]),
     ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config"]),
@@ -62,6 +63,7 @@ const MAY_NAME: [(&str, &[&str]); 15] = [
             "telemetry",
             "witness",
             "app",
+            "cases",
         ],
     ),
 ];

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand. Arguments in, text and an exit code out.
 
+mod cases;
 mod demo;
 mod explain;
 mod export;

@@ -18,6 +18,8 @@ use crate::{
 pub(super) enum Policies {
     /// Parse and validate policies and facts, and check every name in them.
     Check(Check),
+    /// Judge the cases of the policy folder.
+    Test(super::cases::Test),
 }
 
 /// Parse and validate policies and facts, and check every name in them.
@@ -36,6 +38,7 @@ impl Policies {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Check(check) => check.run(),
+            Self::Test(test) => test.run(),
         }
     }
 }

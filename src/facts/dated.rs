@@ -144,7 +144,7 @@ fn date(text: &Spanned<String>, file: &SourceFile) -> Result<Date, Fault> {
 ///
 /// # Errors
 /// A fault at the text's place.
-pub(super) fn instant(text: &Spanned<String>, file: &SourceFile) -> Result<Timestamp, Fault> {
+pub fn instant(text: &Spanned<String>, file: &SourceFile) -> Result<Timestamp, Fault> {
     if let Ok(instant) = text.get_ref().parse::<Timestamp>() {
         return Ok(instant);
     }

@@ -17,7 +17,7 @@ mod world_file;
 #[cfg(test)]
 mod world_tests;
 
-pub use dated::{Confidence, Dated, Validity};
+pub use dated::{Confidence, Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
 pub use organisation::{
     App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,

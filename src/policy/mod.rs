@@ -9,6 +9,7 @@ mod engine;
 #[cfg(test)]
 mod engine_tests;
 mod names;
+mod probe;
 mod reads;
 mod rule;
 mod scope;
@@ -18,6 +19,7 @@ pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
 pub use names::{EntityKind, action_uid, flow_uid, uid};
+pub use probe::{Probe, is_probe, probes};
 pub use rule::Rule;
 pub use slice::{Part, Slice};
 

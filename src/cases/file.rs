@@ -1,0 +1,321 @@
+//! Reading `cases/*.toml`. Each case brings an organisation of its own: one tenant, one app, one
+//! operator, one model, one deployment.
+
+use std::fmt::Write as _;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use toml::Spanned;
+
+use crate::{
+    domain::{Action, CallRequest, DataRequest, Faults, SourceFile, Tier, Verdict},
+    facts::{parse_instant, parse_toml},
+};
+
+/// The instant at which a case that names none is judged.
+const TODAY: &str = "2026-11-22";
+/// Where whatever names no place is.
+const PLACE: &str = "SG";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseFile {
+    #[serde(default)]
+    case: Vec<Spanned<CaseRow>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaseRow {
+    name: String,
+    given: Given,
+    expect: Verdict,
+    #[serde(default)]
+    policies: Vec<String>,
+    #[serde(default)]
+    duties: Vec<String>,
+    source: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Given {
+    action: Action,
+    #[serde(default)]
+    data: Option<DataRequest>,
+    #[serde(default)]
+    purpose: Option<String>,
+    #[serde(default)]
+    audience: Option<Vec<String>>,
+    #[serde(default)]
+    location: Option<String>,
+    #[serde(default)]
+    tenant: Tenant,
+    #[serde(default)]
+    app: App,
+    #[serde(default)]
+    instruments: Vec<Instrument>,
+    #[serde(default)]
+    at: Option<Spanned<String>>,
+    candidate: Candidate,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Tenant {
+    domicile: String,
+    commercial: bool,
+    monthly_active_users: u64,
+    monthly_revenue_usd: u64,
+    annual_revenue_usd: u64,
+    side_licences: Vec<String>,
+}
+
+impl Default for Tenant {
+    fn default() -> Self {
+        Self {
+            domicile: PLACE.to_owned(),
+            commercial: true,
+            monthly_active_users: 0,
+            monthly_revenue_usd: 0,
+            annual_revenue_usd: 0,
+            side_licences: Vec::new(),
+        }
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct App {
+    hosted_for_end_users: bool,
+}
+
+/// By its kind alone: in force between the tenant and the operator.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Instrument {
+    Kind(String),
+    Row(InstrumentRow),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct InstrumentRow {
+    kind: String,
+    #[serde(default = "long_ago")]
+    valid_from: String,
+    #[serde(default)]
+    valid_until: Option<String>,
+    /// With somebody else: `false`.
+    #[serde(default = "yes")]
+    with_operator: bool,
+}
+
+fn long_ago() -> String {
+    "2000-01-01".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Candidate {
+    tier: Tier,
+    process: Vec<String>,
+    store: Vec<String>,
+    #[serde(default)]
+    access: Vec<String>,
+    operator: Operator,
+    #[serde(default = "apache")]
+    licence: String,
+    #[serde(default)]
+    modalities: Vec<String>,
+    #[serde(default = "yes")]
+    approved: bool,
+    #[serde(default)]
+    retention_hours: u64,
+    #[serde(default)]
+    safeguards: Vec<String>,
+}
+
+fn apache() -> String {
+    "Apache-2.0".to_owned()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Operator {
+    seat: String,
+    #[serde(default)]
+    owners: Vec<String>,
+    #[serde(default)]
+    certifications: Vec<String>,
+}
+
+/// A call, and the answer that it must get.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What it shows.
+    pub name: String,
+    /// The file and the line of it.
+    pub place: String,
+    /// The answer.
+    pub expect: Verdict,
+    /// The policies that must be among those that decide.
+    pub policies: Vec<String>,
+    /// The duties that must come with it.
+    pub duties: Vec<String>,
+    /// Where the law says so.
+    pub source: String,
+    pub(super) at: Timestamp,
+    pub(super) call: CallRequest,
+    given: std::sync::Arc<Given>,
+}
+
+impl std::fmt::Debug for Given {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Given")
+    }
+}
+
+impl Case {
+    /// Reads the cases of all files.
+    ///
+    /// # Errors
+    /// Every fault found.
+    pub fn load(files: &[SourceFile]) -> Result<Vec<Self>, Faults> {
+        let (mut cases, mut faults) = (Vec::new(), Faults::default());
+        for file in files {
+            match parse_toml::<CaseFile>(file) {
+                Ok(read) => {
+                    for row in read.case {
+                        match Self::read(file, row) {
+                            Ok(case) => cases.push(case),
+                            Err(found) => faults.0.extend(found.0),
+                        }
+                    }
+                }
+                Err(fault) => faults.0.push(fault),
+            }
+        }
+        faults.or(cases)
+    }
+
+    fn read(file: &SourceFile, row: Spanned<CaseRow>) -> Result<Self, Faults> {
+        let line = file.fault(row.span(), "").line;
+        let place = format!("{}:{line}", file.path);
+        let CaseRow { name, given, expect, policies, duties, source } = row.into_inner();
+        let today = || Spanned::new(0..0, TODAY.to_owned());
+        let at = match &given.at {
+            Some(at) => parse_instant(at, file)?,
+            None => parse_instant(&today(), file)?,
+        };
+        let call = CallRequest {
+            action: given.action,
+            model: None,
+            deployment: None,
+            data: given.data.clone(),
+            purpose: given.purpose.clone(),
+            audience: given.audience.clone(),
+            location: given.location.clone(),
+            end_user: None,
+        };
+        Ok(Self { name, place, expect, policies, duties, source, at, call, given: given.into() })
+    }
+
+    /// The organisation of the case, every name ending in its number.
+    pub(super) fn organisation(&self, n: usize) -> String {
+        let Given { tenant, app, instruments, candidate, location, .. } = &*self.given;
+        let operator = &candidate.operator;
+        let mut text = String::new();
+        let mut table = |name: &str, rows: &[(&str, toml::Value)]| {
+            let _ = writeln!(text, "[[{name}]]");
+            for (key, value) in rows {
+                let _ = writeln!(text, "{key} = {value}");
+            }
+        };
+        let list = |texts: &[String]| toml::Value::from(texts.to_vec());
+        let id = |kind: &str| toml::Value::from(format!("{kind}-{n}"));
+        let number = |number: u64| toml::Value::from(i64::try_from(number).unwrap_or(i64::MAX));
+        table(
+            "tenants",
+            &[
+                ("id", id("tenant")),
+                ("domicile", tenant.domicile.clone().into()),
+                ("commercial", tenant.commercial.into()),
+                ("monthly_active_users", number(tenant.monthly_active_users)),
+                ("monthly_revenue_usd", number(tenant.monthly_revenue_usd)),
+                ("annual_revenue_usd", number(tenant.annual_revenue_usd)),
+                ("side_licences", list(&tenant.side_licences)),
+            ],
+        );
+        table(
+            "apps",
+            &[
+                ("id", id("app")),
+                ("tenant", id("tenant")),
+                ("location", location.clone().unwrap_or_else(|| PLACE.to_owned()).into()),
+                ("hosted_for_end_users", app.hosted_for_end_users.into()),
+            ],
+        );
+        table(
+            "operators",
+            &[
+                ("id", id("operator")),
+                ("seat", operator.seat.clone().into()),
+                ("owners", list(&operator.owners)),
+                ("certifications", list(&operator.certifications)),
+            ],
+        );
+        table("operators", &[("id", id("stranger")), ("seat", operator.seat.clone().into())]);
+        table(
+            "models",
+            &[
+                ("id", id("model")),
+                ("license", candidate.licence.clone().into()),
+                ("provider", "a case".into()),
+                ("modalities", list(&candidate.modalities)),
+            ],
+        );
+        table(
+            "deployments",
+            &[
+                ("id", id("candidate")),
+                ("model", id("model")),
+                ("operator", id("operator")),
+                ("tier", candidate.tier.as_str().into()),
+                ("approved", candidate.approved.into()),
+                ("process", list(&candidate.process)),
+                ("store", list(&candidate.store)),
+                ("access", list(&candidate.access)),
+                ("retention_hours", number(candidate.retention_hours)),
+                ("safeguards", list(&candidate.safeguards)),
+            ],
+        );
+        for (m, instrument) in instruments.iter().enumerate() {
+            let row = match instrument {
+                Instrument::Kind(kind) => &InstrumentRow {
+                    kind: kind.clone(),
+                    valid_from: long_ago(),
+                    valid_until: None,
+                    with_operator: true,
+                },
+                Instrument::Row(row) => row,
+            };
+            let recipient = if row.with_operator { "operator" } else { "stranger" };
+            let mut rows = vec![
+                ("id", format!("instrument-{n}-{m}").into()),
+                ("kind", row.kind.clone().into()),
+                ("exporter", id("tenant")),
+                ("recipient", id(recipient)),
+                ("valid_from", row.valid_from.clone().into()),
+                ("reference", "a case".into()),
+            ];
+            rows.extend(row.valid_until.clone().map(|until| ("valid_until", until.into())));
+            table("instruments", &rows);
+        }
+        text
+    }
+}

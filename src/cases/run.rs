@@ -1,0 +1,208 @@
+//! Judging cases: all those of one instant by one snapshot.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+
+use super::file::Case;
+use crate::{
+    domain::{CallRequest, Caller, Effect, Fault, Faults, Revision, SourceFile, Verdict},
+    facts::{Proposal, Snapshot},
+    gate::{GateError, Judge},
+    ledger::DecisionBody,
+    policy::{Probe, is_probe, probes},
+};
+
+/// What came of a case.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The case.
+    pub case: Case,
+    /// Why it failed; nothing when it passed.
+    pub failure: Option<String>,
+}
+
+/// What no case shows.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Missed {
+    /// Policies that decide no case.
+    pub policies: Vec<String>,
+    /// Exceptions that let no case pass: the policy, and what its `unless` says.
+    pub branches: Vec<(String, String)>,
+}
+
+/// What came of all cases.
+#[derive(Debug)]
+pub struct Tested {
+    /// Each case, in the order of the files.
+    pub outcomes: Vec<Outcome>,
+    /// What none of them shows, where that was asked for.
+    pub missed: Option<Missed>,
+    /// How many policies and exceptions there are.
+    pub points: usize,
+}
+
+/// Judges the cases by the policies and facts of `policies`; `coverage` also looks for what no case
+/// shows.
+///
+/// # Errors
+/// When policies, facts or cases name what is not there.
+pub fn test(policies: &[SourceFile], cases: Vec<Case>, coverage: bool) -> Result<Tested, Faults> {
+    let decided = judge(policies, &cases)?;
+    let mut shown: BTreeSet<String> = BTreeSet::new();
+    for body in decided.iter().flatten() {
+        shown.extend(body.reasons.iter().map(|reason| reason.policy.to_string()));
+        shown.extend(body.duties.iter().map(|duty| duty.policy.to_string()));
+    }
+    let (mut missed, mut points) = (None, 0);
+    if coverage {
+        let bare = Proposal::load(policies, SourceFile::new("organisation.toml", ""))?;
+        let (file, probes) = probes(&bare.bundle)?;
+        let mut files = policies.to_vec();
+        files.push(file);
+        let reached: BTreeSet<String> = judge(&files, &cases)?
+            .iter()
+            .flatten()
+            .flat_map(|body| body.duties.iter().map(|duty| duty.policy.to_string()))
+            .filter(|id| is_probe(id))
+            .collect();
+        let ids = bare.bundle.rules().map(|rule| rule.id.to_string());
+        let branch = |probe: Probe| (probe.policy, probe.text);
+        points = bare.bundle.rules().count() + probes.len();
+        missed = Some(Missed {
+            policies: ids.filter(|id| !shown.contains(id)).collect(),
+            branches: probes
+                .into_iter()
+                .filter(|probe| !reached.contains(&probe.id))
+                .map(branch)
+                .collect(),
+        });
+    }
+    let outcomes = cases.into_iter().zip(decided).map(|(case, decided)| Outcome {
+        failure: match decided {
+            Ok(body) => failure(&case, &body),
+            Err(error) => Some(error),
+        },
+        case,
+    });
+    Ok(Tested { outcomes: outcomes.collect(), missed, points })
+}
+
+/// What is decided of each case; or why it cannot be judged.
+fn judge(
+    policies: &[SourceFile],
+    cases: &[Case],
+) -> Result<Vec<Result<Arc<DecisionBody>, String>>, Faults> {
+    let mut by_instant: BTreeMap<Timestamp, Vec<usize>> = BTreeMap::new();
+    for (n, case) in cases.iter().enumerate() {
+        by_instant.entry(case.at).or_default().push(n);
+    }
+    let (text, starts) = organisation(cases);
+    let file = SourceFile::new("organisation.toml", &text);
+    let proposal =
+        Proposal::load(policies, file).map_err(|faults| placed(faults, cases, &starts))?;
+    let mut decided: BTreeMap<usize, Result<Arc<DecisionBody>, String>> = BTreeMap::new();
+    for (at, numbers) in by_instant {
+        let snapshot = Snapshot::at(&proposal, at, Revision(1)).map_err(|error| {
+            Faults::from(SourceFile::new("cases", "").fault(0..0, error.to_string()))
+        })?;
+        let judge = Judge::new(Arc::new(snapshot));
+        for n in numbers {
+            let Some(case) = cases.get(n) else { continue };
+            decided.insert(n, decide(&judge, case, n));
+        }
+    }
+    Ok(decided.into_values().collect())
+}
+
+fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, String> {
+    let caller = Caller {
+        app: format!("app-{n}").as_str().into(),
+        authenticated: "case".to_owned(),
+        key: "case".into(),
+        tenant: format!("tenant-{n}").as_str().into(),
+    };
+    let call = CallRequest { deployment: Some(format!("candidate-{n}")), ..case.call.clone() };
+    match judge.decide(&caller, &call, false) {
+        Ok(decided) => Ok(decided.body.clone()),
+        Err(GateError::Invalid(faults)) => {
+            let faults = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
+            Err(faults.collect::<Vec<_>>().join("; "))
+        }
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The organisations of all cases as one, and the line at which each begins.
+fn organisation(cases: &[Case]) -> (String, Vec<usize>) {
+    let (mut text, mut starts, mut line) = (String::new(), Vec::new(), 1);
+    for (n, case) in cases.iter().enumerate() {
+        starts.push(line);
+        let own = case.organisation(n);
+        line += own.matches('\n').count();
+        text.push_str(&own);
+    }
+    (text, starts)
+}
+
+/// Faults of the organisation at the cases that brought it.
+fn placed(faults: Faults, cases: &[Case], starts: &[usize]) -> Faults {
+    let place = |fault: Fault| {
+        if &*fault.file != "organisation.toml" {
+            return fault;
+        }
+        let at = starts.partition_point(|start| *start <= fault.line).saturating_sub(1);
+        let Some(case) = cases.get(at) else { return fault };
+        let (file, line) = case.place.rsplit_once(':').unwrap_or((&case.place, "1"));
+        let message = format!("case “{}”: {}", case.name, fault.message);
+        let line = line.parse().unwrap_or(1);
+        Fault { file: file.into(), line, column: 1, source: String::new(), message, ..fault }
+    };
+    Faults(faults.0.into_iter().map(place).collect())
+}
+
+/// What is otherwise than the case expects.
+fn failure(case: &Case, body: &DecisionBody) -> Option<String> {
+    let deciding: BTreeSet<&str> = body.reasons.iter().map(|row| row.policy.as_str()).collect();
+    let duties: BTreeSet<&str> = body.duties.iter().map(|duty| duty.policy.as_str()).collect();
+    let lacking = |wanted: &[String], found: &BTreeSet<&str>| {
+        let lacking = wanted.iter().filter(|id| !found.contains(id.as_str())).cloned();
+        lacking.collect::<Vec<_>>()
+    };
+    let (policies, wanted) = (lacking(&case.policies, &deciding), lacking(&case.duties, &duties));
+    if body.decision == case.expect && policies.is_empty() && wanted.is_empty() {
+        return None;
+    }
+    let mut said = format!("expected {}", case.expect.as_str());
+    if !case.policies.is_empty() {
+        said = format!("{said} by {}", case.policies.join(", "));
+    }
+    if !wanted.is_empty() {
+        said = format!("{said} with the duty {}", wanted.join(", "));
+    }
+    said = format!("{said}\n      got {}", body.decision.as_str());
+    for reason in &body.reasons {
+        let flows: Vec<String> = reason
+            .places
+            .iter()
+            .filter_map(|place| place.flow.as_ref())
+            .map(|flow| format!("{} {} → {}", flow.action.as_str(), flow.from, flow.to))
+            .collect();
+        let effect = match reason.effect {
+            Effect::Forbid => "forbids",
+            Effect::Permit => "permits",
+        };
+        said = format!("{said}\n          {} {effect} {}", reason.policy, flows.join(", "));
+    }
+    for fault in &body.errors {
+        said = format!("{said}\n          {} failed: {}", fault.policy, fault.message);
+    }
+    if body.decision == Verdict::Allow && !duties.is_empty() {
+        let duties: Vec<_> = duties.into_iter().collect();
+        said = format!("{said}\n          duties: {}", duties.join(", "));
+    }
+    Some(said)
+}

@@ -1,0 +1,160 @@
+//! `lexgate policies test`
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    Failure,
+    output::{self, Paint, paint},
+};
+use crate::{
+    cases::{self, Case, Missed, Tested},
+    config,
+    domain::{Faults, SourceFile},
+};
+
+/// Where the cases lie in a policy folder.
+const FOLDER: &str = "cases";
+
+/// Judge the cases of `cases/*.toml`, each by the law that its author read.
+///
+/// Every case is a call with an organisation of its own and the answer that it must get. `--coverage`
+/// also says which policies decide no case, and which exceptions let none pass.
+#[derive(Debug, Args)]
+pub(super) struct Test {
+    /// The policy folder.
+    #[arg(default_value = "policies")]
+    dir: PathBuf,
+    /// Only cases whose file or name holds this text.
+    #[arg(long, value_name = "TEXT", conflicts_with = "coverage")]
+    only: Option<String>,
+    /// Say what no case shows; that is a finding too.
+    #[arg(long)]
+    coverage: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Test {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let tested = self.test().map_err(|faults| {
+            let found = faults.0.len();
+            Failure::Finding(format!("{faults}\n{found} faults found"))
+        })?;
+        let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+        let unshown = tested
+            .missed
+            .as_ref()
+            .map_or(0, |missed| missed.policies.len() + missed.branches.len());
+        if self.json {
+            report_json(&tested)?;
+        } else {
+            report(&tested);
+        }
+        match (failed, unshown) {
+            (0, 0) => Ok(()),
+            (0, n) => Err(Failure::Finding(format!("{n} policies and exceptions have no case"))),
+            (n, _) => Err(Failure::Finding(format!("{n} cases failed"))),
+        }
+    }
+
+    fn test(&self) -> Result<Tested, Faults> {
+        let policies = config::read_policies(&self.dir)?;
+        let files = read_cases(&self.dir)?;
+        let mut cases = Case::load(&files)?;
+        if let Some(only) = &self.only {
+            cases.retain(|case| case.name.contains(only) || case.place.contains(only));
+        }
+        cases::test(&policies, cases, self.coverage)
+    }
+}
+
+/// The files of cases, in the order of their names.
+fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
+    let folder = dir.join(FOLDER);
+    let place = SourceFile::new(&folder.display().to_string(), "");
+    let unreadable = |error: std::io::Error| {
+        let fault = place.fault(0..0, format!("cannot be read: {error}"));
+        fault.help("cases lie in `cases/*.toml` of the policy folder")
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+        let path = entry.map_err(unreadable)?.path();
+        if path.extension().is_some_and(|kind| kind == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let files = paths.iter().map(|path| config::read_file(path));
+    Ok(files.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn report(tested: &Tested) {
+    let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+    for outcome in &tested.outcomes {
+        let file = outcome.case.place.rsplit_once(':').map_or("", |(file, _)| file);
+        let (passed, failed) = files.entry(file).or_default();
+        *(if outcome.failure.is_some() { failed } else { passed }) += 1;
+    }
+    for (file, (passed, failed)) in &files {
+        let failed = match failed {
+            0 => String::new(),
+            n => paint(Paint::Bad, &format!("  {n} failed")),
+        };
+        output::line(&format!("{file:<56} {passed:>4} passed{failed}"));
+    }
+    for outcome in &tested.outcomes {
+        if let Some(failure) = &outcome.failure {
+            let case = &outcome.case;
+            output::line(&paint(Paint::Bad, &format!("\n{}: {}", case.place, case.name)));
+            output::line(&format!("      {failure}\n      says: {}", case.source));
+        }
+    }
+    let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
+    let total = tested.outcomes.len();
+    let paint_of = if failed == 0 { Paint::Good } else { Paint::Bad };
+    output::line(&paint(paint_of, &format!("\n{} of {total} cases passed", total - failed)));
+    if let Some(missed) = &tested.missed {
+        report_missed(missed, tested.points);
+    }
+}
+
+fn report_missed(missed: &Missed, points: usize) {
+    let unshown = missed.policies.len() + missed.branches.len();
+    let shown = points - unshown;
+    let paint_of = if unshown == 0 { Paint::Good } else { Paint::Bad };
+    let text = format!("{shown} of {points} policies and exceptions are shown by a case");
+    output::line(&paint(paint_of, &text));
+    for policy in &missed.policies {
+        output::line(&format!("  {policy} decides no case"));
+    }
+    for (policy, text) in &missed.branches {
+        output::line(&format!("  {policy}: no case passes by `{text}`"));
+    }
+}
+
+fn report_json(tested: &Tested) -> Result<(), Failure> {
+    let cases: Vec<_> = tested
+        .outcomes
+        .iter()
+        .map(|outcome| {
+            let case = &outcome.case;
+            json!({ "place": case.place, "name": case.name, "failure": outcome.failure })
+        })
+        .collect();
+    let missed = tested.missed.as_ref().map(|missed| {
+        let branches: Vec<_> = missed
+            .branches
+            .iter()
+            .map(|(policy, text)| json!({ "policy": policy, "unless": text }))
+            .collect();
+        json!({ "policies": missed.policies, "exceptions": branches, "of": tested.points })
+    });
+    output::json(&json!({ "cases": cases, "missed": missed }))
+}
