@@ -1,7 +1,7 @@
 //! Reading `cases/*.toml`. Each case brings an organisation of its own: one tenant, one app, one
 //! operator, one model, one deployment.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -57,6 +57,12 @@ struct Given {
     instruments: Vec<Instrument>,
     #[serde(default)]
     at: Option<Spanned<String>>,
+    /// Findings that somebody may make one day: members of sets that `facts/adequacy.toml` has.
+    #[serde(default)]
+    adequacy: BTreeMap<String, Vec<String>>,
+    /// The same for zones.
+    #[serde(default)]
+    zones: BTreeMap<String, Vec<String>>,
     candidate: Candidate,
 }
 
@@ -223,6 +229,23 @@ impl Case {
             end_user: None,
         };
         Ok(Self { name, place, expect, policies, duties, source, at, call, given: given.into() })
+    }
+
+    /// The facts that hold in this case beside those of the world, as a file of facts; empty when none.
+    pub(super) fn facts(&self) -> String {
+        let mut text = String::new();
+        let rows =
+            [("finding", "set", &self.given.adequacy), ("membership", "zone", &self.given.zones)];
+        for (table, key, sets) in rows {
+            for (id, members) in sets {
+                let (id, members) =
+                    (toml::Value::from(id.as_str()), toml::Value::from(members.clone()));
+                let _ = writeln!(text, "[[{table}]]\n{key} = {id}\nmembers = {members}");
+                text.push_str("valid_from = \"2000-01-01\"\nsource = \"a case\"\n");
+                text.push_str("checked = \"2026-11-22\"\nconfidence = \"general\"\n");
+            }
+        }
+        text
     }
 
     /// The organisation of the case, every name ending in its number.

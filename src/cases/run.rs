@@ -1,4 +1,4 @@
-//! Judging cases: all those of one instant by one snapshot.
+//! Judging cases: all those of one instant, in the same world, by one snapshot.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use crate::{
     facts::{Proposal, Snapshot},
     gate::{GateError, Judge},
     ledger::DecisionBody,
-    policy::{Probe, is_probe, probes},
+    policy::{Probe, is_probe, permit_all, probes},
 };
 
 /// What came of a case.
@@ -62,7 +62,7 @@ pub fn test(policies: &[SourceFile], cases: Vec<Case>, coverage: bool) -> Result
         let bare = Proposal::load(policies, SourceFile::new("organisation.toml", ""))?;
         let (file, probes) = probes(&bare.bundle)?;
         let mut files = policies.to_vec();
-        files.push(file);
+        files.extend([file, permit_all()]);
         let reached: BTreeSet<String> = judge(&files, &cases)?
             .iter()
             .flatten()
@@ -96,23 +96,29 @@ fn judge(
     policies: &[SourceFile],
     cases: &[Case],
 ) -> Result<Vec<Result<Arc<DecisionBody>, String>>, Faults> {
-    let mut by_instant: BTreeMap<Timestamp, Vec<usize>> = BTreeMap::new();
+    let mut worlds: BTreeMap<String, BTreeMap<Timestamp, Vec<usize>>> = BTreeMap::new();
     for (n, case) in cases.iter().enumerate() {
-        by_instant.entry(case.at).or_default().push(n);
+        worlds.entry(case.facts()).or_default().entry(case.at).or_default().push(n);
     }
     let (text, starts) = organisation(cases);
-    let file = SourceFile::new("organisation.toml", &text);
-    let proposal =
-        Proposal::load(policies, file).map_err(|faults| placed(faults, cases, &starts))?;
     let mut decided: BTreeMap<usize, Result<Arc<DecisionBody>, String>> = BTreeMap::new();
-    for (at, numbers) in by_instant {
-        let snapshot = Snapshot::at(&proposal, at, Revision(1)).map_err(|error| {
-            Faults::from(SourceFile::new("cases", "").fault(0..0, error.to_string()))
-        })?;
-        let judge = Judge::new(Arc::new(snapshot));
-        for n in numbers {
-            let Some(case) = cases.get(n) else { continue };
-            decided.insert(n, decide(&judge, case, n));
+    for (facts, by_instant) in worlds {
+        let mut files = policies.to_vec();
+        if !facts.is_empty() {
+            files.push(SourceFile::new("facts/case.toml", &facts));
+        }
+        let file = SourceFile::new("organisation.toml", &text);
+        let proposal = Proposal::load(&files, file);
+        let proposal = proposal.map_err(|faults| placed(faults, cases, &starts))?;
+        for (at, numbers) in by_instant {
+            let snapshot = Snapshot::at(&proposal, at, Revision(1)).map_err(|error| {
+                Faults::from(SourceFile::new("cases", "").fault(0..0, error.to_string()))
+            })?;
+            let judge = Judge::new(Arc::new(snapshot));
+            for n in numbers {
+                let Some(case) = cases.get(n) else { continue };
+                decided.insert(n, decide(&judge, case, n));
+            }
         }
     }
     Ok(decided.into_values().collect())

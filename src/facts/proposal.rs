@@ -80,10 +80,14 @@ fn check_names(bundle: &Bundle, world: &World, organisation: &Organisation, faul
     for (text, rule) in bundle.terms_named() {
         let known = world.knows_term(None, &text)
             || tiers.contains(&text.as_str())
+            || MODALITIES.contains(&text.as_str())
             || models().any(|model| model.provider == text || model.modalities.contains(&text));
         refuse_unknown(known, rule, &format!("\"{text}\""), "`facts/vocabulary.toml`", faults);
     }
 }
+
+/// What models read and write, whether or not one of the organisation's does.
+const MODALITIES: [&str; 4] = ["text", "image", "audio", "video"];
 
 const ORGANISATION: &str = "the organisation file";
 

@@ -27,6 +27,15 @@ pub fn is_probe(id: &str) -> bool {
     id.starts_with(PREFIX)
 }
 
+/// A permit of everything: only what a policy forbids is denied beside it.
+#[must_use]
+pub fn permit_all() -> SourceFile {
+    let text = format!(
+        "@id(\"{PREFIX}permit\") @citation(\"a probe\") permit (principal, action, resource);\n"
+    );
+    SourceFile::new("probes.cedar", &text)
+}
+
 /// The probes of all policies, as a file of duties.
 ///
 /// # Errors
@@ -36,13 +45,16 @@ pub fn probes(bundle: &Bundle) -> Result<(SourceFile, Vec<Probe>), Faults> {
     for rule in bundle.rules().filter(|rule| rule.effect == Effect::Forbid) {
         for (n, alternative) in alternatives(rule)?.into_iter().enumerate() {
             let id = format!("{PREFIX}{}:{}", rule.id, n + 1);
-            let cedar = write(rule, &id, &alternative)?;
-            let says = cedar.rsplit("when").next().unwrap_or_default();
+            let (_, mut conditions) = form(rule, "when")?;
+            let condition = json!({ "kind": "when", "body": alternative });
+            let alone = write(rule, &id, vec![condition.clone()])?;
+            conditions.push(condition);
+            text.push_str(&write(rule, &id, conditions)?);
+            text.push('\n');
+            let says = alone.rsplit("when").next().unwrap_or_default();
             let says = says.trim().trim_end_matches(';').trim_matches(['{', '}', ' ', '\n']);
             let says = says.split_whitespace().collect::<Vec<_>>().join(" ");
             probes.push(Probe { id, policy: rule.id.to_string(), text: says });
-            text.push_str(&cedar);
-            text.push('\n');
         }
     }
     Ok((SourceFile::new("duties/probes.cedar", &text), probes))
@@ -77,10 +89,10 @@ fn split(body: &Value, found: &mut Vec<Value>) {
     }
 }
 
-fn write(rule: &Rule, id: &str, alternative: &Value) -> Result<String, Fault> {
+/// A duty with the policy's scope and these conditions.
+fn write(rule: &Rule, id: &str, conditions: Vec<Value>) -> Result<String, Fault> {
     let fault = |error: String| rule.fault(error);
-    let (mut form, mut conditions) = form(rule, "when")?;
-    conditions.push(json!({ "kind": "when", "body": alternative }));
+    let (mut form, _) = form(rule, "when")?;
     let fields = form.as_object_mut().ok_or_else(|| fault("has no JSON form".to_owned()))?;
     fields.extend([
         ("conditions".to_owned(), conditions.into()),
