@@ -136,7 +136,7 @@ both_stores! {
             ("jurisdiction=CA-QC", vec!["quebec"]),
             ("jurisdiction=US", vec![]),
             ("policy=eu-gdpr-44", vec!["german"]),
-            ("policy=base-uncovered", vec!["quebec"]),
+            ("policy=ca-qc-s17", vec!["quebec"]),
             ("policy=base-use", vec!["device", "saudi", "research", "indian", "outcome"]),
             ("category=dpv-pd:Health", vec!["german", "saudi"]),
             ("category=x:in-payment-system-data", vec!["indian"]),
@@ -206,7 +206,7 @@ both_stores! {
         assert_eq!(ledger.find("jurisdiction=IN", "sdaia").await, [""; 0]);
         assert_eq!(ledger.find("kind=genesis", "sdaia").await, [""; 0]);
         assert_eq!(ledger.find("", "cai").await, ["indian", "quebec"]);
-        assert_eq!(ledger.find("policy=base-uncovered", "cai").await, ["quebec"]);
+        assert_eq!(ledger.find("policy=ca-qc-s17", "cai").await, ["quebec"]);
         for (name, seq) in ledger.records.iter().map(|(name, (seq, _))| (*name, *seq)) {
             let path = format!("/v1/audit/records/{seq}");
             let answer = ledger.service.get(&path, "sdaia").await;

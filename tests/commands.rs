@@ -131,14 +131,45 @@ async fn keys_are_created_shown_once_and_work() {
     assert_eq!(answer["route"]["deployment"], "mistral-small@dc-riyadh");
 }
 
+/// What each pack must decide, in the words of whoever read the law.
+#[tokio::test]
+async fn every_case_of_the_shipped_policies_holds_and_none_is_left_without() {
+    let site = site().await;
+    let tested = site.run(&["policies", "test", "--coverage", "--json"]);
+    let said: Value = serde_json::from_str(&tested.stdout).unwrap();
+    let cases = said["cases"].as_array().unwrap();
+    let failed: Vec<_> = cases.iter().filter(|case| !case["failure"].is_null()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let missed = &said["missed"];
+    assert_eq!((&missed["policies"], &missed["exceptions"]), (&json!([]), &json!([])));
+    assert_eq!(tested.code, Some(0), "{}", tested.stderr);
+    assert!(cases.len() > 500, "{}", cases.len());
+
+    // A law that is not kept, and a policy that nobody asked about.
+    site.replace(
+        "policies/sovereignty/sa-pdpl.cedar",
+        "@id(\"sa-pdpl-29\")",
+        "@id(\"sa-renamed\")",
+    );
+    let tested = site.run(&["policies", "test", "--coverage"]);
+    assert_eq!(tested.code, Some(1));
+    let said = tested.stdout;
+    assert!(said.contains("expected deny by sa-pdpl-29\n      got deny"), "{said}");
+    assert!(tested.stderr.contains("cases failed"), "{}", tested.stderr);
+    let none = site.run(&["policies", "test", "nowhere"]);
+    assert!(none.code == Some(1) && none.stderr.contains("nowhere"), "{}", none.stderr);
+}
+
 #[tokio::test]
 async fn policies_check_says_what_is_loaded() {
     let site = site().await;
     let checked = site.run_json(&["policies", "check", "--json"]);
-    assert_eq!((&checked["valid"], &checked["policies"]), (&json!(true), &json!(16)));
+    assert_eq!(checked["valid"], true);
+    let count = checked["policies"].as_u64().unwrap();
+    assert!(count > 50, "{checked}");
     let text = site.run(&["policies", "check"]);
     assert_eq!(text.code, Some(0));
-    assert!(text.stdout.contains("16 policies are valid"), "{}", text.stdout);
+    assert!(text.stdout.contains(&format!("{count} policies are valid")), "{}", text.stdout);
     // No colour where there is no terminal.
     assert!(!text.stdout.contains('\x1b'), "{}", text.stdout);
     // Without a configuration, for whoever writes policies alone.
@@ -220,7 +251,7 @@ both_stores! {
             "Hunyuan for readers in Germany: deny nowhere",
             "Command R for a company: deny nowhere",
             "Undeclared data, on the device: deny nowhere",
-            "Brazilian customer, GPUs in Frankfurt: deny nowhere",
+            "Argentine customer, GPUs in Frankfurt: deny nowhere",
         ]);
         let text = site.run(&["demo"]);
         assert_eq!(text.code, Some(0), "{}", text.stderr);

@@ -191,16 +191,16 @@ fn personal_data_of_a_jurisdiction_without_a_pack_stays_there() {
         model: None,
         deployment: Some(deployment.to_owned()),
         location: Some(location.to_owned()),
-        ..call(Some(data(true, &[], &["BR"])))
+        ..call(Some(data(true, &[], &["AR"])))
     };
-    let abroad = evaluate(&judge, &pinned("mistral-small@dc-frankfurt", "BR"));
+    let abroad = evaluate(&judge, &pinned("mistral-small@dc-frankfurt", "AR"));
     assert_denied(&abroad, &["base-uncovered"]);
     let away = evaluate(&judge, &pinned("smollm2@laptop", "DE"));
     assert_denied(&away, &["base-uncovered"]);
-    let at_home = evaluate(&judge, &pinned("smollm2@laptop", "BR"));
+    let at_home = evaluate(&judge, &pinned("smollm2@laptop", "AR"));
     assert_eq!(at_home.decision, Verdict::Allow, "{at_home:?}");
     // One uncovered subject among covered ones is enough.
-    let mixed = CallRequest { data: Some(data(true, &[], &["DE", "BR"])), ..german() };
+    let mixed = CallRequest { data: Some(data(true, &[], &["DE", "AR"])), ..german() };
     assert_denied(&evaluate(&judge, &mixed), &["base-uncovered", "eu-gdpr-44"]);
 }
 
