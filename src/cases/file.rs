@@ -33,7 +33,7 @@ struct CaseRow {
     #[serde(default)]
     policies: Vec<String>,
     #[serde(default)]
-    duties: Vec<String>,
+    duties: Option<Vec<String>>,
     source: String,
 }
 
@@ -171,8 +171,8 @@ pub struct Case {
     pub expect: Verdict,
     /// The policies that must be among those that decide.
     pub policies: Vec<String>,
-    /// The duties that must come with it.
-    pub duties: Vec<String>,
+    /// The duties that must come with it, and no others; `None` when the case is not about duties.
+    pub duties: Option<Vec<String>>,
     /// Where the law says so.
     pub source: String,
     pub(super) at: Timestamp,

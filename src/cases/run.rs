@@ -174,20 +174,19 @@ fn placed(faults: Faults, cases: &[Case], starts: &[usize]) -> Faults {
 fn failure(case: &Case, body: &DecisionBody) -> Option<String> {
     let deciding: BTreeSet<&str> = body.reasons.iter().map(|row| row.policy.as_str()).collect();
     let duties: BTreeSet<&str> = body.duties.iter().map(|duty| duty.policy.as_str()).collect();
-    let lacking = |wanted: &[String], found: &BTreeSet<&str>| {
-        let lacking = wanted.iter().filter(|id| !found.contains(id.as_str())).cloned();
-        lacking.collect::<Vec<_>>()
-    };
-    let (policies, wanted) = (lacking(&case.policies, &deciding), lacking(&case.duties, &duties));
-    if body.decision == case.expect && policies.is_empty() && wanted.is_empty() {
+    let decided = case.policies.iter().all(|id| deciding.contains(id.as_str()));
+    let wanted = case.duties.as_ref().map(|ids| ids.iter().map(String::as_str).collect());
+    let is_told = wanted.is_none_or(|wanted: BTreeSet<&str>| wanted == duties);
+    if body.decision == case.expect && decided && is_told {
         return None;
     }
     let mut said = format!("expected {}", case.expect.as_str());
     if !case.policies.is_empty() {
         said = format!("{said} by {}", case.policies.join(", "));
     }
-    if !wanted.is_empty() {
-        said = format!("{said} with the duty {}", wanted.join(", "));
+    if let Some(wanted) = case.duties.as_ref().filter(|_| !is_told) {
+        let wanted = if wanted.is_empty() { "none".to_owned() } else { wanted.join(", ") };
+        said = format!("{said} with these duties: {wanted}");
     }
     said = format!("{said}\n      got {}", body.decision.as_str());
     for reason in &body.reasons {
