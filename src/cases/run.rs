@@ -100,25 +100,23 @@ fn judge(
     for (n, case) in cases.iter().enumerate() {
         worlds.entry(case.facts()).or_default().entry(case.at).or_default().push(n);
     }
-    let (text, starts) = organisation(cases);
     let mut decided: BTreeMap<usize, Result<Arc<DecisionBody>, String>> = BTreeMap::new();
     for (facts, by_instant) in worlds {
         let mut files = policies.to_vec();
         if !facts.is_empty() {
             files.push(SourceFile::new("facts/case.toml", &facts));
         }
-        let file = SourceFile::new("organisation.toml", &text);
-        let proposal = Proposal::load(&files, file);
-        let proposal = proposal.map_err(|faults| placed(faults, cases, &starts))?;
+        let world = Proposal::load(&files, SourceFile::new("organisation.toml", ""))?;
         for (at, numbers) in by_instant {
+            let these: Vec<_> = numbers.iter().filter_map(|n| Some((*n, cases.get(*n)?))).collect();
+            let (text, starts) = organisation(&these);
+            let proposal = world.with_organisation(SourceFile::new("organisation.toml", &text));
+            let proposal = proposal.map_err(|faults| placed(faults, &these, &starts))?;
             let snapshot = Snapshot::at(&proposal, at, Revision(1)).map_err(|error| {
                 Faults::from(SourceFile::new("cases", "").fault(0..0, error.to_string()))
             })?;
             let judge = Judge::new(Arc::new(snapshot));
-            for n in numbers {
-                let Some(case) = cases.get(n) else { continue };
-                decided.insert(n, decide(&judge, case, n));
-            }
+            decided.extend(these.into_iter().map(|(n, case)| (n, decide(&judge, case, n))));
         }
     }
     Ok(decided.into_values().collect())
@@ -142,12 +140,12 @@ fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, Str
     }
 }
 
-/// The organisations of all cases as one, and the line at which each begins.
-fn organisation(cases: &[Case]) -> (String, Vec<usize>) {
+/// The organisations of these cases as one, and the line at which each begins.
+fn organisation(cases: &[(usize, &Case)]) -> (String, Vec<usize>) {
     let (mut text, mut starts, mut line) = (String::new(), Vec::new(), 1);
-    for (n, case) in cases.iter().enumerate() {
+    for (n, case) in cases {
         starts.push(line);
-        let own = case.organisation(n);
+        let own = case.organisation(*n);
         line += own.matches('\n').count();
         text.push_str(&own);
     }
@@ -155,13 +153,10 @@ fn organisation(cases: &[Case]) -> (String, Vec<usize>) {
 }
 
 /// Faults of the organisation at the cases that brought it.
-fn placed(faults: Faults, cases: &[Case], starts: &[usize]) -> Faults {
+fn placed(faults: Faults, cases: &[(usize, &Case)], starts: &[usize]) -> Faults {
     let place = |fault: Fault| {
-        if &*fault.file != "organisation.toml" {
-            return fault;
-        }
         let at = starts.partition_point(|start| *start <= fault.line).saturating_sub(1);
-        let Some(case) = cases.get(at) else { return fault };
+        let Some((_, case)) = cases.get(at) else { return fault };
         let (file, line) = case.place.rsplit_once(':').unwrap_or((&case.place, "1"));
         let message = format!("case “{}”: {}", case.name, fault.message);
         let line = line.parse().unwrap_or(1);

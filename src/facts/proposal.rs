@@ -48,6 +48,16 @@ impl Proposal {
         })
     }
 
+    /// The same policies and world facts with another organisation.
+    ///
+    /// # Errors
+    /// Every fault found in it.
+    pub fn with_organisation(&self, organisation: SourceFile) -> Result<Self, Faults> {
+        let read = Organisation::load(&organisation, &self.world)?;
+        let (organisation, organisation_file) = (Arc::new(read), organisation);
+        Ok(Self { organisation, organisation_file, ..self.clone() })
+    }
+
     /// The digest of `organisation.toml`.
     #[must_use]
     pub fn organisation_digest(&self) -> Digest {
