@@ -23,6 +23,7 @@ mod ledger;
 mod openapi;
 mod oracle;
 mod personal;
+mod proofs;
 mod retention;
 mod smoke;
 mod snapshots;

@@ -1,12 +1,7 @@
-//! What the verifier says of exports that somebody has tampered with, and of altered proofs. Not what a
-//! service does: the logs here are made in memory, without one.
+//! What the verifier says of exports that somebody has tampered with. Not what a service does: the logs
+//! here are made in memory, without one.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{Arc, OnceLock},
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use jiff::Timestamp;
 use lexgate::{
@@ -16,9 +11,8 @@ use lexgate::{
     gate::{Decided, Judge},
     ledger::{
         ActivationBody, AuditReadBody, DecisionBody, DecisionRef, Edge, Engine, Envelope,
-        GenesisBody, Kind, Origin, OutcomeBody, OutcomeStatus, Plan, Signer, SigningKey,
-        TILE_WIDTH, TileId, TilePath, Tiles, TokenCount, canonical, is_consistent, leaf_of,
-        root_of_inclusion, seal, write_bundle,
+        GenesisBody, Kind, Origin, OutcomeBody, OutcomeStatus, Signer, SigningKey, TILE_WIDTH,
+        TileId, TilePath, TokenCount, canonical, leaf_of, seal, write_bundle,
     },
 };
 use proptest::{prelude::*, sample::Index, test_runner::TestRunner};
@@ -34,8 +28,6 @@ const SIZE: usize = 700;
 const FULL: usize = SIZE / TILE_WIDTH * TILE_WIDTH;
 /// How many entries the log had when somebody kept its checkpoint.
 const EARLIER: usize = 300;
-/// How many leaves the largest tree has out of which proofs are altered.
-const LARGEST: usize = 2_000;
 
 const CHECKPOINT: &str = "checkpoint";
 
@@ -487,99 +479,4 @@ fn whatever_is_done_to_an_export_is_found_and_named() {
         Ok(())
     });
     found.unwrap_or_else(|error| panic!("{error}"));
-}
-
-/// A tree, its tiles, and the roots of all trees that it has grown from.
-struct Grown {
-    leaves: Vec<Digest>,
-    tiles: Tiles,
-    roots: Vec<Digest>,
-}
-
-impl Grown {
-    fn tree() -> &'static Self {
-        static TREE: OnceLock<Grown> = OnceLock::new();
-        TREE.get_or_init(|| {
-            let leaves = (0..LARGEST).map(|n| leaf_of(&n.to_be_bytes())).collect::<Vec<_>>();
-            let (mut edge, mut tiles) = (Edge::default(), Vec::new());
-            let mut roots = vec![edge.root()];
-            for leaf in &leaves {
-                tiles.extend(edge.extend([*leaf]));
-                roots.push(edge.root());
-            }
-            tiles.extend(edge.partial());
-            let tiles = tiles.into_iter().map(|tile| (tile.id, tile.hashes)).collect();
-            Self { leaves, tiles, roots }
-        })
-    }
-
-    fn prove(&self, plan: Option<Plan>) -> Vec<Digest> {
-        plan.unwrap().make(&self.tiles).unwrap()
-    }
-}
-
-/// The proof with one bit turned round; `None` of a proof without hashes.
-fn turned(proof: &[Digest], bit: Index) -> Option<Vec<Digest>> {
-    let mut turned = proof.to_vec();
-    let bit = (!proof.is_empty()).then(|| bit.index(256 * proof.len()))?;
-    let mut hash = *turned[bit / 256].as_bytes();
-    hash[bit % 256 / 8] ^= 1 << (bit % 8);
-    turned[bit / 256] = Digest::from_bytes(hash);
-    Some(turned)
-}
-
-// A size is no part of any hash: a proof can hold for another size under the same root. It is the
-// checkpoint that binds the two, so another size comes with its own root here.
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn an_inclusion_proof_shows_one_entry_of_one_tree(
-        size in 1..=LARGEST,
-        other in 1..=LARGEST,
-        index in any::<Index>(),
-        elsewhere in any::<Index>(),
-        bit in any::<Index>(),
-    ) {
-        let (tree, index) = (Grown::tree(), index.index(size));
-        let proof = tree.prove(Plan::inclusion(index as u64, size as u64));
-        let shown = |at: usize, size: usize, proof: &[Digest]| {
-            root_of_inclusion(tree.leaves[index], at as u64, size as u64, proof)
-        };
-        prop_assert_eq!(shown(index, size, &proof), Some(tree.roots[size]));
-        if let Some(turned) = turned(&proof, bit) {
-            prop_assert_ne!(shown(index, size, &turned), Some(tree.roots[size]));
-        }
-        let places = [elsewhere.index(size), index ^ 1, index + 1, size];
-        for at in places.into_iter().filter(|at| *at != index) {
-            prop_assert_ne!(shown(at, size, &proof), Some(tree.roots[size]));
-        }
-        for other in [other, size - 1, size + 1].into_iter().filter(|other| *other != size) {
-            let Some(root) = tree.roots.get(other) else { continue };
-            prop_assert_ne!(shown(index, other, &proof), Some(*root));
-        }
-    }
-
-    #[test]
-    fn a_consistency_proof_joins_two_trees_and_no_others(
-        new in 2..=LARGEST,
-        old in any::<Index>(),
-        other in 1..=LARGEST,
-        bit in any::<Index>(),
-    ) {
-        let (tree, old) = (Grown::tree(), 1 + old.index(new - 1));
-        let proof = tree.prove(Plan::consistency(old as u64, new as u64));
-        let holds = |old: usize, new: usize, proof: &[Digest]| {
-            let [old, new] = [old, new].map(|size| (size as u64, tree.roots[size]));
-            is_consistent(old, new, proof)
-        };
-        prop_assert!(holds(old, new, &proof));
-        let turned = turned(&proof, bit).unwrap();
-        prop_assert!(!holds(old, new, &turned));
-        let sizes = [other, old - 1, old + 1, new - 1, new + 1];
-        for other in sizes.into_iter().filter(|size| *size <= LARGEST) {
-            prop_assert!(other == old || !holds(other, new, &proof), "from {other}");
-            prop_assert!(other == new || !holds(old, other, &proof), "to {other}");
-        }
-    }
 }
