@@ -35,7 +35,7 @@ fn judge(other_policies: usize) -> Judge {
             text,
             "@id(\"other-{n}\") @citation(\"bench\") @advice(\"none\")
              forbid (principal == Jurisdiction::\"{from}\", action in Action::\"transfer\", resource)
-             when {{ context.data.personal && context.volume.subjects > {n} }};"
+             when {{ context.data.personal && context.tenant.monthlyActiveUsers > {n} }};"
         )
         .unwrap();
     }
@@ -61,9 +61,9 @@ fn call() -> (AppId, CallRequest) {
 #[divan::bench(args = [0, 10_000], sample_count = 2000, sample_size = 1)]
 fn cold(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
     let (judge, (app, call)) = (judge(other_policies), call());
-    let candidates = judge.judge_afresh(&app, &call).unwrap().evaluation.candidates.len();
+    let candidates = judge.judge_afresh(&app, &call, &[]).unwrap().evaluation.candidates.len();
     assert_eq!(candidates, 3, "the bench is about three candidates");
-    bencher.bench_local(|| judge.judge_afresh(&app, &call).unwrap());
+    bencher.bench_local(|| judge.judge_afresh(&app, &call, &[]).unwrap());
 }
 
 /// The same call again.
@@ -76,6 +76,6 @@ fn memo(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
         key: "support-copilot".into(),
         tenant: "meridian".into(),
     };
-    judge.decide(&caller, &call, false).unwrap();
-    bencher.bench_local(|| judge.decide(&caller, &call, false).unwrap());
+    judge.decide(&caller, &call, false, &[]).unwrap();
+    bencher.bench_local(|| judge.decide(&caller, &call, false, &[]).unwrap());
 }

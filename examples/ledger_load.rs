@@ -108,7 +108,7 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<(Bytes, Arc<[String]>)> {
                         },
                     });
                     let call: CallRequest = serde_json::from_value(call).unwrap();
-                    let decided = judge.decide(&caller, &call, false).unwrap();
+                    let decided = judge.decide(&caller, &call, false, &[]).unwrap();
                     decisions.push((decided.json.clone(), decided.terms.clone()));
                 }
             }

@@ -28,4 +28,5 @@ mod retention;
 mod smoke;
 mod snapshots;
 mod tampering;
+mod volumes;
 mod witness;

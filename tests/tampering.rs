@@ -149,7 +149,7 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<Arc<Decided>> {
     let decide = |data: Value| {
         let call = json!({ "action": "infer", "model": "assistant", "data": data });
         let call: CallRequest = serde_json::from_value(call).unwrap();
-        judge.decide(&caller, &call, true).unwrap()
+        judge.decide(&caller, &call, true, &[]).unwrap()
     };
     vec![
         decide(json!({ "personal": false })),

@@ -8,7 +8,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::{
-    domain::{Action, CallRequest, DataRequest, Faults, SourceFile, Tier, Verdict},
+    domain::{
+        Action, CallRequest, DataRequest, Export, Fault, Faults, JurisdictionCode, SourceFile,
+        Tier, Verdict,
+    },
     facts::{parse_instant, parse_toml},
 };
 
@@ -63,7 +66,26 @@ struct Given {
     /// The same for zones.
     #[serde(default)]
     zones: BTreeMap<String, Vec<String>>,
+    /// What the tenant exported before.
+    #[serde(default)]
+    exported: Vec<Spanned<Earlier>>,
     candidate: Candidate,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Earlier {
+    from: JurisdictionCode,
+    to: Vec<JurisdictionCode>,
+    subjects: u32,
+    #[serde(default)]
+    categories: Vec<String>,
+    #[serde(default = "yes")]
+    personal: bool,
+    /// The operator's seat and its owners.
+    #[serde(default)]
+    exposed_to: Vec<JurisdictionCode>,
+    at: Option<Spanned<String>>,
 }
 
 #[derive(Deserialize)]
@@ -177,12 +199,36 @@ pub struct Case {
     pub source: String,
     pub(super) at: Timestamp,
     pub(super) call: CallRequest,
+    /// What left before, and when.
+    pub(super) exported: Vec<(Timestamp, JurisdictionCode, Export, i64)>,
     given: std::sync::Arc<Given>,
 }
 
 impl std::fmt::Debug for Given {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Given")
+    }
+}
+
+impl Earlier {
+    fn read(
+        &self,
+        now: Timestamp,
+        file: &SourceFile,
+    ) -> Result<(Timestamp, JurisdictionCode, Export, i64), Fault> {
+        let at = self.at.as_ref().map_or(Ok(now), |at| parse_instant(at, file))?;
+        let sorted = |places: &[JurisdictionCode]| {
+            let mut places = places.to_vec();
+            places.sort();
+            places
+        };
+        let export = Export {
+            categories: self.categories.clone(),
+            exposed_to: sorted(&self.exposed_to),
+            personal: self.personal,
+            to: sorted(&self.to),
+        };
+        Ok((at, self.from.clone(), export, i64::from(self.subjects)))
     }
 }
 
@@ -218,6 +264,8 @@ impl Case {
             Some(at) => parse_instant(at, file)?,
             None => parse_instant(&today(), file)?,
         };
+        let exported = given.exported.iter().map(|row| row.get_ref().read(at, file));
+        let exported = exported.collect::<Result<Vec<_>, _>>()?;
         let call = CallRequest {
             action: given.action,
             model: None,
@@ -228,7 +276,8 @@ impl Case {
             location: given.location.clone(),
             end_user: None,
         };
-        Ok(Self { name, place, expect, policies, duties, source, at, call, given: given.into() })
+        let given = given.into();
+        Ok(Self { name, place, expect, policies, duties, source, at, call, exported, given })
     }
 
     /// The facts that hold in this case beside those of the world, as a file of facts; empty when none.

@@ -9,7 +9,10 @@ use jiff::Timestamp;
 
 use super::file::Case;
 use crate::{
-    domain::{CallRequest, Caller, Effect, Fault, Faults, Revision, SourceFile, Verdict},
+    domain::{
+        CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
+        SourceFile, Verdict,
+    },
     facts::{Proposal, Snapshot},
     gate::{GateError, Judge},
     ledger::DecisionBody,
@@ -130,7 +133,8 @@ fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, Str
         tenant: format!("tenant-{n}").as_str().into(),
     };
     let call = CallRequest { deployment: Some(format!("candidate-{n}")), ..case.call.clone() };
-    match judge.decide(&caller, &call, false) {
+    let reached = reached(judge, case, &caller, &call);
+    match judge.decide(&caller, &call, false, &reached) {
         Ok(decided) => Ok(decided.body.clone()),
         Err(GateError::Invalid(faults)) => {
             let faults = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
@@ -138,6 +142,23 @@ fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, Str
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The thresholds that the call reaches, with what its case says left before.
+fn reached(judge: &Judge, case: &Case, caller: &Caller, call: &CallRequest) -> Vec<Reached> {
+    let asked = judge.snapshot().asked(&caller.app, call, case.at);
+    let keys = asked.iter().flat_map(|asked| asked.keys());
+    let mut counts = Counts(keys.map(|key| (key, Vec::new())).collect());
+    for (at, origin, export, subjects) in &case.exported {
+        counts.add(&Exported {
+            tenant: caller.tenant.clone(),
+            origin: origin.clone(),
+            day: judge.snapshot().day_of(origin, *at),
+            export: export.clone(),
+            subjects: *subjects,
+        });
+    }
+    Reached::of(&counts.answer(asked))
 }
 
 /// The organisations of these cases as one, and the line at which each begins.

@@ -46,7 +46,7 @@ impl Explain {
         let snapshot = Snapshot::at(&proposal, SystemClock.now(), Revision(0))
             .map_err(|error| Failure::Finding(super::chain(&error)))?;
         let judge = Judge::new(Arc::new(snapshot));
-        let explanation = judge.explain(&app, &call).map_err(|error| match error {
+        let explanation = judge.explain(&app, &call, &[]).map_err(|error| match error {
             GateError::Invalid(faults) => {
                 let lines =
                     faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));

@@ -79,6 +79,14 @@ pub struct DataRequest {
     pub location: Option<String>,
 }
 
+impl DataRequest {
+    /// How many people it is about.
+    #[must_use]
+    pub fn people(&self) -> u64 {
+        self.subject_count.unwrap_or(u64::from(self.personal))
+    }
+}
+
 /// A call whose every name is known to the snapshot that judges it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

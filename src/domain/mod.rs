@@ -9,6 +9,7 @@ mod fault;
 mod ids;
 mod jurisdiction;
 pub(crate) mod object;
+mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
 pub use clock::{Clock, SystemClock};
@@ -25,3 +26,6 @@ pub use ids::{
 };
 pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
 pub use object::Object;
+pub use volume::{
+    Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
+};

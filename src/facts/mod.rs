@@ -1,6 +1,7 @@
 //! What is known: dated facts of the world, the organisation's own facts, and the snapshot of both
 //! with the policies that judge by them. Not the judging.
 
+mod counting;
 mod dated;
 mod entities;
 mod now;
@@ -11,6 +12,7 @@ mod resolve;
 mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
+mod thresholds;
 mod toml_file;
 mod world;
 mod world_file;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::world::TermKind;
-use crate::domain::{JurisdictionCode, LicenceId, Retention};
+use crate::domain::{JurisdictionCode, LicenceId, Retention, Threshold};
 
 /// Every fact that holds at one instant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,6 +15,9 @@ use crate::domain::{JurisdictionCode, LicenceId, Retention};
 pub struct FactsAt {
     /// Adequacy findings: which jurisdictions each set holds.
     pub adequacy: BTreeMap<String, BTreeSet<JurisdictionCode>>,
+    /// Classes of data: which categories fall under each.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub classes: BTreeMap<String, BTreeSet<String>>,
     /// Jurisdictions whose law on personal data some pack implements.
     pub coverage: BTreeSet<JurisdictionCode>,
     /// Every jurisdiction.
@@ -25,6 +28,9 @@ pub struct FactsAt {
     pub retentions: Vec<RetentionRule>,
     /// The vocabulary.
     pub terms: BTreeMap<TermKind, BTreeSet<String>>,
+    /// Numbers of people from which a law asks for more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub thresholds: Vec<Threshold>,
     /// Zones: which jurisdictions each holds.
     pub zones: BTreeMap<String, BTreeSet<JurisdictionCode>>,
 }

@@ -89,6 +89,7 @@ fn check_names(bundle: &Bundle, world: &World, organisation: &Organisation, faul
     let models = || organisation.models.values();
     for (text, rule) in bundle.terms_named() {
         let known = world.knows_term(None, &text)
+            || world.knows_class_or_threshold(&text)
             || tiers.contains(&text.as_str())
             || MODALITIES.contains(&text.as_str())
             || models().any(|model| model.provider == text || model.modalities.contains(&text));

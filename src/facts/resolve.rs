@@ -135,7 +135,7 @@ impl<'a> Names<'a> {
         subjects.dedup();
         let location = data.location.as_ref();
         let location = location.and_then(|code| self.jurisdiction("/data/location", code));
-        let subject_count = data.subject_count.unwrap_or(u64::from(data.personal));
+        let subject_count = data.people();
         if subject_count > MAX_COUNT {
             self.fault("/data/subject_count", format!("larger than {MAX_COUNT}"));
         }

@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 
 use super::{
+    counting::thresholds,
     entities::entities,
     now::FactsAt,
     organisation::{Deployment, Instrument, Organisation},
     proposal::Proposal,
 };
 use crate::{
-    domain::{DeploymentId, Digest, Revision, SnapshotDigests, TenantId},
+    domain::{DeploymentId, Digest, Revision, SnapshotDigests, TenantId, Threshold},
     policy::Engine,
 };
 
@@ -29,6 +30,8 @@ pub struct Snapshot {
     pub organisation: Arc<Organisation>,
     /// The policies, over these facts.
     pub engine: Engine,
+    /// Those of the facts, and those that policies mean.
+    pub(super) thresholds: Vec<Arc<Threshold>>,
     instruments: Vec<Instrument>,
     contents: Vec<Content>,
     deployments: BTreeMap<DeploymentId, usize>,
@@ -108,6 +111,7 @@ impl Snapshot {
         Ok(Self {
             digests,
             valid_until: ends.into_iter().flatten().min(),
+            thresholds: thresholds(&facts, bundle),
             engine: Engine::new(bundle.clone(), entities),
             facts,
             organisation: organisation.clone(),

@@ -9,7 +9,7 @@ use super::{
     dated::Dated,
     now::{FactsAt, Jurisdiction, Licence, RetentionRule},
 };
-use crate::domain::{JurisdictionCode, LicenceId, Retention};
+use crate::domain::{JurisdictionCode, LicenceId, Retention, Window};
 
 /// What a term of the vocabulary stands for.
 #[derive(
@@ -53,6 +53,8 @@ pub struct World {
     pub(super) coverage: Vec<Dated<Coverage>>,
     pub(super) terms: Vec<Dated<(TermKind, String)>>,
     pub(super) retentions: Vec<Dated<RawRetention>>,
+    pub(super) classes: Vec<Dated<(String, BTreeSet<String>)>>,
+    pub(super) thresholds: Vec<Dated<RawThreshold>>,
 }
 
 /// Zones and adequacy findings: both are sets of jurisdictions.
@@ -89,6 +91,21 @@ pub(super) struct RawRetention {
     pub(super) retention: Retention,
     /// Whose law says so; with `zones` empty too, everybody's.
     pub(super) jurisdictions: Vec<JurisdictionCode>,
+    pub(super) zones: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct RawThreshold {
+    pub(super) at_least: u64,
+    pub(super) class: Option<String>,
+    pub(super) id: String,
+    pub(super) jurisdictions: Vec<JurisdictionCode>,
+    pub(super) ownership: bool,
+    pub(super) personal: bool,
+    pub(super) to_zones: Vec<String>,
+    pub(super) utc_offset: i8,
+    pub(super) window: Window,
+    pub(super) without: Vec<String>,
     pub(super) zones: Vec<String>,
 }
 
@@ -145,6 +162,12 @@ impl World {
                 .retentions
                 .push(RetentionRule { retention, places: (!everywhere).then_some(places) });
         }
+        for row in self.classes.iter().filter(|row| holds(&row.valid)) {
+            let (id, categories) = row.fact.clone();
+            facts.classes.insert(id, categories);
+        }
+        let thresholds = self.thresholds.iter().filter(|row| holds(&row.valid));
+        facts.thresholds = thresholds.map(|row| row.fact.resolve(&facts)).collect();
         facts
     }
 
@@ -158,6 +181,8 @@ impl World {
             .chain(self.coverage.iter().flat_map(|row| row.valid.boundaries()))
             .chain(self.terms.iter().flat_map(|row| row.valid.boundaries()))
             .chain(self.retentions.iter().flat_map(|row| row.valid.boundaries()))
+            .chain(self.classes.iter().flat_map(|row| row.valid.boundaries()))
+            .chain(self.thresholds.iter().flat_map(|row| row.valid.boundaries()))
             .filter(|boundary| *boundary > instant)
             .min()
     }
@@ -190,5 +215,12 @@ impl World {
     #[must_use]
     pub fn knows_term(&self, kind: Option<TermKind>, id: &str) -> bool {
         self.terms.iter().any(|row| row.fact.1 == id && kind.is_none_or(|kind| row.fact.0 == kind))
+    }
+
+    /// Whether a class of data or a threshold has this id at any time.
+    #[must_use]
+    pub fn knows_class_or_threshold(&self, id: &str) -> bool {
+        self.classes.iter().any(|row| row.fact.0 == id)
+            || self.thresholds.iter().any(|row| row.fact.id == id)
     }
 }

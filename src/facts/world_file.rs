@@ -11,7 +11,7 @@ use super::{
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::domain::{Faults, JurisdictionCode, Retention, SourceFile};
+use crate::domain::{Faults, JurisdictionCode, Retention, SourceFile, Window};
 
 /// The longest time for which records can be kept: a hundred years.
 const MAX_MONTHS: u32 = 1_200;
@@ -20,8 +20,8 @@ macro_rules! rows {
     ($($row:ident { $($field:ident: $kind:ty,)* })*) => {$(
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct $row {
-            $(#[serde(default)] $field: $kind,)*
+        pub(super) struct $row {
+            $(#[serde(default)] pub(super) $field: $kind,)*
             valid_from: Option<Spanned<String>>,
             valid_until: Option<Spanned<String>>,
             source: Option<String>,
@@ -30,7 +30,7 @@ macro_rules! rows {
         }
 
         impl $row {
-            fn provenance(&mut self) -> Provenance {
+            pub(super) fn provenance(&mut self) -> Provenance {
                 Provenance::new(
                     self.valid_from.take(),
                     self.valid_until.take(),
@@ -64,6 +64,22 @@ rows! {
         annual_revenue_usd_limit: Option<u64>,
     }
     TermRow { kind: Option<TermKind>, id: Text, label: Option<String>, }
+    ClassRow { id: Text, name: Option<String>, categories: Texts, }
+    ThresholdRow {
+        id: Text,
+        name: Option<String>,
+        class: Text,
+        without: Texts,
+        personal: bool,
+        jurisdictions: Texts,
+        zones: Texts,
+        to_zones: Texts,
+        ownership: bool,
+        at_least: Option<u64>,
+        more_than: Option<u64>,
+        window: Option<Window>,
+        utc_offset: Option<Spanned<i8>>,
+    }
     RetentionRow { class: Text, months: Option<Spanned<u32>>, jurisdictions: Texts, zones: Texts, }
 }
 
@@ -99,6 +115,10 @@ struct FactsFile {
     term: Vec<Spanned<TermRow>>,
     #[serde(default)]
     retention: Vec<Spanned<RetentionRow>>,
+    #[serde(default)]
+    class: Vec<Spanned<ClassRow>>,
+    #[serde(default)]
+    threshold: Vec<Spanned<ThresholdRow>>,
 }
 
 impl World {
@@ -122,6 +142,9 @@ impl World {
         for (file, rows) in &mut parsed {
             reader.names(file, rows);
         }
+        for (file, rows) in &mut parsed {
+            reader.classes(file, rows);
+        }
         for (file, rows) in parsed {
             reader.relations(file, rows);
         }
@@ -131,10 +154,10 @@ impl World {
 }
 
 /// Builds a world row by row, collecting what is wrong.
-struct Reader<'a> {
-    world: World,
+pub(super) struct Reader<'a> {
+    pub(super) world: World,
     files: &'a [SourceFile],
-    faults: Faults,
+    pub(super) faults: Faults,
 }
 
 impl Reader<'_> {
@@ -153,6 +176,13 @@ impl Reader<'_> {
         }
         for row in std::mem::take(&mut rows.term) {
             self.term(file, &rows.defaults, row);
+        }
+    }
+
+    /// Classes stand on terms, thresholds on classes.
+    fn classes(&mut self, file: &SourceFile, rows: &mut FactsFile) {
+        for row in std::mem::take(&mut rows.class) {
+            self.class(file, &rows.defaults, row);
         }
     }
 
@@ -236,6 +266,9 @@ impl Reader<'_> {
         }
         for row in rows.retention {
             self.retention(file, &defaults, row);
+        }
+        for row in rows.threshold {
+            self.threshold(file, &defaults, row);
         }
     }
 
@@ -351,12 +384,12 @@ impl Reader<'_> {
         self.world.retentions.push(dated);
     }
 
-    fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {
+    pub(super) fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {
         let fault = file.fault(span.clone(), format!("missing `{keys}`"));
         self.faults.0.push(fault.help("add what is missing"));
     }
 
-    fn refuse_overlap(
+    pub(super) fn refuse_overlap(
         &mut self,
         file: &SourceFile,
         span: &Range<usize>,
@@ -391,7 +424,11 @@ impl Reader<'_> {
         code.map_err(|error| self.faults.0.push(file.fault(text.span(), error.to_string()))).ok()
     }
 
-    fn known_codes(&mut self, file: &SourceFile, texts: &Texts) -> Vec<JurisdictionCode> {
+    pub(super) fn known_codes(
+        &mut self,
+        file: &SourceFile,
+        texts: &Texts,
+    ) -> Vec<JurisdictionCode> {
         let mut codes = Vec::new();
         for text in texts {
             let Some(code) = self.code(file, &text.span(), Some(text), "code") else { continue };
@@ -407,7 +444,7 @@ impl Reader<'_> {
         codes
     }
 
-    fn known_zones(&mut self, file: &SourceFile, texts: &Texts) -> Vec<String> {
+    pub(super) fn known_zones(&mut self, file: &SourceFile, texts: &Texts) -> Vec<String> {
         for text in texts.iter().filter(|text| !self.world.knows_zone(text.get_ref())) {
             let fault = file.fault(text.span(), format!("unknown zone `{}`", text.get_ref()));
             self.faults
@@ -417,7 +454,7 @@ impl Reader<'_> {
         texts.iter().map(|text| text.get_ref().clone()).collect()
     }
 
-    fn known_terms(
+    pub(super) fn known_terms(
         &mut self,
         file: &SourceFile,
         kind: TermKind,

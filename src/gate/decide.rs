@@ -8,9 +8,9 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Judge, vault::Kept};
+use super::{Gate, GateError, Judge, vault::Kept, volume::Tally};
 use crate::{
-    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Seq},
+    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Reached, Seq},
     facts::check_end_user,
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
@@ -123,11 +123,14 @@ impl Gate {
         for request in requests {
             users.push(self.keep_user(caller, request).await?);
         }
+        let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
             let (mut bodies, mut drafts, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+            let mut tally = self.tally(&judge, caller, requests, now).await?;
             for (index, (request, user)) in requests.iter().zip(&users).enumerate() {
-                match self.draft(caller, &judge, request, &Manner::default(), user.as_ref()) {
+                let manner = Manner::default();
+                match self.draft(caller, &judge, request, &manner, user.as_ref(), &mut tally) {
                     Ok((body, draft)) => {
                         bodies.push((draft.id, body));
                         drafts.push(draft);
@@ -154,7 +157,7 @@ impl Gate {
                     return Ok(recorded.collect());
                 }
                 // One snapshot judged them all: it is past for all of them.
-                Err(SubmitError::Stale) => self.keeper.refresh().await?,
+                Err(SubmitError::Stale) => now = self.catch_up(now).await?,
                 Err(error) => return Err(refused(error)),
             }
         }
@@ -168,13 +171,16 @@ impl Gate {
         manner: Manner,
     ) -> Result<Recorded, GateError> {
         let user = self.keep_user(caller, request).await?;
+        let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
-            let (body, draft) = self.draft(caller, &judge, request, &manner, user.as_ref())?;
+            let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
+            let drafted = self.draft(caller, &judge, request, &manner, user.as_ref(), &mut tally);
+            let (body, draft) = drafted?;
             let id = draft.id;
             match self.sequencer.submit(draft).await {
                 Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
-                Err(SubmitError::Stale) => self.keeper.refresh().await?,
+                Err(SubmitError::Stale) => now = self.catch_up(now).await?,
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
                     return self.repeat(claim, seq).await;
@@ -183,6 +189,15 @@ impl Gate {
             }
         }
         Err(GateError::Unsettled)
+    }
+
+    /// Takes what made a decision stale: another snapshot, other counts, or another day. Gives the
+    /// time, which is not before the ledger's.
+    async fn catch_up(&self, now: Timestamp) -> Result<Timestamp, GateError> {
+        self.keeper.refresh().await?;
+        let head = in_time(self.store.head()).await?;
+        let now = now.max(instant(&*self.clock));
+        Ok(head.map_or(now, |head| now.max(head.ts)))
     }
 
     /// Seals who the end user is, where the organisation keeps that. A name that cannot be taken is
@@ -208,22 +223,27 @@ impl Gate {
         request: &CallRequest,
         manner: &Manner,
         user: Option<&Kept>,
+        tally: &mut Tally,
     ) -> Result<(Arc<DecisionBody>, Draft), GateError> {
         let started = Instant::now();
-        let decided = judge.decide(caller, request, manner.dispatch)?;
+        let asked = tally.ask(judge, caller, request);
+        let decided = judge.decide(caller, request, manner.dispatch, &Reached::of(&asked))?;
         metrics::histogram!("lexgate_evaluate_seconds").record(started.elapsed().as_secs_f64());
         let snapshot = judge.snapshot();
         let json = match user {
             Some(user) => user.commitment.put_into(&decided.json).into(),
             None => decided.json.clone(),
         };
+        let volume = tally.add(judge, asked, &decided);
+        let ends = [snapshot.valid_until, volume.valid_until()];
         let draft = Draft {
             personal: user.map(|user| user.value.clone()),
             terms: decided.terms.clone(),
             revision: Some(snapshot.digests.revision),
-            valid_until: snapshot.valid_until,
+            valid_until: ends.into_iter().flatten().min(),
             dispatch: decided.body.dispatch,
             claim: manner.claim.clone(),
+            volume: (!volume.is_empty()).then(|| Arc::new(volume)),
             ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
         Ok((decided.body.clone(), draft))
@@ -266,7 +286,9 @@ impl Gate {
 }
 
 /// What was looked up. A store that hangs is a ledger that cannot be written.
-async fn in_time<T>(lookup: impl Future<Output = Result<T, StoreError>>) -> Result<T, GateError> {
+pub(super) async fn in_time<T>(
+    lookup: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, GateError> {
     let found = tokio::time::timeout(LOOKUP, lookup).await;
     Ok(found.map_err(|_| GateError::LedgerUnavailable)??)
 }

@@ -150,7 +150,9 @@ impl Course<'_> {
         let mut last = (OutcomeStatus::UpstreamError, None, None);
         let mut without_backend = false;
         for candidate in &self.recorded.body.candidates {
-            if candidate.decision != Verdict::Allow || !self.still_allowed(&candidate.deployment) {
+            if candidate.decision != Verdict::Allow
+                || !self.still_allowed(&candidate.deployment).await
+            {
                 continue;
             }
             let Some(address) = self.address(&candidate.deployment) else {
@@ -205,12 +207,16 @@ impl Course<'_> {
     }
 
     /// Where the snapshot has moved since the decision, an attempt needs an allow of the new one.
-    fn still_allowed(&self, deployment: &DeploymentId) -> bool {
+    async fn still_allowed(&self, deployment: &DeploymentId) -> bool {
         let judge = self.gate.keeper.current();
         if judge.snapshot().digests == self.recorded.body.snapshot {
             return true;
         }
-        let judged = judge.judge_afresh(&self.caller.app, &self.call.request);
+        let (caller, request) = (self.caller, &self.call.request);
+        let Ok(reached) = self.gate.reached_again(&judge, caller, request).await else {
+            return false;
+        };
+        let judged = judge.judge_afresh(&caller.app, request, &reached);
         judged.is_ok_and(|judged| {
             judged.evaluation.candidates.iter().any(|candidate| {
                 candidate.deployment == *deployment && candidate.decision == Verdict::Allow

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Gate, GateError, Judge, Judged};
+use super::{Gate, GateError, Judge, Judged, decide::instant};
 use crate::{
     domain::{
-        Action, AppId, CallRequest, Data, DeploymentId, Effect, FlowAction, PolicyId, Verdict,
+        Action, AppId, CallRequest, Caller, Data, DeploymentId, Effect, FlowAction, PolicyId,
+        Reached, Verdict,
     },
     policy::{EntityKind, RuleSet, action_uid, flow_uid, uid},
 };
@@ -41,12 +42,21 @@ pub struct Considered {
 }
 
 impl Gate {
-    /// What the policies say of `request`, and what would make it pass.
+    /// What the policies of `judge` say of `request`, with all that has left so far, and what would
+    /// make it pass.
     ///
     /// # Errors
-    /// When it names something unknown.
-    pub fn explain(&self, app: &AppId, request: &CallRequest) -> Result<Explanation, GateError> {
-        self.keeper.current().explain(app, request)
+    /// When it names something unknown, or what has left cannot be read.
+    pub async fn explain(
+        &self,
+        judge: &Judge,
+        caller: &Caller,
+        request: &CallRequest,
+    ) -> Result<Explanation, GateError> {
+        let now = instant(&*self.clock);
+        let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
+        let asked = tally.ask(judge, caller, request);
+        judge.explain(&caller.app, request, &Reached::of(&asked))
     }
 }
 
@@ -55,11 +65,16 @@ impl Judge {
     ///
     /// # Errors
     /// When the call names something unknown.
-    pub fn explain(&self, app: &AppId, request: &CallRequest) -> Result<Explanation, GateError> {
-        let judged = self.judge_afresh(app, request).map_err(GateError::Invalid)?;
+    pub fn explain(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+    ) -> Result<Explanation, GateError> {
+        let judged = self.judge_afresh(app, request, reached).map_err(GateError::Invalid)?;
         Ok(Explanation {
             considered: self.considered(app, request.action, &judged),
-            allowed_deployments: self.allowed_deployments(app, request),
+            allowed_deployments: self.allowed_deployments(app, request, reached),
             judged,
         })
     }
@@ -99,7 +114,12 @@ impl Judge {
     }
 
     /// Asks the same of every deployment: what the organisation could do instead.
-    fn allowed_deployments(&self, app: &AppId, request: &CallRequest) -> Vec<DeploymentId> {
+    fn allowed_deployments(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+    ) -> Vec<DeploymentId> {
         let deployments = self.snapshot().organisation.deployments.iter();
         let allowed = deployments.filter(|deployment| {
             let pinned = CallRequest {
@@ -107,7 +127,7 @@ impl Judge {
                 deployment: Some(deployment.id.to_string()),
                 ..request.clone()
             };
-            let judged = self.judge_afresh(app, &pinned);
+            let judged = self.judge_afresh(app, &pinned, reached);
             judged.is_ok_and(|judged| judged.evaluation.decision == Verdict::Allow)
         });
         allowed.map(|deployment| deployment.id.clone()).collect()

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
         FieldFault, Flow, FlowAction, InstrumentInForce, JurisdictionCode, Place, Placement,
-        PolicyId, Reason, Route, TenantId, Verdict,
+        PolicyId, Reached, Reason, Route, TenantId, Verdict,
     },
     facts::{Deployment, Resolved, Snapshot, resolve},
     policy::{
@@ -54,7 +54,8 @@ impl Judge {
         &self.snapshot
     }
 
-    /// What the policies say of `request`, made by `app`, from nothing that is remembered.
+    /// What the policies say of `request`, made by `app`, which reaches these thresholds, from
+    /// nothing that is remembered.
     ///
     /// # Errors
     /// Each field that names something unknown.
@@ -62,9 +63,10 @@ impl Judge {
         &self,
         app: &AppId,
         request: &CallRequest,
+        reached: &[Reached],
     ) -> Result<Judged, Vec<FieldFault>> {
         let Resolved { call, tenant, candidates } = resolve(&self.snapshot, app, request)?;
-        let mut bench = Bench::new(&self.snapshot, &call, app, &tenant);
+        let mut bench = Bench::new(&self.snapshot, &call, app, &tenant, reached);
         let found: Vec<_> =
             candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
         let evaluation = bench.conclude(found);
@@ -128,7 +130,8 @@ struct Export<'a> {
     number: usize,
     /// The first export of the call with the same instruments.
     like: usize,
-    context: OnceCell<Result<Context, String>>,
+    /// One for each origin that reaches a threshold, and one for all others.
+    contexts: RefCell<Vec<(Option<&'a Reached>, Result<Context, String>)>>,
 }
 
 /// All that the policies of a slice look at in a flow request of one call: they answer equal
@@ -149,6 +152,8 @@ struct Bench<'a> {
     tenant: &'a TenantId,
     app: Part,
     action: Part,
+    classes: Vec<&'a str>,
+    reached: &'a [Reached],
     origins: Vec<(&'a JurisdictionCode, Part)>,
     flow_actions: [(FlowAction, Part); 5],
     use_context: OnceCell<Result<Context, String>>,
@@ -159,7 +164,13 @@ struct Bench<'a> {
 }
 
 impl<'a> Bench<'a> {
-    fn new(snapshot: &'a Snapshot, call: &'a Call, app: &'a AppId, tenant: &'a TenantId) -> Self {
+    fn new(
+        snapshot: &'a Snapshot,
+        call: &'a Call,
+        app: &'a AppId,
+        tenant: &'a TenantId,
+        reached: &'a [Reached],
+    ) -> Self {
         let engine = &snapshot.engine;
         let origins = call.data.iter().flat_map(Data::origins);
         Self {
@@ -168,6 +179,8 @@ impl<'a> Bench<'a> {
             tenant,
             app: engine.part(uid(EntityKind::App, app.as_str())),
             action: engine.action(action_uid(call.action)),
+            classes: snapshot.classes(call.data.as_ref()),
+            reached,
             origins: origins.map(|code| (code, place(snapshot, code))).collect(),
             flow_actions: FlowAction::ALL.map(|action| (action, engine.action(flow_uid(action)))),
             use_context: OnceCell::new(),
@@ -207,7 +220,7 @@ impl<'a> Bench<'a> {
     }
 
     /// One use request, and one flow request for each distinct origin, action and destination.
-    fn ask(&self, set: RuleSet, export: &Export<'_>, placement: &Placement) -> Vec<Heard> {
+    fn ask(&self, set: RuleSet, export: &Export<'a>, placement: &Placement) -> Vec<Heard> {
         let mut destinations = Vec::new();
         for (action, part) in &self.flow_actions {
             let places = placement.of(*action).iter();
@@ -237,14 +250,14 @@ impl<'a> Bench<'a> {
     fn ask_flow(
         &self,
         set: RuleSet,
-        export: &Export<'_>,
+        export: &Export<'a>,
         flow: &Flow,
         parts: [&Part; 3],
     ) -> Arc<Judgement> {
         let engine = &self.snapshot.engine;
         let slice = engine.slice(set, parts);
         let judge = || {
-            let context = || export.context.get_or_init(|| self.flow_context(export)).clone();
+            let context = || self.flow_context(export, &flow.from);
             engine.judge(&slice, parts, context)
         };
         if slice.settled().is_some() {
@@ -264,6 +277,7 @@ impl<'a> Bench<'a> {
     fn use_context(&self) -> Result<Context, String> {
         use_context(&UseContext {
             data: self.call.data.as_ref(),
+            classes: &self.classes,
             purpose: self.call.purpose.as_deref(),
             audience: &self.call.audience,
             audience_zones: &self.snapshot.facts.zones_of(&self.call.audience),
@@ -271,15 +285,30 @@ impl<'a> Bench<'a> {
         .map_err(|error| error.to_string())
     }
 
-    fn flow_context(&self, export: &Export<'_>) -> Result<Context, String> {
-        flow_context(&FlowContext {
+    fn flow_context(
+        &self,
+        export: &Export<'a>,
+        from: &JurisdictionCode,
+    ) -> Result<Context, String> {
+        let reached = self.reached.iter().find(|reached| reached.from == *from);
+        let mut contexts = export.contexts.borrow_mut();
+        if let Some((_, context)) = contexts.iter().find(|(known, _)| *known == reached) {
+            return context.clone();
+        }
+        let thresholds = reached.map(|reached| &reached.thresholds[..]).unwrap_or_default();
+        let context = flow_context(&FlowContext {
             data: self.call.data.as_ref(),
+            classes: &self.classes,
             purpose: self.call.purpose.as_deref(),
             instruments: &export.instruments,
+            reached: thresholds,
+            volume: &self.snapshot.volume(thresholds),
             tenant: self.tenant,
             deployment: &export.deployment.id,
         })
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string());
+        contexts.push((reached, context.clone()));
+        context
     }
 
     fn export(&mut self, deployment: &'a Deployment) -> Export<'a> {
@@ -293,7 +322,7 @@ impl<'a> Bench<'a> {
         self.exports.push(instruments.clone());
         let like = self.exports.iter().position(|known| *known == instruments);
         let like = like.unwrap_or(number);
-        Export { deployment, instruments, number, like, context: OnceCell::new() }
+        Export { deployment, instruments, number, like, contexts: RefCell::default() }
     }
 
     fn conclude(&mut self, found: Vec<Found<'a>>) -> Evaluation {

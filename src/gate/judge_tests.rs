@@ -99,7 +99,7 @@ fn german() -> CallRequest {
 
 fn evaluate(judge: &Judge, request: &CallRequest) -> Evaluation {
     let app: AppId = "support-copilot".into();
-    let judged = judge.judge_afresh(&app, request);
+    let judged = judge.judge_afresh(&app, request, &[]);
     judged.unwrap_or_else(|faults| panic!("{faults:?}")).evaluation
 }
 
@@ -123,7 +123,7 @@ fn assert_denied(evaluation: &Evaluation, policies: &[&str]) {
 fn faults(request: &CallRequest) -> Vec<FieldFault> {
     let judge = judge_of(&shipped_policies());
     let app: AppId = "support-copilot".into();
-    judge.judge_afresh(&app, request).expect_err("the call names something unknown")
+    judge.judge_afresh(&app, request, &[]).expect_err("the call names something unknown")
 }
 
 #[test]
@@ -225,8 +225,8 @@ fn a_jurisdiction_whose_pack_is_gone_is_closed_again() {
     assert_denied(&evaluate(&judge_of(&files), &request), &["base-uncovered"]);
 }
 
-/// Strict validation accepts it; with one subject or more it fails.
-const OVERFLOW: &str = "when { context.volume.subjects + 9223372036854775807 > 0 };";
+/// Strict validation accepts it; for a tenant with any revenue it fails.
+const OVERFLOW: &str = "when { context.tenant.annualRevenueUsd + 9223372036854775807 > 0 };";
 
 #[test]
 fn a_policy_that_fails_denies_and_is_named() {
@@ -295,7 +295,7 @@ fn unknown_names_are_faults_of_their_fields() {
         assert_eq!(pointers, [pointer], "{request:?}");
     }
     let app: AppId = "nobody".into();
-    assert!(judge_of(&shipped_policies()).judge_afresh(&app, &german()).is_err());
+    assert!(judge_of(&shipped_policies()).judge_afresh(&app, &german(), &[]).is_err());
 }
 
 #[test]

@@ -114,9 +114,9 @@ fn a_remembered_answer_is_the_answer() {
         for request in neighbours(&request, &other) {
             for app in &apps {
                 let app: AppId = (*app).into();
-                let afresh = forgetful.judge_afresh(&app, &request).expect("known names");
+                let afresh = forgetful.judge_afresh(&app, &request, &[]).expect("known names");
                 for _ in 0..2 {
-                    let decided = remembering.decide(&caller(&app), &request, false);
+                    let decided = remembering.decide(&caller(&app), &request, false, &[]);
                     let body = &decided.expect("known names").body;
                     prop_assert_eq!(&body.call, &afresh.call);
                     prop_assert_eq!(&body.caller.tenant, &afresh.tenant);
@@ -142,7 +142,7 @@ const DIFFERENT: &str = r#"
     when { action == Action::"store" && context.deployment.retentionHours > 0 };
     @id("assessed") @citation("c") @advice("a")
     forbid (principal, action in [Action::"process", Action::"own"], resource)
-    when { context.instruments.contains("eu-scc") && context.volume.subjects > 1 };
+    when { context.instruments.contains("eu-scc") && context.data.personal };
     @id("failing") @citation("c") @advice("a")
     forbid (principal, action == Action::"operate", resource)
     when { context.deployment.retentionHours + 9223372036854775800 > 0 };
@@ -156,11 +156,11 @@ fn a_candidate_among_others_is_judged_as_it_is_alone() {
     let seen = Cell::new([0; 3]);
     let law = |request: CallRequest| {
         for judge in &judges {
-            let together = judge.judge_afresh(&app, &request).expect("known names").evaluation;
+            let together = judge.judge_afresh(&app, &request, &[]).expect("known names").evaluation;
             for candidate in &together.candidates {
                 let deployment = Some(candidate.deployment.to_string());
                 let pinned = CallRequest { model: None, deployment, ..request.clone() };
-                let alone = judge.judge_afresh(&app, &pinned).expect("known names").evaluation;
+                let alone = judge.judge_afresh(&app, &pinned, &[]).expect("known names").evaluation;
                 prop_assert_eq!(std::slice::from_ref(candidate), &alone.candidates[..]);
                 let here = |at: &Place| at.deployment == candidate.deployment;
                 let errors = together.errors.iter().filter(|error| here(&error.at));

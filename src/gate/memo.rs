@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 
-use super::{GateError, Judge, Judged};
+use super::{
+    GateError, Judge, Judged,
+    volume::{exports, open_to},
+};
 use crate::{
-    domain::{CallRequest, Caller, Verdict},
+    domain::{CallRequest, Caller, Export, JurisdictionCode, Reached, Verdict},
     facts::check_end_user,
     ledger::{DecisionBody, Engine, canonical},
     policy,
@@ -16,8 +19,8 @@ use crate::{
 /// How many decisions a snapshot remembers.
 const CAPACITY: u64 = 2_000;
 
-/// Who asked what, and whether Lexgate sends the call.
-type Question = (Caller, CallRequest, bool);
+/// Who asked what, whether Lexgate sends the call, and which thresholds it reaches.
+type Question = (Caller, CallRequest, bool, Vec<Reached>);
 
 /// The decisions that are remembered.
 #[derive(Debug)]
@@ -38,11 +41,13 @@ pub struct Decided {
     pub json: Bytes,
     /// The words by which the record is found.
     pub terms: Arc<[String]>,
+    /// What leaves each origin if it is made.
+    pub exports: Arc<[(JurisdictionCode, Export)]>,
 }
 
 impl Judge {
-    /// What is decided of `request`, made by `caller`; `dispatch` when Lexgate sends the call if it
-    /// is allowed.
+    /// What is decided of `request`, made by `caller`, which reaches these thresholds; `dispatch`
+    /// when Lexgate sends the call if it is allowed.
     ///
     /// # Errors
     /// Each field that names something unknown.
@@ -51,18 +56,20 @@ impl Judge {
         caller: &Caller,
         request: &CallRequest,
         dispatch: bool,
+        reached: &[Reached],
     ) -> Result<Arc<Decided>, GateError> {
         // Who the end user is decides nothing, unless the name cannot be taken.
         let known = CallRequest { end_user: None, ..request.clone() };
-        let question = (caller.clone(), known, dispatch);
+        let question = (caller.clone(), known, dispatch, reached.to_vec());
         if check_end_user(request).is_none()
             && let Some(decided) = self.memo.0.get(&question)
         {
             return Ok(decided);
         }
         let started = Instant::now();
-        let judged = self.judge_afresh(&caller.app, request).map_err(GateError::Invalid)?;
-        let decided = Arc::new(self.write(caller, judged, dispatch, started)?);
+        let judged = self.judge_afresh(&caller.app, request, reached);
+        let judged = judged.map_err(GateError::Invalid)?;
+        let decided = Arc::new(self.write(caller, judged, dispatch, reached, started)?);
         self.memo.0.insert(question, decided.clone());
         Ok(decided)
     }
@@ -72,6 +79,7 @@ impl Judge {
         caller: &Caller,
         judged: Judged,
         dispatch: bool,
+        reached: &[Reached],
         started: Instant,
     ) -> Result<Decided, GateError> {
         let Judged { call, tenant, evaluation } = judged;
@@ -89,6 +97,7 @@ impl Judge {
             errors: evaluation.errors,
             evaluation_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
             instruments: evaluation.instruments,
+            reached: reached.to_vec(),
             reasons: evaluation.reasons,
             retention: evaluation.retention,
             route: evaluation.route,
@@ -98,6 +107,7 @@ impl Judge {
         Ok(Decided {
             json: canonical::to_vec(&body)?.into(),
             terms: body.terms().into(),
+            exports: exports(&body, open_to(&body)).into(),
             body: Arc::new(body),
         })
     }

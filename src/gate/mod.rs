@@ -20,6 +20,7 @@ mod stream;
 #[cfg(test)]
 mod stream_tests;
 mod vault;
+mod volume;
 
 use std::sync::Arc;
 

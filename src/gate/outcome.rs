@@ -87,7 +87,8 @@ impl Gate {
             status,
             tokens: answer.tokens,
         };
-        let draft = self.outcome_draft(decision, &body)?;
+        let volume = self.settle_exports(decision, &body.attempts);
+        let draft = Draft { volume, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
         settled(self.sequencer.submit_patiently(draft).await)

@@ -18,7 +18,8 @@ const HEADER: &str = "x-lexgate-";
 /// The prefix of a claim in `metadata`.
 const FIELD: &str = "lexgate_";
 /// The claims.
-const CLAIMS: [&str; 6] = ["personal", "data", "subjects", "purpose", "audience", "location"];
+const CLAIMS: [&str; 7] =
+    ["personal", "data", "subjects", "subject-count", "purpose", "audience", "location"];
 
 /// Reads the claims of a call to a model, and takes them out of its body.
 pub(super) fn take(
@@ -95,7 +96,7 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
     for name in names {
         let Some(claim) = name.strip_prefix(FIELD) else { continue };
         let shown = format!("metadata.{name}");
-        let claim = known(claim, &shown)?;
+        let claim = known(&claim.replace('_', "-"), &shown)?;
         let text = metadata.read::<String>(&name).ok().flatten();
         let Some(text) = text else {
             return Err(invalid(&shown, format!("`{shown}` must be a string")));
@@ -142,7 +143,12 @@ fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Proble
     }
     let (categories, subjects) = (categories.unwrap_or_default(), subjects.unwrap_or_default());
     let personal = personal.unwrap_or(!categories.is_empty() || !subjects.is_empty());
-    Ok(Some(DataRequest { personal, categories, subjects, subject_count: None, location: None }))
+    let subject_count = claims.get("subject-count").map(|text| text.parse::<u64>());
+    let subject_count = subject_count.transpose().map_err(|_| {
+        let name = format!("{HEADER}subject-count");
+        invalid(&name, format!("`{name}` is a whole number of people"))
+    })?;
+    Ok(Some(DataRequest { personal, categories, subjects, subject_count, location: None }))
 }
 
 #[cfg(test)]
@@ -168,6 +174,11 @@ mod tests {
         let data = call.unwrap().data.unwrap();
         assert_eq!((data.personal, data.subjects), (true, vec!["DE".to_owned(), "SA".to_owned()]));
         assert_eq!(left, r#"{"model":"m","metadata":{"team":"x"}}"#);
+        let (call, _) = take_from(
+            &[("x-lexgate-subject-count", "12")],
+            r#"{"model":"m","metadata":{"lexgate_personal":"true","lexgate_subject_count":"12"}}"#,
+        );
+        assert_eq!(call.unwrap().data.unwrap().subject_count, Some(12));
         let (_, left) = take_from(&[], r#"{"model":"m","metadata":{"lexgate_data":""}}"#);
         assert_eq!(left, r#"{"model":"m"}"#);
     }
@@ -190,6 +201,10 @@ mod tests {
             ),
             (vec![("x-lexgate-subject", "DE")], r#"{"model":"m"}"#),
             (vec![("x-lexgate-personal", "no")], r#"{"model":"m"}"#),
+            (
+                vec![("x-lexgate-personal", "true"), ("x-lexgate-subject-count", "many")],
+                r#"{"model":"m"}"#,
+            ),
             (
                 vec![("x-lexgate-personal", "true"), ("x-lexgate-personal", "false")],
                 r#"{"model":"m"}"#,

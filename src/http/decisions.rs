@@ -23,7 +23,7 @@ use super::{
 use crate::{
     domain::{
         CallRequest, Candidate, DecisionId, DeploymentId, Duty, Effect, FieldFault, Flow, PolicyId,
-        Reason, Route, Seq, SnapshotDigests, Verdict,
+        Reached, Reason, Route, Seq, SnapshotDigests, Verdict,
     },
     gate::{Considered, Explanation, IdempotencyKey, OutcomeReport, Recorded},
     ledger::timestamp_text,
@@ -66,6 +66,9 @@ pub(super) struct DecisionAnswer<'a> {
     route: Option<&'a Route>,
     /// Every deployment considered, in the organisation's order.
     candidates: &'a [Candidate],
+    /// Thresholds of people that the call reached, with all that left before it; absent when none.
+    #[serde(skip_serializing_if = "<[Reached]>::is_empty")]
+    reached: &'a [Reached],
     /// The policies that decided: for an allow those of the route, for a deny all.
     pub(super) reasons: Vec<ReasonAnswer<'a>>,
     /// What the caller must do, when allowed.
@@ -117,6 +120,7 @@ impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
             decided_at: timestamp_text(recorded.ts),
             route: body.route.as_ref(),
             candidates: &body.candidates,
+            reached: &body.reached,
             reasons: reasons(&body.reasons),
             duties: &body.duties,
             snapshot: body.snapshot,
@@ -330,7 +334,7 @@ async fn explain(
     Json(call): Json<CallRequest>,
 ) -> Result<Response, Problem> {
     let judge = shared.gate.keeper().current();
-    let explanation = judge.explain(&caller.app, &call)?;
+    let explanation = shared.gate.explain(&judge, &caller, &call).await?;
     let answer = ExplainAnswer::new(&explanation, judge.snapshot().digests);
     Ok(axum::Json(answer).into_response())
 }

@@ -11,8 +11,8 @@ use utoipa::ToSchema;
 use super::Commitment;
 use crate::domain::{
     Call, Caller, Candidate, DeploymentId, Digest, Duty, EvaluationFault, FlowAction,
-    InstrumentInForce, JurisdictionCode, KeyName, Reason, Retention, Route, Seq, SnapshotDigests,
-    Verdict,
+    InstrumentInForce, JurisdictionCode, KeyName, Reached, Reason, Retention, Route, Seq,
+    SnapshotDigests, Verdict,
 };
 
 /// Entry 0: who keeps the log, and with which key.
@@ -72,6 +72,9 @@ pub struct DecisionBody {
     pub evaluation_us: u64,
     /// The instruments that were in force.
     pub instruments: Vec<InstrumentInForce>,
+    /// The thresholds that the call reached, with all that left before it. Absent when none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reached: Vec<Reached>,
     /// The policies that decided.
     pub reasons: Vec<Reason>,
     /// How long the record is kept.

@@ -108,6 +108,7 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
         errors: Vec::new(),
         evaluation_us: 140,
         instruments: Vec::new(),
+        reached: Vec::new(),
         reasons: Vec::new(),
         retention: retention(),
         route: Some(Route {

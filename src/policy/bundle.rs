@@ -6,7 +6,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 
-use super::{names::EntityKind, rule::Rule};
+use super::{
+    names::EntityKind,
+    rule::Rule,
+    volume::{self, Bounds},
+};
 use crate::domain::{Digest, Fault, Faults, SourceFile};
 
 /// The schema's path in a policy folder.
@@ -22,6 +26,7 @@ pub struct Bundle {
     pub(super) schema: Schema,
     pub(super) rules: Vec<Arc<Rule>>,
     pub(super) duties: Vec<Arc<Rule>>,
+    pub(super) volumes: Bounds,
 }
 
 /// Why a bundle could not be read.
@@ -46,15 +51,25 @@ impl Bundle {
         for set in [&rules, &duties] {
             validate(files, &validator, set, &mut faults);
         }
+        let mut volumes = Bounds::new();
+        for rule in rules.iter().chain(&duties) {
+            faults.0.extend(volume::bounds(rule, &mut volumes).err());
+        }
         let schema = validator.schema().clone();
         let content = content_of(files);
-        faults.or(Self { digest: Digest::of(&content), content, schema, rules, duties })
+        faults.or(Self { digest: Digest::of(&content), content, schema, rules, duties, volumes })
     }
 
     /// The schema, against which facts are checked.
     #[must_use]
     pub fn schema(&self) -> &Schema {
         &self.schema
+    }
+
+    /// The numbers with which policies compare `context.volume`.
+    #[must_use]
+    pub fn volumes(&self) -> &Bounds {
+        &self.volumes
     }
 
     /// Every policy, duties last.

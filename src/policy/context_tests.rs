@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{
     context::{FlowContext, UseContext, flow_context, use_context},
     names::{action_uid, flow_uid},
+    volume::VolumeField,
 };
 use crate::domain::{Action, Data, FlowAction, JurisdictionCode};
 
@@ -41,7 +42,7 @@ fn uid(text: &str) -> EntityUid {
 
 fn data_json(data: Option<&Data>) -> serde_json::Value {
     let Some(data) = data else {
-        return json!({"classified": false, "personal": false, "categories": []});
+        return json!({"classified": false, "personal": false, "categories": [], "classes": ["c"]});
     };
     let somebodys = !data.subjects.is_empty() || data.location.is_some();
     let harmless = !data.personal && data.categories.is_empty();
@@ -49,6 +50,7 @@ fn data_json(data: Option<&Data>) -> serde_json::Value {
         "classified": harmless || somebodys,
         "personal": data.personal,
         "categories": data.categories,
+        "classes": ["c"],
     })
 }
 
@@ -65,10 +67,12 @@ proptest! {
         purpose in prop::option::of("[a-zA-Z:]{0,20}"),
         audience in codes(),
         instruments in prop::collection::vec("[a-z-]{1,10}", 0..4),
+        subjects in any::<u64>(),
     ) {
         let schema = &*SCHEMA;
         let context = use_context(&UseContext {
             data: data.as_ref(),
+            classes: &["c"],
             purpose: purpose.as_deref(),
             audience: &audience,
             audience_zones: &["EU", "EEA"],
@@ -94,22 +98,20 @@ proptest! {
         let (tenant, deployment) = ("t".into(), "d@e".into());
         let context = flow_context(&FlowContext {
             data: data.as_ref(),
+            classes: &["c"],
+            reached: &instruments,
+            volume: &[(VolumeField::SensitiveSubjects, subjects)],
             purpose: purpose.as_deref(),
             instruments: &instruments,
             tenant: &tenant,
             deployment: &deployment,
         }).unwrap();
-        let subjects = data.as_ref().map_or(0, |data| data.subject_count);
-        let subjects = i64::try_from(subjects).unwrap_or(i64::MAX);
-        let is_sensitive = data.as_ref().is_some_and(|data| !data.categories.is_empty());
         let written = json!({
             "data": data_json(data.as_ref()),
             "purpose": purpose.unwrap_or_default(),
             "instruments": instruments,
-            "volume": {
-                "subjects": subjects,
-                "sensitiveSubjects": if is_sensitive { subjects } else { 0 },
-            },
+            "reached": instruments,
+            "volume": { "subjects": 0, "sensitiveSubjects": i64::try_from(subjects).unwrap_or(i64::MAX) },
             "tenant": entity("Tenant", "t"),
             "deployment": entity("Deployment", "d@e"),
         });

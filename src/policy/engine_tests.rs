@@ -22,6 +22,7 @@ use super::{
     context::{FlowContext, UseContext, flow_context, use_context},
     engine::{Engine, Judgement, RuleSet},
     rule::Rule,
+    volume::{Bounds, VolumeField},
 };
 use crate::domain::{Data, Digest, JurisdictionCode, SourceFile};
 
@@ -180,7 +181,7 @@ const CONDITIONS: [&str; 19] = [
     "principal has tenant && principal.tenant.monthlyActiveUsers > 5",
     "context.volume.subjects > 2",
     r#"context.deployment.retentionHours <= 24 && context.instruments.contains("eu-scc")"#,
-    "context.volume.subjects + 9223372036854775807 > 0",
+    "context.deployment.retentionHours + 9223372036854775807 > 0",
     "resource.model.license.monthlyActiveUsersLimit > 5",
     "context.absent",
     "context.data.personal && resource in principal",
@@ -259,13 +260,24 @@ impl Asked {
         if self.principal.starts_with("App") {
             let audience: Vec<JurisdictionCode> = vec!["DE".parse().unwrap()];
             let data = self.data.as_ref();
-            let call =
-                UseContext { data, purpose: None, audience: &audience, audience_zones: &["EU"] };
+            let call = UseContext {
+                data,
+                classes: &[],
+                purpose: None,
+                audience: &audience,
+                audience_zones: &["EU"],
+            };
             return use_context(&call).unwrap();
         }
         let (tenant, deployment) = ("t0".into(), "d0".into());
         flow_context(&FlowContext {
             data: self.data.as_ref(),
+            classes: &[],
+            reached: &[],
+            volume: &[(
+                VolumeField::Subjects,
+                self.data.as_ref().map_or(0, |data| data.subject_count),
+            )],
             purpose: Some("dpv:ServiceProvision"),
             instruments: &self.instruments,
             tenant: &tenant,
@@ -314,7 +326,14 @@ fn unvalidated(text: &str, schema: Schema) -> Arc<Bundle> {
         .map(|policy| Arc::new(Rule::read(policy, &file, 0, false).unwrap()))
         .collect();
     let digest = Digest::of(text.as_bytes());
-    Arc::new(Bundle { digest, content: Vec::new(), schema, rules, duties: Vec::new() })
+    Arc::new(Bundle {
+        digest,
+        content: Vec::new(),
+        schema,
+        rules,
+        duties: Vec::new(),
+        volumes: Bounds::new(),
+    })
 }
 
 /// The same policies as Cedar reads them, under their `@id`s.
@@ -460,7 +479,7 @@ fn judge_flow(text: &str) -> (Judgement, Decision) {
 }
 
 /// A policy that strict validation accepts and that fails all the same.
-const OVERFLOW: &str = "when { context.volume.subjects + 9223372036854775807 > 0 };";
+const OVERFLOW: &str = "when { context.deployment.retentionHours + 9223372036854775807 > 0 };";
 const PERMIT_ALL: &str = r#"@id("all") @citation("c") permit (principal, action, resource);"#;
 
 #[test]

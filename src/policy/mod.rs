@@ -14,6 +14,7 @@ mod reads;
 mod rule;
 mod scope;
 mod slice;
+mod volume;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
@@ -22,6 +23,7 @@ pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};
 pub use rule::Rule;
 pub use slice::{Part, Slice};
+pub use volume::{Bounds, VolumeField};
 
 /// The policy named in the reasons of a request that no permit matched.
 pub const DEFAULT_DENY: &str = "default-deny";

@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::{Draft, Receipt, SequencerSettings, SubmitError, mark::Seen};
 use crate::{
-    domain::{Clock, DecisionId, Digest, Seq},
+    domain::{Clock, Counts, DecisionId, Digest, Seq},
     ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
     store::{Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
 };
@@ -40,6 +40,11 @@ impl Group {
         room: OwnedSemaphorePermit,
     ) -> Self {
         Self { drafts, reply, deadline, room: Some(room), alone: false }
+    }
+
+    /// Whether several records of it rest on counts.
+    fn is_counted(&self) -> bool {
+        self.len() > 1 && self.drafts.iter().any(|draft| draft.volume.is_some())
     }
 
     pub(super) fn len(&self) -> usize {
@@ -117,6 +122,10 @@ impl Seal for Batch<'_> {
             leaf: self.seen.and_then(Seen::last),
             claims: drafts().filter_map(|draft| draft.claim.as_deref().map(key)).collect(),
             decisions: drafts().filter_map(|draft| draft.about).collect(),
+            counts: drafts()
+                .filter_map(|draft| draft.volume.as_deref())
+                .flat_map(|volume| volume.asked.iter().flat_map(|(asked, _)| asked.keys()))
+                .collect(),
         }
     }
 
@@ -139,6 +148,7 @@ impl Seal for Batch<'_> {
             rows: Vec::new(),
             claims: found.claims.clone(),
             reported: found.reported.clone(),
+            counts: found.counts.clone(),
         };
         if head.next == Seq::new(0) {
             pen.open_log()?;
@@ -161,6 +171,7 @@ impl Seal for Batch<'_> {
 }
 
 /// Gives records their places, one after the other.
+#[derive(Clone)]
 struct Pen<'a> {
     settings: &'a SequencerSettings,
     ts: Timestamp,
@@ -168,6 +179,7 @@ struct Pen<'a> {
     rows: Vec<Row>,
     claims: HashMap<(String, String), Seq>,
     reported: HashSet<Seq>,
+    counts: Counts,
 }
 
 impl Pen<'_> {
@@ -186,11 +198,26 @@ impl Pen<'_> {
     }
 
     fn write_group(&mut self, group: &Group) -> Vec<Result<Receipt, SubmitError>> {
+        if group.is_wanted() && group.is_counted() {
+            return self.write_whole(group);
+        }
         if group.is_wanted() {
             return group.drafts.iter().map(|draft| self.write(draft)).collect();
         }
         let late = Arc::new(StoreError::TimedOut);
         group.drafts.iter().map(|_| Err(SubmitError::Unavailable(late.clone()))).collect()
+    }
+
+    /// Writes all of the group, or, where one of it is stale, nothing: each of its records has counted
+    /// on those before it.
+    fn write_whole(&mut self, group: &Group) -> Vec<Result<Receipt, SubmitError>> {
+        let before = self.clone();
+        let answers: Vec<_> = group.drafts.iter().map(|draft| self.write(draft)).collect();
+        if !answers.iter().any(|answer| matches!(answer, Err(SubmitError::Stale))) {
+            return answers;
+        }
+        *self = before;
+        group.drafts.iter().map(|_| Err(SubmitError::Stale)).collect()
     }
 
     fn write(&mut self, draft: &Draft) -> Result<Receipt, SubmitError> {
@@ -226,7 +253,8 @@ impl Pen<'_> {
         let superseded = draft.revision.is_some_and(|revision| revision != active)
             || draft.activation.as_ref().is_some_and(|new| new.expected != active);
         let expired = draft.valid_until.is_some_and(|end| self.ts >= end);
-        if superseded || expired { Err(SubmitError::Stale) } else { Ok(()) }
+        let overtaken = draft.volume.as_ref().is_some_and(|volume| !volume.stands(&self.counts));
+        if superseded || expired || overtaken { Err(SubmitError::Stale) } else { Ok(()) }
     }
 
     fn place(&mut self, draft: &Draft, receipt: &Receipt) {
@@ -234,6 +262,9 @@ impl Pen<'_> {
             self.claims.insert((claim.scope.clone(), claim.key.clone()), receipt.seq);
         }
         self.reported.extend(draft.about);
+        for exported in draft.volume.iter().flat_map(|volume| &volume.adds) {
+            self.counts.add(exported);
+        }
         self.head = Head {
             next: Seq::new(receipt.seq.get() + 1),
             leaf: receipt.leaf,
@@ -253,6 +284,7 @@ impl Pen<'_> {
             claim: draft.claim.clone(),
             activation: draft.activation.clone(),
             personal: draft.personal.clone(),
+            volume: draft.volume.clone(),
         });
     }
 }

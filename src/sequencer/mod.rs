@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub use crate::store::{Activation, Claim, SealedValue};
 use crate::{
-    domain::{Clock, Digest, Revision, Seq},
+    domain::{Clock, Digest, Revision, Seq, Volume},
     ledger::{GenesisBody, Kind, Origin, Signer},
     store::{Store, StoreError},
 };
@@ -62,6 +62,8 @@ pub struct Draft {
     pub activation: Option<Arc<Activation>>,
     /// The value that it commits to.
     pub personal: Option<Arc<SealedValue>>,
+    /// The counts of people that it rests on, and what it adds to them.
+    pub volume: Option<Arc<Volume>>,
 }
 
 impl Draft {
@@ -80,6 +82,7 @@ impl Draft {
             claim: None,
             activation: None,
             personal: None,
+            volume: None,
         }
     }
 }
@@ -102,7 +105,7 @@ pub struct Receipt {
 #[non_exhaustive]
 pub enum SubmitError {
     /// What it rests on is no longer so: decide again.
-    #[error("the snapshot has changed since")]
+    #[error("the snapshot or a count has changed since")]
     Stale,
     /// The idempotency key was used before, for this record.
     #[error("the idempotency key was used for entry {0}")]

@@ -1,7 +1,7 @@
 //! What is appended in one transaction, and who decides it. No SQL.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::{
-    domain::{Digest, Revision, Seq, SnapshotDigests},
+    domain::{CountKey, Counts, Digest, Exported, Revision, Seq, SnapshotDigests, Volume},
     ledger::{Edge, Kind, Tile},
 };
 
@@ -39,6 +39,8 @@ pub struct Lookups {
     pub claims: Vec<(String, String)>,
     /// Decisions for which an outcome is about to be written.
     pub decisions: Vec<Seq>,
+    /// Whose exports are counted.
+    pub counts: BTreeSet<CountKey>,
 }
 
 /// Their answers.
@@ -52,6 +54,8 @@ pub struct Found {
     pub claims: HashMap<(String, String), Seq>,
     /// The decisions that have an outcome.
     pub reported: HashSet<Seq>,
+    /// What left, under each key that was asked for.
+    pub counts: Counts,
 }
 
 /// What the next entry follows.
@@ -82,6 +86,22 @@ pub struct Sealed {
     pub checkpoint: Arc<str>,
 }
 
+impl Sealed {
+    /// What leaves with the entries, equal exports together: how many people, by [`Exported`]'s
+    /// tenant, origin, day and export, the last as JSON.
+    pub(super) fn exports(&self) -> Vec<(&str, &str, i32, String, i64)> {
+        let mut sums: BTreeMap<(&str, &str, i32, String), i64> = BTreeMap::new();
+        let volumes = self.rows.iter().filter_map(|row| row.volume.as_deref());
+        for Exported { tenant, origin, day, export, subjects } in volumes.flat_map(|v| &v.adds) {
+            let export = serde_json::to_string(export).unwrap_or_default();
+            let sum = sums.entry((tenant.as_str(), origin.as_str(), *day, export)).or_default();
+            *sum = sum.saturating_add(*subjects);
+        }
+        let rows = sums.into_iter();
+        rows.map(|((tenant, origin, day, export), n)| (tenant, origin, day, export, n)).collect()
+    }
+}
+
 /// One entry and what is kept beside it.
 #[derive(Clone, Debug)]
 pub struct Row {
@@ -109,6 +129,8 @@ pub struct Row {
     pub activation: Option<Arc<Activation>>,
     /// The value that it commits to.
     pub personal: Option<Arc<SealedValue>>,
+    /// Whose data leaves with it.
+    pub volume: Option<Arc<Volume>>,
 }
 
 /// A value that identifies a person, and that only the holder of the master key can read.

@@ -19,6 +19,7 @@ pub(super) const POSTGRES: Files = Files(&[
     (3, "tiles", include_str!("../../migrations/postgres/0003_tiles.sql")),
     (4, "personal", include_str!("../../migrations/postgres/0004_personal.sql")),
     (5, "pruning", include_str!("../../migrations/postgres/0005_pruning.sql")),
+    (6, "volumes", include_str!("../../migrations/postgres/0006_volumes.sql")),
 ]);
 
 /// The tables in `SQLite`.
@@ -27,6 +28,7 @@ pub(super) const SQLITE: Files = Files(&[
     (2, "tiles", include_str!("../../migrations/sqlite/0002_tiles.sql")),
     (3, "personal", include_str!("../../migrations/sqlite/0003_personal.sql")),
     (4, "pruning", include_str!("../../migrations/sqlite/0004_pruning.sql")),
+    (5, "volumes", include_str!("../../migrations/sqlite/0005_volumes.sql")),
 ]);
 
 impl MigrationSource<'static> for Files {

@@ -15,7 +15,7 @@ mod postgres;
 mod row;
 mod sqlite;
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ pub use error::{AppendError, MarkError, StoreError};
 pub use personal::{DestroyedKey, KeptValue, PersonalStore, SubjectKey};
 
 use crate::{
-    domain::{Digest, Seq, SnapshotDigests},
+    domain::{CountKey, Counts, Digest, Seq, SnapshotDigests},
     ledger::{Kind, SeqRange, Tile, TileId},
 };
 
@@ -136,6 +136,9 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
 
     /// The content with this digest.
     async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// What left, under each of these keys.
+    async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError>;
 
     /// Which request used an idempotency key, and what answered it.
     async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError>;

@@ -1,14 +1,14 @@
 //! Between the ledger's types and columns: both databases keep numbers as 64-bit integers, instants
 //! as microseconds and digests as bytes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{Active, Claimed, Head, StoreError, Stored};
 use crate::{
-    domain::{Digest, Revision, Seq, SnapshotDigests},
+    domain::{CountKey, Counts, Digest, Revision, Seq, SnapshotDigests},
     ledger::{Edge, TILE_WIDTH, Tile, TileId, partial_tiles, read_tile},
 };
 
@@ -40,6 +40,7 @@ pub(super) fn digest(column: &[u8]) -> Result<Digest, StoreError> {
 pub(super) trait Columns {
     fn integer(&self, index: usize) -> Result<i64, StoreError>;
     fn bytes(&self, index: usize) -> Result<Vec<u8>, StoreError>;
+    fn text(&self, index: usize) -> Result<String, StoreError>;
 }
 
 impl<R: Row> Columns for R
@@ -47,12 +48,17 @@ where
     usize: ColumnIndex<R>,
     i64: for<'r> Decode<'r, R::Database> + Type<R::Database>,
     Vec<u8>: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
 {
     fn integer(&self, index: usize) -> Result<i64, StoreError> {
         Ok(self.try_get(index)?)
     }
 
     fn bytes(&self, index: usize) -> Result<Vec<u8>, StoreError> {
+        Ok(self.try_get(index)?)
+    }
+
+    fn text(&self, index: usize) -> Result<String, StoreError> {
         Ok(self.try_get(index)?)
     }
 }
@@ -94,6 +100,27 @@ pub(super) fn active(row: &impl Columns) -> Result<Active, StoreError> {
         revision: Revision(number(row.integer(0)?)?),
     };
     Ok(Active { snapshot, seq: seq(row, 1)? })
+}
+
+/// `tenant, origin, since, export, subjects`.
+pub(super) fn counts<R: Columns>(
+    keys: &BTreeSet<CountKey>,
+    rows: &[R],
+) -> Result<Counts, StoreError> {
+    // A key under which nothing left stands there too: what a batch adds is counted under it.
+    let mut counts: HashMap<_, _> = keys.iter().map(|key| (key.clone(), Vec::new())).collect();
+    for row in rows {
+        let (since, n) = (row.integer(2)?, row.integer(4)?);
+        let since = i32::try_from(since).map_err(|_| StoreError::Corrupt("a day beyond time"))?;
+        let origin = row.text(1)?;
+        let origin =
+            origin.parse().map_err(|_| StoreError::Corrupt("an origin that is no jurisdiction"))?;
+        let key = CountKey { tenant: row.text(0)?.into(), origin, since };
+        let export = serde_json::from_str(&row.text(3)?)
+            .map_err(|_| StoreError::Corrupt("an export that is no JSON"))?;
+        counts.entry(key).or_default().push((export, n));
+    }
+    Ok(Counts(counts))
 }
 
 /// `request, seq`.

@@ -54,10 +54,11 @@ impl<'a> Replay<'a> {
             Err(error) => return Some(error),
         };
         let request = request(&recorded.call);
-        let decided = match judge.decide(&recorded.caller, &request, recorded.dispatch) {
-            Ok(decided) => decided,
-            Err(error) => return Some(format!("cannot be judged: {error}")),
-        };
+        let decided =
+            match judge.decide(&recorded.caller, &request, recorded.dispatch, &recorded.reached) {
+                Ok(decided) => decided,
+                Err(error) => return Some(format!("cannot be judged: {error}")),
+            };
         let again = DecisionBody {
             engine: recorded.engine.clone(),
             evaluation_us: recorded.evaluation_us,

@@ -1,7 +1,7 @@
 //! A store that fails when it is told to; otherwise the one behind it.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Digest, Seq},
+    domain::{CountKey, Counts, Digest, Seq},
     ledger::{Edge, SeqRange, Tile, TileId},
     store::{
         Active, AppendError, Claimed, DestroyedKey, Found, Head, KeptValue, PersonalStore,
@@ -167,6 +167,9 @@ impl Store for Faulty {
     }
     async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         self.behind.content(digest).await
+    }
+    async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError> {
+        self.behind.exported(keys).await
     }
     async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError> {
         self.behind.idempotent(scope, key).await

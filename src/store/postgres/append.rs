@@ -81,6 +81,13 @@ const WRITE_BESIDE: &str = statement!(
     INSERT INTO personal_values (seq, key, sealed)
     SELECT seq, key::uuid, sealed
     FROM moved, unnest($25::bigint[], $26::text[], $27::bytea[]) AS new (seq, key, sealed)
+), counted AS (
+    INSERT INTO volumes (tenant, origin, day, export, subjects)
+    SELECT tenant, origin, day, export, subjects
+    FROM moved, unnest($28::text[], $29::text[], $30::int[], $31::text[], $32::bigint[])
+        AS new (tenant, origin, day, export, subjects)
+    ON CONFLICT (tenant, origin, day, export) DO UPDATE
+    SET subjects = volumes.subjects + excluded.subjects
 )"
 );
 
@@ -143,10 +150,10 @@ async fn send(
     last: &Left,
     deadline: Instant,
 ) -> Result<Option<Left>, AppendError> {
-    let Lookups { genesis, leaf, .. } = batch.lookups();
+    let Lookups { genesis, leaf, counts, .. } = batch.lookups();
     // A leaf before the last one is not known here.
     let known = leaf.is_none_or(|seq| seq.get() + 1 == last.head.head.next.get());
-    if genesis || !known {
+    if genesis || !known || !counts.is_empty() {
         return Ok(None);
     }
     // What was claimed or reported before makes the statement fail; then it is looked up.
@@ -247,6 +254,7 @@ async fn execute(
             && row.about.is_none()
             && row.claim.is_none()
             && row.personal.is_none()
+            && row.volume.as_ref().is_none_or(|volume| volume.adds.is_empty())
     };
     let plain = sealed.tiles.is_empty() && rows().all(alone);
     let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
@@ -271,6 +279,7 @@ async fn execute(
             .unzip();
         let kept = || rows().filter_map(|row| Some((row.seq, row.personal.as_deref()?)));
         let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
+        let exports = sealed.exports();
         query = query
             .bind(opened)
             .bind(processes)
@@ -285,7 +294,12 @@ async fn execute(
             .bind(tiles().map(Tile::bytes).collect::<Vec<_>>())
             .bind(kept().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
             .bind(kept().map(|(_, value)| value.key.to_string()).collect::<Vec<_>>())
-            .bind(kept().map(|(_, value)| value.sealed.as_slice()).collect::<Vec<_>>());
+            .bind(kept().map(|(_, value)| value.sealed.as_slice()).collect::<Vec<_>>())
+            .bind(exports.iter().map(|row| row.0.to_owned()).collect::<Vec<_>>())
+            .bind(exports.iter().map(|row| row.1.to_owned()).collect::<Vec<_>>())
+            .bind(exports.iter().map(|row| row.2).collect::<Vec<_>>())
+            .bind(exports.iter().map(|row| row.3.clone()).collect::<Vec<_>>())
+            .bind(exports.iter().map(|row| row.4).collect::<Vec<_>>());
     }
     let row = query.fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
@@ -347,12 +361,13 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
     if !lookups.decisions.is_empty() {
         let rows = sqlx::query("SELECT about FROM entries WHERE about = ANY ($1)")
             .bind(lookups.decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
-            .fetch_all(connection)
+            .fetch_all(&mut *connection)
             .await?;
         for row in &rows {
             found.reported.insert(row::seq(row, 0)?);
         }
     }
+    found.counts = read::exported(connection, &lookups.counts).await?;
     Ok(found)
 }
 

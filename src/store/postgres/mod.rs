@@ -4,7 +4,7 @@ mod append;
 mod personal;
 mod read;
 
-use std::{fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use super::{
     migrations,
 };
 use crate::{
-    domain::{Digest, Seq},
+    domain::{CountKey, Counts, Digest, Seq},
     ledger::{SeqRange, Tile, TileId},
 };
 
@@ -183,6 +183,13 @@ impl Store for PostgresStore {
     async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::content(connection.get()?, digest)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, read::exported(connection.get()?, keys)).await?;
         connection.give_back();
         Ok(found)
     }

@@ -1,17 +1,42 @@
 //! Questions to Postgres.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Digest, Seq},
+    domain::{CountKey, Counts, Digest, Seq},
     ledger::{Edge, Kind, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
         row::{self, limit_column, seq_column},
     },
 };
+
+/// What left, under each of `keys`.
+pub(super) async fn exported(
+    connection: &mut PgConnection,
+    keys: &BTreeSet<CountKey>,
+) -> Result<Counts, StoreError> {
+    if keys.is_empty() {
+        return Ok(Counts::default());
+    }
+    let rows = sqlx::query(
+        "SELECT tenant, origin, wanted.since::bigint, export, sum(subjects)::bigint
+         FROM unnest($1::text[], $2::text[], $3::int[]) AS wanted (tenant, origin, since)
+         JOIN volumes USING (tenant, origin)
+         WHERE day >= wanted.since
+         GROUP BY tenant, origin, wanted.since, export",
+    )
+    .bind(keys.iter().map(|key| key.tenant.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.origin.as_str()).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.since).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    row::counts(keys, &rows)
+}
 
 pub(super) async fn has_migrations(connection: &mut PgConnection) -> Result<bool, StoreError> {
     let row = sqlx::query("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")

@@ -79,6 +79,7 @@ async fn write(
     insert_terms(connection, &sealed.rows).await?;
     insert_tiles(connection, &sealed.tiles).await?;
     activate(connection, &sealed).await?;
+    count(connection, &sealed).await?;
     finish(connection, &sealed).await?;
     Ok(true)
 }
@@ -112,12 +113,13 @@ async fn look_up(
             "SELECT about FROM entries WHERE about IN (SELECT value FROM json_each(?1))",
         )
         .bind(read::json(&lookups.decisions))
-        .fetch_all(connection)
+        .fetch_all(&mut *connection)
         .await?;
         for row in &rows {
             found.reported.insert(row::seq(row, 0)?);
         }
     }
+    found.counts = read::exported(connection, &lookups.counts).await?;
     Ok(found)
 }
 
@@ -192,6 +194,24 @@ async fn activate(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<
         .bind(activation.facts.as_bytes().as_slice())
         .bind(activation.organisation.as_bytes().as_slice())
         .bind(activation.registers.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn count(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
+    for (tenant, origin, day, export, subjects) in sealed.exports() {
+        sqlx::query(
+            "INSERT INTO volumes (tenant, origin, day, export, subjects) VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (tenant, origin, day, export) DO UPDATE
+             SET subjects = volumes.subjects + excluded.subjects",
+        )
+        .bind(tenant)
+        .bind(origin)
+        .bind(day)
+        .bind(export)
+        .bind(subjects)
         .execute(&mut *connection)
         .await?;
     }

@@ -5,7 +5,7 @@ mod append;
 mod personal;
 mod read;
 
-use std::{fmt, path::Path, str::FromStr, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, str::FromStr, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -22,7 +22,7 @@ use super::{
     migrations,
 };
 use crate::{
-    domain::{Digest, Seq},
+    domain::{CountKey, Counts, Digest, Seq},
     ledger::{SeqRange, Tile, TileId},
 };
 
@@ -202,6 +202,13 @@ impl Store for SqliteStore {
     async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::content(connection.get()?, digest)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, read::exported(connection.get()?, keys)).await?;
         connection.give_back();
         Ok(found)
     }

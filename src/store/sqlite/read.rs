@@ -1,12 +1,14 @@
 //! Questions to `SQLite`. Lists are handed over as JSON texts.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde::Serialize;
 use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::{
-    domain::{Digest, Seq},
+    domain::{CountKey, Counts, Digest, Seq},
     ledger::{Edge, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
@@ -17,6 +19,29 @@ use crate::{
 /// A list as `json_each` reads it.
 pub(super) fn json<T: Serialize>(list: &[T]) -> String {
     serde_json::to_string(list).unwrap_or_default()
+}
+
+/// What left, under each of `keys`.
+pub(super) async fn exported(
+    connection: &mut SqliteConnection,
+    keys: &BTreeSet<CountKey>,
+) -> Result<Counts, StoreError> {
+    if keys.is_empty() {
+        return Ok(Counts::default());
+    }
+    let wanted: Vec<_> = keys.iter().map(|key| (&key.tenant, &key.origin, key.since)).collect();
+    let rows = sqlx::query(
+        "SELECT tenant, origin, json_extract(wanted.value, '$[2]') AS since, export, sum(subjects)
+         FROM json_each(?1) AS wanted
+         JOIN volumes ON tenant = json_extract(wanted.value, '$[0]')
+             AND origin = json_extract(wanted.value, '$[1]')
+             AND day >= json_extract(wanted.value, '$[2]')
+         GROUP BY tenant, origin, since, export",
+    )
+    .bind(json(&wanted))
+    .fetch_all(connection)
+    .await?;
+    row::counts(keys, &rows)
 }
 
 pub(super) async fn has_migrations(connection: &mut SqliteConnection) -> Result<bool, StoreError> {

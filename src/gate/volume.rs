@@ -1,0 +1,177 @@
+//! Counting people whose data leaves: what a decision rests on, what it reserves, and what is given
+//! back when the call went elsewhere.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::{
+    Gate, GateError, Judge, Recorded,
+    decide::{in_time, instant},
+    memo::Decided,
+};
+use crate::{
+    domain::{
+        Asked, CallRequest, Caller, Candidate, Counts, Data, Export, Exported, FlowAction,
+        JurisdictionCode, Placement, Reached, TenantId, Tier, Verdict, Volume,
+    },
+    ledger::{Attempt, DecisionBody},
+};
+
+/// The flows by which data gets somewhere.
+const TRANSFERS: [FlowAction; 3] = [FlowAction::Process, FlowAction::Store, FlowAction::Access];
+/// The flows by which somebody else has power over it.
+const EXPOSURES: [FlowAction; 2] = [FlowAction::Operate, FlowAction::Own];
+
+/// What has left so far, for calls that are judged one after the other.
+#[derive(Debug)]
+pub(super) struct Tally {
+    counts: Counts,
+    now: Timestamp,
+}
+
+impl Tally {
+    /// The thresholds that `request` counts towards, and whether it reaches them.
+    pub(super) fn ask(
+        &self,
+        judge: &Judge,
+        caller: &Caller,
+        request: &CallRequest,
+    ) -> Vec<(Asked, bool)> {
+        self.counts.answer(judge.snapshot().asked(&caller.app, request, self.now))
+    }
+
+    /// Counts what leaves with a decision, for those after it.
+    pub(super) fn add(
+        &mut self,
+        judge: &Judge,
+        asked: Vec<(Asked, bool)>,
+        decided: &Decided,
+    ) -> Volume {
+        let body = &decided.body;
+        let people = body.call.data.as_ref().map_or(0, |data| data.subject_count);
+        let people = i64::try_from(people).unwrap_or(i64::MAX);
+        let leaving = decided.exports.iter().cloned();
+        let adds =
+            leaving.map(|export| counted(judge, &body.caller.tenant, export, self.now, people));
+        let volume = Volume { asked, adds: adds.collect() };
+        volume.adds.iter().for_each(|exported| self.counts.add(exported));
+        volume
+    }
+}
+
+impl Gate {
+    /// What left so far, as far as `requests` are held against it.
+    pub(super) async fn tally(
+        &self,
+        judge: &Judge,
+        caller: &Caller,
+        requests: &[CallRequest],
+        now: Timestamp,
+    ) -> Result<Tally, GateError> {
+        let asked = requests.iter().flat_map(|call| judge.snapshot().asked(&caller.app, call, now));
+        let keys = asked.flat_map(|asked| asked.keys()).collect::<std::collections::BTreeSet<_>>();
+        let counts = match keys.is_empty() {
+            true => Counts::default(),
+            false => in_time(self.store.exported(&keys)).await?,
+        };
+        Ok(Tally { counts, now })
+    }
+
+    /// The thresholds that a call reaches whose decision is recorded: it has been counted.
+    pub(super) async fn reached_again(
+        &self,
+        judge: &Judge,
+        caller: &Caller,
+        request: &CallRequest,
+    ) -> Result<Vec<Reached>, GateError> {
+        let now = instant(&*self.clock);
+        let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
+        let asked = judge.snapshot().asked(&caller.app, request, now);
+        let counted = asked.into_iter().map(|asked| Asked { own: asked.own.map(|_| 0), ..asked });
+        Ok(Reached::of(&tally.counts.answer(counted.collect())))
+    }
+
+    /// Gives back what a decision reserved, and counts what was sent in its place.
+    pub(super) fn settle_exports(
+        &self,
+        decision: &Recorded,
+        attempts: &[Attempt],
+    ) -> Option<Arc<Volume>> {
+        let body = &decision.body;
+        let tried = |candidate: &Candidate| {
+            attempts.iter().any(|attempt| attempt.deployment == candidate.deployment)
+        };
+        let reserved = exports(body, open_to(body));
+        let sent = exports(body, body.candidates.iter().filter(|candidate| tried(candidate)));
+        if reserved == sent {
+            return None;
+        }
+        let people = body.call.data.as_ref().map_or(0, |data| data.subject_count);
+        let people = i64::try_from(people).unwrap_or(i64::MAX);
+        let judge = self.keeper.current();
+        let count = |exports: Vec<(JurisdictionCode, Export)>, people| {
+            let tenant = &body.caller.tenant;
+            let judge = &judge;
+            exports.into_iter().map(move |one| counted(judge, tenant, one, decision.ts, people))
+        };
+        let adds = count(reserved, -people).chain(count(sent, people)).collect();
+        Some(Arc::new(Volume { asked: Vec::new(), adds }))
+    }
+}
+
+fn counted(
+    judge: &Judge,
+    tenant: &TenantId,
+    (origin, export): (JurisdictionCode, Export),
+    now: Timestamp,
+    subjects: i64,
+) -> Exported {
+    let day = judge.snapshot().day_of(&origin, now);
+    Exported { tenant: tenant.clone(), origin, day, export, subjects }
+}
+
+/// Where the call of a decision may go: a gateway may try every allowed deployment, a caller has the
+/// route.
+pub(super) fn open_to(body: &DecisionBody) -> impl Iterator<Item = &Candidate> {
+    let route = body.route.as_ref().filter(|_| !body.dispatch).map(|route| &route.deployment);
+    body.candidates.iter().filter(move |candidate| {
+        candidate.decision == Verdict::Allow
+            && route.is_none_or(|route| candidate.deployment == *route)
+    })
+}
+
+/// What leaves each origin of the call when it goes to `candidates`.
+pub(super) fn exports<'a>(
+    body: &'a DecisionBody,
+    candidates: impl Iterator<Item = &'a Candidate>,
+) -> Vec<(JurisdictionCode, Export)> {
+    let data = body.call.data.as_ref().filter(|data| data.subject_count > 0);
+    let (Some(data), Verdict::Allow) = (data, body.decision) else { return Vec::new() };
+    let candidates: Vec<&Candidate> = candidates.collect();
+    let leaving = |origin: &JurisdictionCode| {
+        let export = export(data, origin, &candidates);
+        let leaves = !export.to.is_empty() || !export.exposed_to.is_empty();
+        leaves.then(|| (origin.clone(), export))
+    };
+    data.origins().filter_map(leaving).collect()
+}
+
+fn export(data: &Data, origin: &JurisdictionCode, candidates: &[&Candidate]) -> Export {
+    let elsewhere = |places: Vec<&Placement>, flows: &[FlowAction]| {
+        let all = places.into_iter().flat_map(|at| flows.iter().flat_map(|flow| at.of(*flow)));
+        let mut places: Vec<_> = all.filter(|place| *place != origin).cloned().collect();
+        places.sort();
+        places.dedup();
+        places
+    };
+    let all = candidates.iter();
+    // Nobody reaches from outside what stays on the device.
+    let away = all.clone().filter(|candidate| candidate.tier != Tier::OnDevice);
+    Export {
+        categories: data.categories.clone(),
+        exposed_to: elsewhere(away.map(|at| &at.placement).collect(), &EXPOSURES),
+        personal: data.personal,
+        to: elsewhere(all.map(|at| &at.placement).collect(), &TRANSFERS),
+    }
+}
