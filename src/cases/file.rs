@@ -20,6 +20,10 @@ const TODAY: &str = "2026-11-22";
 /// Where whatever names no place is.
 const PLACE: &str = "SG";
 
+#[cfg(test)]
+#[path = "follow_tests.rs"]
+mod follow_tests;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CaseFile {
@@ -40,7 +44,7 @@ struct CaseRow {
     source: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Given {
     action: Action,
@@ -72,7 +76,7 @@ struct Given {
     candidate: Candidate,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Earlier {
     from: JurisdictionCode,
@@ -88,7 +92,7 @@ struct Earlier {
     at: Option<Spanned<String>>,
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Tenant {
     domicile: String,
@@ -112,21 +116,21 @@ impl Default for Tenant {
     }
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct App {
     hosted_for_end_users: bool,
 }
 
 /// By its kind alone: in force between the tenant and the operator.
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(untagged)]
 enum Instrument {
     Kind(String),
     Row(InstrumentRow),
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct InstrumentRow {
     kind: String,
@@ -147,7 +151,7 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Candidate {
     tier: Tier,
@@ -172,7 +176,7 @@ fn apache() -> String {
     "Apache-2.0".to_owned()
 }
 
-#[derive(Deserialize)]
+#[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Operator {
     seat: String,

@@ -125,7 +125,7 @@ fn judge(
     Ok(decided.into_values().collect())
 }
 
-fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, String> {
+pub(super) fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, String> {
     let caller = Caller {
         app: format!("app-{n}").as_str().into(),
         authenticated: "case".to_owned(),
@@ -145,7 +145,12 @@ fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, Str
 }
 
 /// The thresholds that the call reaches, with what its case says left before.
-fn reached(judge: &Judge, case: &Case, caller: &Caller, call: &CallRequest) -> Vec<Reached> {
+pub(super) fn reached(
+    judge: &Judge,
+    case: &Case,
+    caller: &Caller,
+    call: &CallRequest,
+) -> Vec<Reached> {
     let asked = judge.snapshot().asked(&caller.app, call, case.at);
     let keys = asked.iter().flat_map(|asked| asked.keys());
     let mut counts = Counts(keys.map(|key| (key, Vec::new())).collect());

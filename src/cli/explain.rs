@@ -1,6 +1,6 @@
 //! `lexgate explain`
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     domain::{AppId, CallRequest, Clock, DeploymentId, Revision, SystemClock, Verdict},
     facts::{Proposal, Snapshot},
-    gate::{GateError, Judge},
+    gate::{Counterfactual, Destinations, GateError, Judge},
     http::ExplainAnswer,
 };
 
@@ -105,8 +105,39 @@ fn show(answer: &ExplainAnswer<'_>) {
         table.add_row([reason.policy.to_string(), place, reason.citation.to_owned(), advice]);
     }
     output::line(&table.to_string());
+    for counterfactual in answer.would_pass {
+        show_counterfactual(counterfactual);
+    }
     let elsewhere: Vec<&str> =
         answer.allowed_deployments.iter().map(DeploymentId::as_str).collect();
     let elsewhere = if elsewhere.is_empty() { "none".to_owned() } else { elsewhere.join(", ") };
     output::line(&format!("deployments that may serve this call: {elsewhere}"));
+}
+
+/// What would make the call pass at one deployment.
+fn show_counterfactual(counterfactual: &Counterfactual) {
+    let Counterfactual { deployment, ways, destinations } = counterfactual;
+    output::line(&paint(Paint::Strong, &format!("\n{deployment} would do")));
+    if ways.is_empty() {
+        output::line("  after no change that was found: its policies exclude each other");
+    }
+    for way in ways {
+        output::line(&format!("  if you {}", way.words.join("\n     and ")));
+    }
+    // What is true of several ways of getting somewhere is said once.
+    let mut said: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+    for Destinations { from, action, groups, jurisdictions, except } in destinations {
+        let places = jurisdictions.iter().map(ToString::to_string);
+        let places: Vec<String> = groups.iter().cloned().chain(places).collect();
+        let places = match (places.is_empty(), except.is_empty()) {
+            (true, true) => "almost anywhere else".to_owned(),
+            (true, false) => format!("anywhere but {}", except.join(", ")),
+            (false, _) => places.join(", "),
+        };
+        said.entry((from.to_string(), places)).or_default().push(action.as_str());
+    }
+    for ((from, places), actions) in said {
+        let text = format!("  data of {from}: {} in {places}", actions.join(", "));
+        output::line(&paint(Paint::Dim, &text));
+    }
 }

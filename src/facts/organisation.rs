@@ -12,7 +12,7 @@ use crate::domain::{
 };
 
 /// Everything in `organisation.toml`, with every reference known to lead somewhere.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Organisation {
     /// Legal entities that call models.
     pub tenants: BTreeMap<TenantId, Tenant>,

@@ -121,6 +121,28 @@ impl Snapshot {
         })
     }
 
+    /// The same policies and facts, if the organisation were another one. It stands for nothing that
+    /// was ever active: only for asking what would be.
+    ///
+    /// # Errors
+    /// When the organisation does not fit the policies' schema.
+    pub fn supposing(&self, organisation: Organisation) -> Result<Self, SnapshotError> {
+        let bundle = self.engine.bundle();
+        let entities = entities(&self.facts, &organisation, bundle.schema())?;
+        let deployments = organisation.deployments.iter().enumerate();
+        Ok(Self {
+            digests: self.digests,
+            valid_until: self.valid_until,
+            facts: self.facts.clone(),
+            engine: Engine::new(bundle.clone(), entities),
+            thresholds: self.thresholds.clone(),
+            instruments: self.instruments.clone(),
+            contents: Vec::new(),
+            deployments: deployments.map(|(index, row)| (row.id.clone(), index)).collect(),
+            organisation: Arc::new(organisation),
+        })
+    }
+
     /// The parts, as they are kept for replay.
     #[must_use]
     pub fn contents(&self) -> &[Content] {

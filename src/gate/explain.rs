@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{Gate, GateError, Judge, Judged, decide::instant};
+use super::{Counterfactual, Gate, GateError, Judge, Judged, decide::instant};
 use crate::{
     domain::{
         Action, AppId, CallRequest, Caller, Data, DeploymentId, Effect, FlowAction, PolicyId,
@@ -21,6 +21,8 @@ pub struct Explanation {
     pub judged: Judged,
     /// Every policy that could apply, for any candidate.
     pub considered: Vec<Considered>,
+    /// What would make a denied call pass, for each deployment that was considered.
+    pub counterfactuals: Vec<Counterfactual>,
     /// Deployments of the organisation that may serve this call, in its order.
     pub allowed_deployments: Vec<DeploymentId>,
 }
@@ -72,7 +74,11 @@ impl Judge {
         reached: &[Reached],
     ) -> Result<Explanation, GateError> {
         let judged = self.judge_afresh(app, request, reached).map_err(GateError::Invalid)?;
+        let denied = judged.evaluation.decision == Verdict::Deny;
+        let candidates = &judged.evaluation.candidates;
+        let candidates = if denied { &candidates[..] } else { &[] };
         Ok(Explanation {
+            counterfactuals: self.counterfactuals(app, request, reached, candidates),
             considered: self.considered(app, request.action, &judged),
             allowed_deployments: self.allowed_deployments(app, request, reached),
             judged,

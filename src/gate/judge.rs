@@ -65,12 +65,66 @@ impl Judge {
         request: &CallRequest,
         reached: &[Reached],
     ) -> Result<Judged, Vec<FieldFault>> {
+        self.judge_supposing(app, request, reached, &[])
+    }
+
+    /// The same, if instruments of these kinds were in force too.
+    ///
+    /// # Errors
+    /// Each field that names something unknown.
+    pub(super) fn judge_supposing(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+        instruments: &[String],
+    ) -> Result<Judged, Vec<FieldFault>> {
         let Resolved { call, tenant, candidates } = resolve(&self.snapshot, app, request)?;
         let mut bench = Bench::new(&self.snapshot, &call, app, &tenant, reached);
+        bench.supposed = instruments;
         let found: Vec<_> =
             candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
         let evaluation = bench.conclude(found);
         Ok(Judged { call, tenant, evaluation })
+    }
+}
+
+/// Where data of an origin may go, by how it gets there.
+pub(super) type Reachable = BTreeMap<(JurisdictionCode, FlowAction), BTreeSet<JurisdictionCode>>;
+
+impl Judge {
+    /// Every jurisdiction that a flow of `request` to `deployment` could reach lawfully, if it were
+    /// placed there; for each origin, and each way in which the deployment reaches some place.
+    pub(super) fn reachable(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+        deployment: &Deployment,
+    ) -> Reachable {
+        let Ok(Resolved { call, tenant, .. }) = resolve(&self.snapshot, app, request) else {
+            return Reachable::new();
+        };
+        let mut bench = Bench::new(&self.snapshot, &call, app, &tenant, reached);
+        let export = bench.export(deployment);
+        let placement = self.snapshot.organisation.placement(deployment, &call.location);
+        let mut reachable = Reachable::new();
+        for (action, part) in &bench.flow_actions {
+            if placement.of(*action).is_empty() {
+                continue;
+            }
+            for (from, principal) in &bench.origins {
+                let may = |to: &&JurisdictionCode| {
+                    let resource = place(&self.snapshot, to);
+                    let flow = Flow { action: *action, from: (*from).clone(), to: (*to).clone() };
+                    let parts = [principal, part, &resource];
+                    bench.ask_flow(RuleSet::Rules, &export, &flow, parts).allowed
+                };
+                let places = self.snapshot.facts.jurisdictions.keys().filter(may).cloned();
+                reachable.insert(((*from).clone(), *action), places.collect());
+            }
+        }
+        reachable
     }
 }
 
@@ -153,6 +207,8 @@ struct Bench<'a> {
     app: Part,
     action: Part,
     classes: Vec<&'a str>,
+    /// Kinds of instrument that are in force in thought only.
+    supposed: &'a [String],
     reached: &'a [Reached],
     origins: Vec<(&'a JurisdictionCode, Part)>,
     flow_actions: [(FlowAction, Part); 5],
@@ -180,6 +236,7 @@ impl<'a> Bench<'a> {
             app: engine.part(uid(EntityKind::App, app.as_str())),
             action: engine.action(action_uid(call.action)),
             classes: snapshot.classes(call.data.as_ref()),
+            supposed: &[],
             reached,
             origins: origins.map(|code| (code, place(snapshot, code))).collect(),
             flow_actions: FlowAction::ALL.map(|action| (action, engine.action(flow_uid(action)))),
@@ -312,7 +369,7 @@ impl<'a> Bench<'a> {
     }
 
     fn export(&mut self, deployment: &'a Deployment) -> Export<'a> {
-        let mut instruments = Vec::new();
+        let mut instruments = self.supposed.to_vec();
         for row in self.snapshot.instruments(self.tenant, deployment) {
             let (id, kind) = (row.id.clone(), row.kind.clone());
             instruments.push(kind.clone());

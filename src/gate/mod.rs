@@ -1,5 +1,6 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
+mod counterfactual;
 mod decide;
 mod dispatch;
 mod error;
@@ -28,6 +29,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{ModelCall, Reply, ReplyBody, Served};
 pub use error::GateError;

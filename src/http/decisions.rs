@@ -25,7 +25,7 @@ use crate::{
         CallRequest, Candidate, DecisionId, DeploymentId, Duty, Effect, FieldFault, Flow, PolicyId,
         Reached, Reason, Route, Seq, SnapshotDigests, Verdict,
     },
-    gate::{Considered, Explanation, IdempotencyKey, OutcomeReport, Recorded},
+    gate::{Considered, Counterfactual, Explanation, IdempotencyKey, OutcomeReport, Recorded},
     ledger::timestamp_text,
 };
 
@@ -294,6 +294,9 @@ pub(crate) struct ExplainAnswer<'a> {
     duties: &'a [Duty],
     /// Every policy whose scope matches the call.
     considered: &'a [Considered],
+    /// What would make a denied call pass at each deployment considered: computed from the policies,
+    /// and judged.
+    pub(crate) would_pass: &'a [Counterfactual],
     /// Deployments of the organisation that may serve this very call, in its order.
     pub(crate) allowed_deployments: &'a [DeploymentId],
     /// The snapshot that judged.
@@ -311,6 +314,7 @@ impl<'a> ExplainAnswer<'a> {
             reasons: reasons(&evaluation.reasons),
             duties: &evaluation.duties,
             considered: &explanation.considered,
+            would_pass: &explanation.counterfactuals,
             allowed_deployments: &explanation.allowed_deployments,
             snapshot,
         }
@@ -319,8 +323,10 @@ impl<'a> ExplainAnswer<'a> {
 
 /// Ask why, without deciding.
 ///
-/// Nothing is recorded and nothing is sent. Adds every policy considered, and the deployments of
-/// the organisation that may serve this very call.
+/// Nothing is recorded and nothing is sent. Adds every policy considered, the deployments of the
+/// organisation that may serve this very call, and, for a denial, what would make it pass:
+/// instruments, certifications, side licences and the like that would lift each policy, and where the
+/// data may go.
 #[utoipa::path(
     post, path = "/v1/explain", tag = "decisions", operation_id = "explain",
     security(("api_key" = [])),

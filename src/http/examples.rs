@@ -105,8 +105,30 @@ pub(super) fn explained() -> Value {
             "file": "sovereignty/eu-gdpr.cedar:14", "policy": "eu-gdpr-44",
             "text": "forbid (principal in Zone::\"EEA\", action in Action::\"transfer\", resource) …"
         }],
+        "would_pass": [would_pass()],
         "allowed_deployments": ["smollm2@laptop", "mistral-small@dc-frankfurt"],
         "snapshot": snapshot()
+    })
+}
+
+fn would_pass() -> Value {
+    let instrument = |kind| json!({ "change": "instrument", "kind": kind, "exporter": "acme", "recipient": "alibaba-cloud" });
+    json!({
+        "deployment": "qwen3-32b@dashscope-sg",
+        "ways": [{
+            "changes": [instrument("eu-bcr"), instrument("eu-tia")],
+            "words": [
+                "register the instrument `eu-bcr` between `acme` and `alibaba-cloud`",
+                "register the instrument `eu-tia` between `acme` and `alibaba-cloud`"
+            ],
+            "lifts": [{
+                "policy": "eu-gdpr-44", "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47"
+            }]
+        }],
+        "destinations": [{
+            "from": "DE", "action": "process", "groups": ["EEA", "eu-gdpr-art45"],
+            "jurisdictions": [], "except": []
+        }]
     })
 }
 
