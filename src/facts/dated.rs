@@ -6,19 +6,7 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::domain::{Fault, Faults, SourceFile};
-
-/// How sure a fact is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Confidence {
-    /// Nobody read a source for it.
-    General,
-    /// A law firm's or an official summary was read.
-    Secondary,
-    /// The statute or the official text was read.
-    Primary,
-}
+use crate::domain::{Confidence, Fault, Faults, SourceFile};
 
 /// The instants at which a fact holds: from the first, up to and without the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

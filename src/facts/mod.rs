@@ -1,6 +1,7 @@
 //! What is known: dated facts of the world, the organisation's own facts, and the snapshot of both
 //! with the policies that judge by them. Not the judging.
 
+mod confidence;
 mod counting;
 mod dated;
 mod entities;
@@ -19,7 +20,9 @@ mod world_file;
 #[cfg(test)]
 mod world_tests;
 
-pub use dated::{Confidence, Dated, Validity, instant as parse_instant};
+pub use crate::domain::Confidence;
+pub use confidence::{ConfidenceAt, Covering};
+pub use dated::{Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
 pub use organisation::{
     App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,

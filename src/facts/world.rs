@@ -75,6 +75,8 @@ pub(super) struct Membership {
 
 #[derive(Clone, Debug)]
 pub(super) struct Coverage {
+    /// The policy file.
+    pub(super) pack: String,
     pub(super) jurisdictions: Vec<JurisdictionCode>,
     pub(super) zones: Vec<String>,
 }
@@ -168,6 +170,7 @@ impl World {
         }
         let thresholds = self.thresholds.iter().filter(|row| holds(&row.valid));
         facts.thresholds = thresholds.map(|row| row.fact.resolve(&facts)).collect();
+        facts.confidence = self.confidence_at(instant, &facts);
         facts
     }
 

@@ -6,12 +6,12 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    dated::{Confidence, Provenance},
+    dated::Provenance,
     now::{Jurisdiction, Licence},
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::domain::{Faults, JurisdictionCode, Retention, SourceFile, Window};
+use crate::domain::{Confidence, Faults, JurisdictionCode, Retention, SourceFile, Window};
 
 /// The longest time for which records can be kept: a hundred years.
 const MAX_MONTHS: u32 = 1_200;
@@ -320,6 +320,7 @@ impl Reader<'_> {
             ));
         }
         let fact = Coverage {
+            pack: pack.get_ref().clone(),
             jurisdictions: self.known_codes(file, &row.jurisdictions),
             zones: self.known_zones(file, &row.zones),
         };

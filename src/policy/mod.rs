@@ -8,6 +8,7 @@ mod context_tests;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod mentions;
 mod names;
 mod probe;
 mod reads;
@@ -19,6 +20,7 @@ mod volume;
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
+pub use mentions::Mentions;
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};
 pub use rule::Rule;

@@ -1,0 +1,77 @@
+//! Which dated facts a policy looks at: groups of jurisdictions that it names, and licences. Found from
+//! the text alone.
+
+use cedar_policy::Policy;
+use serde_json::Value;
+
+use super::names::EntityKind;
+
+/// What a policy looks at beside the call, the organisation and plain jurisdictions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mentions {
+    /// Whether it looks at a model's licence.
+    pub licences: bool,
+    /// The sets of adequacy findings that it names, sorted.
+    pub sets: Vec<String>,
+    /// The zones that it names, sorted.
+    pub zones: Vec<String>,
+}
+
+impl Mentions {
+    /// What `policy` looks at, whose conditions are these in Cedar's JSON form.
+    pub(super) fn of(policy: &Policy, conditions: &Value) -> Self {
+        let mut found = Self { licences: reads_licence(conditions), ..Self::default() };
+        for literal in policy.entity_literals() {
+            let id = || literal.id().unescaped().to_owned();
+            match EntityKind::named(literal.type_name().basename()) {
+                Some(EntityKind::Zone) => found.zones.push(id()),
+                Some(EntityKind::Adequacy) => found.sets.push(id()),
+                Some(EntityKind::License) => found.licences = true,
+                _ => {}
+            }
+        }
+        for named in [&mut found.sets, &mut found.zones] {
+            named.sort();
+            named.dedup();
+        }
+        found
+    }
+}
+
+/// Whether some part reads the attribute `license` of anything.
+fn reads_licence(json: &Value) -> bool {
+    match json {
+        Value::Object(fields) => {
+            let attribute = fields.get(".").and_then(|access| access.get("attr"));
+            attribute.is_some_and(|name| name == "license") || fields.values().any(reads_licence)
+        }
+        Value::Array(items) => items.iter().any(reads_licence),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_and_licences_are_found_in_scope_and_conditions() {
+        let mentions = |text: &str| {
+            let policy: Policy = text.parse().unwrap();
+            Mentions::of(&policy, &policy.to_json().unwrap()["conditions"])
+        };
+        let found = mentions(
+            r#"forbid (principal in Zone::"Z", action, resource)
+               when { !(resource in Zone::"Z") && resource in Jurisdiction::"DE" }
+               unless { resource in Adequacy::"B" || resource in Adequacy::"A" };"#,
+        );
+        let (sets, zones) = (vec!["A".to_owned(), "B".to_owned()], vec!["Z".to_owned()]);
+        assert_eq!(found, Mentions { licences: false, sets, zones });
+        let licences = |condition| {
+            mentions(&format!("permit (principal, action, resource) {condition};")).licences
+        };
+        assert!(licences("when { resource.model.license.commercialUse }"));
+        assert!(licences(r#"unless { context.x == License::"MIT" }"#));
+        assert!(!licences(r#"when { resource.approved && context.note == "license" }"#));
+    }
+}
