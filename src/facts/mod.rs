@@ -15,6 +15,7 @@ mod snapshot;
 mod snapshot_tests;
 mod thresholds;
 mod toml_file;
+mod upkeep;
 mod world;
 mod world_file;
 #[cfg(test)]
@@ -31,4 +32,5 @@ pub use proposal::Proposal;
 pub use resolve::{Resolved, check_end_user, resolve};
 pub use snapshot::{Content, Snapshot, SnapshotError};
 pub use toml_file::parse as parse_toml;
+pub use upkeep::Upkeep;
 pub use world::{TermKind, World};

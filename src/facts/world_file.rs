@@ -6,7 +6,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    dated::Provenance,
+    dated::{Provenance, ReviewBy},
     now::{Jurisdiction, Licence},
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
@@ -27,6 +27,7 @@ macro_rules! rows {
             source: Option<String>,
             checked: Option<Spanned<String>>,
             confidence: Option<Confidence>,
+            review_by: Option<Spanned<ReviewBy>>,
         }
 
         impl $row {
@@ -37,6 +38,7 @@ macro_rules! rows {
                     self.source.take(),
                     self.checked.take(),
                     self.confidence,
+                    self.review_by.take(),
                 )
             }
         }
