@@ -5,6 +5,7 @@ mod confidence;
 mod counting;
 mod dated;
 mod entities;
+mod licence_id;
 mod now;
 mod organisation;
 mod organisation_file;

@@ -214,6 +214,11 @@ impl World {
         self.licences.iter().any(|row| row.fact.id.as_str() == id)
     }
 
+    /// The licences, at any time.
+    pub(super) fn licence_ids(&self) -> impl Iterator<Item = &str> {
+        self.licences.iter().map(|row| row.fact.id.as_str())
+    }
+
     /// Whether the vocabulary holds this term: of `kind`, or of any kind.
     #[must_use]
     pub fn knows_term(&self, kind: Option<TermKind>, id: &str) -> bool {

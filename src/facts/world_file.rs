@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::{
     dated::{Provenance, ReviewBy},
+    licence_id,
     now::{Jurisdiction, Licence},
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
@@ -351,6 +352,7 @@ impl Reader<'_> {
             output_training,
         };
         let excluded_zones = self.known_zones(file, &row.excluded_zones);
+        self.faults.0.extend(licence_id::check(id.get_ref(), file, id.span()).err());
         let fact = RawLicence { id: id.into_inner().into(), licence, excluded_zones };
         let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
             return;
