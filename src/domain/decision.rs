@@ -172,8 +172,9 @@ pub struct Reason {
     /// The law, licence or rule that the policy implements.
     pub citation: String,
     /// How sure the least sure fact is on which the policy rested: the coverage of its pack, the zones
-    /// and findings that it looked at for these flows, the licence. A policy that rests on no fact is
-    /// `primary`. Absent from records that were made before this was recorded.
+    /// and findings that it looked at for these flows, the classes and thresholds that it asks for, the
+    /// licence. A policy that rests on no fact is `primary`. Absent from records that were made before
+    /// this was recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confidence: Option<Confidence>,
     /// What the policy does.

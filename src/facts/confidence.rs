@@ -6,8 +6,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    dated::Dated,
     now::FactsAt,
-    world::{Group, World},
+    world::{Group, RawLicence, World},
 };
 use crate::domain::{Confidence, JurisdictionCode, LicenceId};
 
@@ -21,10 +22,14 @@ type Unsure = BTreeMap<Confidence, BTreeSet<JurisdictionCode>>;
 pub struct ConfidenceAt {
     /// Adequacy findings: the members of each set that are less sure than `primary`.
     pub adequacy: BTreeMap<String, Unsure>,
+    /// Classes of data that are less sure than `primary`.
+    pub classes: BTreeMap<String, Confidence>,
     /// Coverage, by the policy file that claims it.
     pub coverage: BTreeMap<String, Covering>,
     /// Licences that are less sure than `primary`.
     pub licences: BTreeMap<LicenceId, Confidence>,
+    /// Thresholds of people that are less sure than `primary`.
+    pub thresholds: BTreeMap<String, Confidence>,
     /// Zones: the members of each that are less sure than `primary`.
     pub zones: BTreeMap<String, Unsure>,
 }
@@ -75,9 +80,10 @@ impl World {
             covering.jurisdictions.extend(facts.zone_members(&row.fact.zones));
             covering.jurisdictions.extend(row.fact.jurisdictions.iter().cloned());
         }
-        let licences = self.licences.iter().filter(|row| row.valid.holds_at(instant));
-        let licences = licences.filter(|row| row.confidence < Confidence::Primary);
-        found.licences.extend(licences.map(|row| (row.fact.id.clone(), row.confidence)));
+        let id = |licence: &RawLicence| licence.id.clone();
+        found.licences = unsure(&self.licences, instant, id);
+        found.classes = unsure(&self.classes, instant, |(id, _)| id.clone());
+        found.thresholds = unsure(&self.thresholds, instant, |threshold| threshold.id.clone());
         found
     }
 
@@ -119,6 +125,17 @@ impl World {
         }
         unsure
     }
+}
+
+/// The facts of a kind that are not sure, by what names them.
+fn unsure<T, K: Ord>(
+    rows: &[Dated<T>],
+    instant: Timestamp,
+    name: impl Fn(&T) -> K,
+) -> BTreeMap<K, Confidence> {
+    let rows = rows.iter().filter(|row| row.valid.holds_at(instant));
+    let rows = rows.filter(|row| row.confidence < Confidence::Primary);
+    rows.map(|row| (name(&row.fact), row.confidence)).collect()
 }
 
 #[cfg(test)]
@@ -179,11 +196,11 @@ mod tests {
     fn a_fact_is_as_sure_as_the_least_sure_row_that_holds() {
         assert_eq!(
             at("2026-06-01T00:00:00Z"),
-            r#"{"adequacy":{"F":{"secondary":["AA"]}},"coverage":{"p.cedar":{"confidence":"primary","jurisdictions":["AA"]}},"licences":{},"zones":{"Z":{"secondary":["AA"]}}}"#
+            r#"{"adequacy":{"F":{"secondary":["AA"]}},"classes":{},"coverage":{"p.cedar":{"confidence":"primary","jurisdictions":["AA"]}},"licences":{},"thresholds":{},"zones":{"Z":{"secondary":["AA"]}}}"#
         );
         assert_eq!(
             at("2027-06-01T00:00:00Z"),
-            r#"{"adequacy":{"F":{"general":["BB"],"secondary":["AA"]}},"coverage":{"p.cedar":{"confidence":"general","jurisdictions":["AA","BB"]}},"licences":{},"zones":{"Z":{"secondary":["AA"]}}}"#
+            r#"{"adequacy":{"F":{"general":["BB"],"secondary":["AA"]}},"classes":{},"coverage":{"p.cedar":{"confidence":"general","jurisdictions":["AA","BB"]}},"licences":{},"thresholds":{},"zones":{"Z":{"secondary":["AA"]}}}"#
         );
     }
 }

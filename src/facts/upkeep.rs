@@ -74,6 +74,8 @@ impl World {
             .chain(self.coverage.iter().map(Row::of))
             .chain(self.terms.iter().map(Row::of))
             .chain(self.retentions.iter().map(Row::of))
+            .chain(self.classes.iter().map(Row::of))
+            .chain(self.thresholds.iter().map(Row::of))
     }
 }
 

@@ -85,12 +85,13 @@ impl Grounds {
     }
 }
 
-/// A forbid rests on the coverage of its pack, and on where the two places stand in the zones and
+/// A forbid rests on the coverage of its pack, on the classes and thresholds that it asks for, and on where the two places stand in the zones and
 /// findings that it names.
 fn forbidden(snapshot: &Snapshot, policy: &PolicyId, flow: &Flow) -> Ground {
     let mut ground = Ground::default();
     if let Some(rule) = snapshot.engine.rule(policy) {
         rest_on_pack(snapshot, rule, &mut ground);
+        rest_on_counts(snapshot, rule, &mut ground);
         rest_on_groups(snapshot, rule, [&flow.from, &flow.to], &mut ground);
     }
     ground
@@ -143,6 +144,17 @@ pub(super) fn of_use(
 fn rest_on_pack(snapshot: &Snapshot, rule: &Rule, ground: &mut Ground) {
     if let Some(covering) = snapshot.facts.confidence.coverage.get(&rule.file) {
         ground.add(covering.confidence, || format!("pack {}", rule.file));
+    }
+}
+
+fn rest_on_counts(snapshot: &Snapshot, rule: &Rule, ground: &mut Ground) {
+    let facts = &snapshot.facts.confidence;
+    for (kind, facts) in [("class", &facts.classes), ("threshold", &facts.thresholds)] {
+        for text in &rule.mentions.texts {
+            if let Some(confidence) = facts.get(text) {
+                ground.add(*confidence, || format!("{kind} {text}"));
+            }
+        }
     }
 }
 

@@ -96,6 +96,9 @@ fn a_deny_rests_on_its_pack_and_on_the_groups_that_it_names() {
     assert_eq!(ground(&judge, "PH", "free@SG", "ph-dpa-21"), pack);
     assert_eq!(ground(&judge, "DE", "free@SG", "eu-gdpr-44"), SECONDARY);
     assert_eq!(ground(&judge, "SG", "free@CN", "sg-pdpa-26"), (Confidence::Primary, Vec::new()));
+    let (confidence, facts) = ground(&judge, "CN", "free@SG", "base-flow");
+    assert_eq!(confidence, Confidence::General);
+    assert!(facts.contains(&"threshold cn-assessment-volume".to_owned()), "{facts:?}");
     let zone = judge_with_a_doubt_about_the_eea();
     assert_eq!(ground(&zone, "FR", "free@SG", "eu-gdpr-44"), general(&["FR in EEA"]));
 }

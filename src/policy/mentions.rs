@@ -4,7 +4,7 @@
 use cedar_policy::Policy;
 use serde_json::Value;
 
-use super::names::EntityKind;
+use super::{bundle::collect_strings, names::EntityKind};
 
 /// What a policy looks at beside the call, the organisation and plain jurisdictions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub struct Mentions {
     pub licences: bool,
     /// The sets of adequacy findings that it names, sorted.
     pub sets: Vec<String>,
+    /// The texts that it compares with: among them classes of data and thresholds of people.
+    pub texts: Vec<String>,
     /// The zones that it names, sorted.
     pub zones: Vec<String>,
 }
@@ -30,7 +32,8 @@ impl Mentions {
                 _ => {}
             }
         }
-        for named in [&mut found.sets, &mut found.zones] {
+        collect_strings(Some(conditions), &mut found.texts);
+        for named in [&mut found.sets, &mut found.texts, &mut found.zones] {
             named.sort();
             named.dedup();
         }
@@ -62,11 +65,11 @@ mod tests {
         };
         let found = mentions(
             r#"forbid (principal in Zone::"Z", action, resource)
-               when { !(resource in Zone::"Z") && resource in Jurisdiction::"DE" }
+               when { !(resource in Zone::"Z") && context.reached.contains("x") }
                unless { resource in Adequacy::"B" || resource in Adequacy::"A" };"#,
         );
         let (sets, zones) = (vec!["A".to_owned(), "B".to_owned()], vec!["Z".to_owned()]);
-        assert_eq!(found, Mentions { licences: false, sets, zones });
+        assert_eq!(found, Mentions { licences: false, sets, texts: vec!["x".to_owned()], zones });
         let licences = |condition| {
             mentions(&format!("permit (principal, action, resource) {condition};")).licences
         };
