@@ -89,6 +89,42 @@ fn init_keeps_what_is_there() {
 }
 
 #[tokio::test]
+async fn facts_are_to_be_looked_at_again() {
+    let site = site().await;
+    let check = |more: &[&str]| site.run(&[&["policies", "check", "--json"], more].concat());
+    // The day on which the shipped facts were last looked at, and one on which none can be relied on.
+    let (fresh, stale) = (["--at", "2026-11-25"], ["--at", "2036-11-25"]);
+    let strict = |at: [&'static str; 2]| [at[0], at[1], "--strict-sources"];
+    assert_eq!(check(&strict(fresh)).json()["past_review"], 0);
+    let noted = check(&stale).json();
+    assert_eq!(noted["valid"], true);
+    assert!(noted["past_review"].as_u64().unwrap() > 500, "{noted}");
+    let text = site.run(&["policies", "check", "--at", "2036-11-25"]);
+    assert!(text.stdout.contains(" facts past `review_by`; `--strict-sources` says"), "{text:?}");
+
+    let ran = check(&strict(stale));
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let said: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let faults = said["faults"].as_array().unwrap();
+    let codes = faults.iter().find(|fault| fault["file"] == "policies/facts/jurisdictions.toml");
+    let codes = codes.unwrap_or_else(|| panic!("{said}"));
+    let message = codes["message"].as_str().unwrap();
+    assert!(message.starts_with("`review_by` 2027-08-22 is past, last looked at on 2026-11-22"));
+    assert!(codes["line"].as_u64().unwrap() > 1 && codes["column"] == 1, "{codes}");
+    assert!(codes["help"].as_str().unwrap().starts_with("look at the source again"), "{codes}");
+
+    let zones = "policies/facts/zones.toml";
+    let by = "review_by = { primary = \"2027-11-22\", secondary = \"2027-08-22\", general = \"2027-05-22\" }";
+    site.replace(zones, by, "");
+    let ran = site.run(&["policies", "check", "--at", "2026-11-25", "--strict-sources"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("policies/facts/zones.toml:"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no `review_by`: “Charter of the Cooperation Council"));
+    assert_eq!(site.run(&["policies", "check"]).code, Some(0));
+    assert_eq!(check(&["--at", "tomorrow"]).code, Some(2));
+}
+
+#[tokio::test]
 async fn keys_are_created_shown_once_and_work() {
     let site = site().await;
     let create = |more: &[&str]| site.run(&[&["keys", "create", "--json"], more].concat());

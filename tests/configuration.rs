@@ -319,6 +319,25 @@ async fn wrong_facts_are_refused() {
     insta::assert_snapshot!("facts", shown);
 }
 
+#[tokio::test]
+async fn wrong_licence_ids_are_refused() {
+    let file = "policies/facts/licences.toml";
+    let facts = [
+        Replace(file, "id = \"Apache-2.0\"", "id = \"apache-2.0\""),
+        Replace(file, "id = \"MIT\"", "id = \"MITT\""),
+        Replace(file, "id = \"CC-BY-NC-4.0\"", "id = \"GPL-2.0\""),
+        Replace(file, "id = \"LicenseRef-qwen-research\"", "id = \"LicenseRef-qwen_research\""),
+        Replace(file, "id = \"LicenseRef-MRL-0.1\"", "id = \"Mistral Research\""),
+    ];
+    let mut shown = refusal_of_all("what SPDX's list does not hold", &facts).await;
+    let organisation = [
+        Replace(ORGANISATION, "license = \"Apache-2.0\"", "license = \"apache-2.0\""),
+        Replace(ORGANISATION, "side_licences = []", "side_licences = [\"LicenseRef-llama3\"]"),
+    ];
+    shown += &refusal_of_all("what the facts do not hold", &organisation).await;
+    insta::assert_snapshot!("licences", shown);
+}
+
 /// A policy of the test's own, with its first lines and what comes after them.
 macro_rules! own {
     ($annotations:literal, $policy:literal) => {

@@ -52,8 +52,9 @@ both_stores! {
         let reason = &answer["reasons"][0];
         assert_eq!(
             names(reason),
-            ["advice", "citation", "deployment", "effect", "flow", "policy"].into()
+            ["advice", "citation", "confidence", "deployment", "effect", "flow", "policy"].into()
         );
+        assert_eq!(reason["confidence"], "secondary");
         assert_eq!(reason["flow"], json!({ "action": "process", "from": "DE", "to": "SG" }));
         assert_eq!(answer["record"]["log"], "lexgate.example/main");
         assert_eq!(answer["record"]["leaf"].as_str().unwrap().len(), 64);
@@ -70,6 +71,25 @@ both_stores! {
             "deployment": "smollm2@laptop", "jurisdictions": ["DE"], "model": "smollm2-135m",
             "operator": "acme", "tier": "on_device",
         }));
+    }
+
+    async fn a_record_says_what_is_general_knowledge(store: Store) {
+        let service = Service::shared(store).await;
+        let call = json!({
+            "action": "infer", "deployment": "smollm2@laptop", "location": "PH",
+            "data": { "personal": true, "categories": [], "subjects": ["PH"] },
+        });
+        let answer = service.decide(&call).await.expect(200);
+        let pack = json!(["pack sovereignty/ph-dpa.cedar"]);
+        let flow = answer["reasons"].as_array().unwrap().iter();
+        let flow = flow.clone().find(|reason| reason["policy"] == "base-flow").unwrap();
+        assert_eq!(flow["confidence"], "general");
+        assert_eq!(flow["general_facts"], pack);
+        let path = format!("/v1/audit/records/{}", answer["record"]["seq"]);
+        let record = service.get(&path, "auditor").await.expect(200);
+        assert!(record["entry"]["body"]["reasons"].as_array().unwrap().iter().any(|reason| {
+            reason["confidence"] == "general" && reason["general_facts"] == pack
+        }), "{record}");
     }
 
     async fn who_the_end_user_is_stands_in_no_record(store: Store) {

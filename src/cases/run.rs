@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use super::file::Case;
 use crate::{
     domain::{
-        CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
+        Asked, CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
         SourceFile, Verdict,
     },
     facts::{Proposal, Snapshot},
@@ -152,7 +152,7 @@ pub(super) fn reached(
     call: &CallRequest,
 ) -> Vec<Reached> {
     let asked = judge.snapshot().asked(&caller.app, call, case.at);
-    let keys = asked.iter().flat_map(|asked| asked.keys());
+    let keys = asked.iter().flat_map(Asked::keys);
     let mut counts = Counts(keys.map(|key| (key, Vec::new())).collect());
     for (at, origin, export, subjects) in &case.exported {
         counts.add(&Exported {

@@ -1,6 +1,10 @@
 //! `lexgate demo`
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -221,7 +225,12 @@ fn why(recorded: &Recorded) -> String {
             .map(|reason| format!("{}: {}", reason.policy, reason.citation))
             .collect(),
     };
-    lines.join("\n")
+    let general: BTreeSet<&str> =
+        body.reasons.iter().flat_map(|reason| &reason.general_facts).map(String::as_str).collect();
+    let general: Vec<&str> = general.into_iter().collect();
+    let rests = (!general.is_empty())
+        .then(|| format!("rests on general knowledge: {}", general.join(", ")));
+    lines.into_iter().chain(rests).collect::<Vec<_>>().join("\n")
 }
 
 /// What each deciding policy asks for.

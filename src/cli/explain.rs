@@ -1,6 +1,10 @@
 //! `lexgate explain`
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
@@ -105,6 +109,15 @@ fn show(answer: &ExplainAnswer<'_>) {
         table.add_row([reason.policy.to_string(), place, reason.citation.to_owned(), advice]);
     }
     output::line(&table.to_string());
+    let general: BTreeSet<&str> =
+        answer.reasons.iter().flat_map(|reason| reason.general_facts).map(String::as_str).collect();
+    if !general.is_empty() {
+        let general: Vec<&str> = general.into_iter().collect();
+        output::line(&paint(
+            Paint::Strong,
+            &format!("rests on general knowledge: {}", general.join(", ")),
+        ));
+    }
     for counterfactual in answer.would_pass {
         show_counterfactual(counterfactual);
     }

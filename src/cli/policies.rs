@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
 
 use super::{ConfigFile, Failure, output};
@@ -10,7 +11,7 @@ use crate::{
     app,
     config::{self, Config},
     domain::{Clock, Effect, Faults, Revision, SourceFile, SystemClock},
-    facts::{Proposal, Snapshot},
+    facts::{Proposal, Snapshot, Upkeep},
 };
 
 /// Work on policies.
@@ -29,6 +30,15 @@ pub(super) struct Check {
     dir: Option<PathBuf>,
     #[command(flatten)]
     config: ConfigFile,
+    /// Also fail where a fact has to be looked at again: its `review_by` is past, or it states none.
+    ///
+    /// A fact without a source, a day on which it was checked and a confidence is refused always. Facts
+    /// that are over need no review. Facts of one file that were read from the same source are one fault.
+    #[arg(long)]
+    strict_sources: bool,
+    /// Check as of this day (UTC), such as 2027-05-22, instead of now.
+    #[arg(long, value_name = "DATE")]
+    at: Option<Date>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -46,7 +56,7 @@ impl Policies {
 impl Check {
     fn run(self) -> Result<(), Failure> {
         match self.check() {
-            Ok((proposal, snapshot)) => self.report(&proposal, &snapshot),
+            Ok((proposal, snapshot, upkeep)) => self.report(&proposal, &snapshot, &upkeep),
             Err(faults) if self.json => {
                 output::json(&json!({ "valid": false, "faults": faults.0 }))?;
                 Err(Failure::Finding(format!("{} found", count(faults.0.len(), "fault"))))
@@ -58,33 +68,50 @@ impl Check {
         }
     }
 
-    fn check(&self) -> Result<(Proposal, Snapshot), Faults> {
-        let proposal = self.proposal()?;
-        let now = SystemClock.now();
+    fn check(&self) -> Result<(Proposal, Snapshot, Upkeep), Faults> {
+        let (dir, proposal) = self.proposal()?;
+        let now = self.instant();
+        let mut upkeep = proposal.world.upkeep(now.to_zoned(TimeZone::UTC).date());
+        for fault in &mut upkeep.faults.0 {
+            fault.file = dir.join(&*fault.file).display().to_string().into();
+        }
+        if self.strict_sources {
+            std::mem::take(&mut upkeep.faults).or(())?;
+        }
         let snapshot = Snapshot::at(&proposal, now, Revision(0)).map_err(|error| {
             let place = SourceFile::new(crate::policy::SCHEMA_FILE, "");
             Faults::from(place.fault(0..0, super::chain(&error)))
         })?;
-        Ok((proposal, snapshot))
+        Ok((proposal, snapshot, upkeep))
+    }
+
+    /// The beginning of the day that is asked for, or now.
+    fn instant(&self) -> Timestamp {
+        let midnight = self.at.and_then(|day| day.to_zoned(TimeZone::UTC).ok());
+        midnight.map_or_else(|| SystemClock.now(), |midnight| midnight.timestamp())
     }
 
     /// Policies may name apps and tenants: the organisation is read where a configuration names it.
-    fn proposal(&self) -> Result<Proposal, Faults> {
+    fn proposal(&self) -> Result<(PathBuf, Proposal), Faults> {
         let config = self.config.config.exists().then(|| Config::load(&self.config.config));
         let config = config.transpose()?;
         let dir =
             self.dir.clone().or_else(|| config.as_ref().map(|config| config.policies.dir.clone()));
         let dir = dir.unwrap_or_else(|| config::PoliciesConfig::default().dir);
-        match &config {
-            Some(config) => {
-                let organisation = config::read_file(&config.organisation.file)?;
-                app::propose(&dir, organisation)
-            }
-            None => app::propose(&dir, SourceFile::new("organisation.toml", "")),
-        }
+        let organisation = match &config {
+            Some(config) => config::read_file(&config.organisation.file)?,
+            None => SourceFile::new("organisation.toml", ""),
+        };
+        let proposal = app::propose(&dir, organisation)?;
+        Ok((dir, proposal))
     }
 
-    fn report(&self, proposal: &Proposal, snapshot: &Snapshot) -> Result<(), Failure> {
+    fn report(
+        &self,
+        proposal: &Proposal,
+        snapshot: &Snapshot,
+        upkeep: &Upkeep,
+    ) -> Result<(), Failure> {
         let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for rule in proposal.bundle.rules() {
             let (forbids, permits) = files.entry(&rule.file).or_default();
@@ -100,6 +127,8 @@ impl Check {
                 "policies": proposal.bundle.rules().count(),
                 "bundle": snapshot.digests.bundle,
                 "facts": snapshot.digests.facts,
+                "past_review": upkeep.past,
+                "without_review_by": upkeep.undated,
             }));
         }
         for (file, (forbids, permits)) in &files {
@@ -120,6 +149,15 @@ impl Check {
             facts.adequacy.len(),
             facts.licences.len(),
         ));
+        for (n, what) in
+            [(upkeep.past, "past `review_by`"), (upkeep.undated, "without `review_by`")]
+        {
+            if n > 0 {
+                let note =
+                    format!("note: {} {what}; `--strict-sources` says which", count(n, "fact"));
+                output::line(&output::paint(output::Paint::Strong, &note));
+            }
+        }
         if let Some(until) = snapshot.valid_until {
             output::line(&format!("the next dated fact begins or ends at {until}"));
         }

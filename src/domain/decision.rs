@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{
-    AppId, DeploymentId, Digest, InstrumentId, JurisdictionCode, KeyName, ModelId, OperatorId,
-    PolicyId, TenantId,
+    AppId, Confidence, DeploymentId, Digest, InstrumentId, JurisdictionCode, KeyName, ModelId,
+    OperatorId, PolicyId, TenantId,
 };
 
 /// Whether something is allowed.
@@ -171,8 +171,18 @@ pub struct Reason {
     pub advice: Option<String>,
     /// The law, licence or rule that the policy implements.
     pub citation: String,
+    /// How sure the least sure fact is on which the policy rested: the coverage of its pack, the zones
+    /// and findings that it looked at for these flows, the classes and thresholds that it asks for, the
+    /// licence. A policy that rests on no fact is `primary`. Absent from records that were made before
+    /// this was recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<Confidence>,
     /// What the policy does.
     pub effect: Effect,
+    /// The facts among them that are general knowledge: nobody read a source for them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["GB in jp-appi-28"]))]
+    pub general_facts: Vec<String>,
     /// Each deployment and flow for which it decided.
     pub places: Vec<Place>,
     /// Its `@id`, `default-deny` where no permit matched, `evaluation-error` where a policy failed.

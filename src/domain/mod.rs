@@ -3,6 +3,7 @@
 
 mod call;
 mod clock;
+mod confidence;
 mod decision;
 mod digest;
 mod fault;
@@ -13,6 +14,7 @@ mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
 pub use clock::{Clock, SystemClock};
+pub use confidence::Confidence;
 pub use decision::{
     Caller, Candidate, Duty, Effect, Evaluation, EvaluationFault, Flow, FlowAction,
     InstrumentInForce, Place, Placement, Reason, Retention, Revision, Route, SnapshotDigests, Tier,

@@ -1,24 +1,12 @@
 //! When a fact holds, and where it comes from.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::domain::{Fault, Faults, SourceFile};
-
-/// How sure a fact is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Confidence {
-    /// Nobody read a source for it.
-    General,
-    /// A law firm's or an official summary was read.
-    Secondary,
-    /// The statute or the official text was read.
-    Primary,
-}
+use crate::domain::{Confidence, Fault, Faults, SourceFile};
 
 /// The instants at which a fact holds: from the first, up to and without the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +50,32 @@ pub struct Dated<T> {
     pub checked: Date,
     /// How sure it is.
     pub confidence: Confidence,
-    /// The bytes of its file that state it.
+    /// The last day on which it can be relied on without another look, where somebody said so.
+    pub review_by: Option<Date>,
+    /// The file that states it.
+    pub(super) file: SourceFile,
+    /// The bytes of that file which do.
     pub(super) span: Range<usize>,
+}
+
+/// By when to look again: one day, or one for each confidence.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "want a day (`\"2027-11-22\"`), or one for each confidence (`{ primary = \"2027-11-22\", general = \"2027-05-22\" }`)"
+)]
+pub(super) enum ReviewBy {
+    Day(String),
+    ByConfidence(BTreeMap<Confidence, String>),
+}
+
+impl ReviewBy {
+    fn of(&self, confidence: Confidence) -> Option<&String> {
+        match self {
+            Self::Day(day) => Some(day),
+            Self::ByConfidence(days) => days.get(&confidence),
+        }
+    }
 }
 
 /// A file's `[defaults]`, or one fact's own words, about validity and source.
@@ -75,18 +87,20 @@ pub(super) struct Provenance {
     source: Option<String>,
     checked: Option<Spanned<String>>,
     confidence: Option<Confidence>,
+    review_by: Option<Spanned<ReviewBy>>,
 }
 
 impl Provenance {
-    /// The five keys as a fact states them.
+    /// The six keys as a fact states them.
     pub(super) fn new(
         valid_from: Option<Spanned<String>>,
         valid_until: Option<Spanned<String>>,
         source: Option<String>,
         checked: Option<Spanned<String>>,
         confidence: Option<Confidence>,
+        review_by: Option<Spanned<ReviewBy>>,
     ) -> Self {
-        Self { valid_from, valid_until, source, checked, confidence }
+        Self { valid_from, valid_until, source, checked, confidence, review_by }
     }
 
     /// `fact` with this provenance, and the file's defaults where it says nothing.
@@ -113,6 +127,11 @@ impl Provenance {
                     .fault(span.clone(), "the fact ends before it begins")
                     .help("`valid_until` is the first moment at which it no longer holds"));
             }
+            let confidence = self.confidence.or(defaults.confidence);
+            let confidence = confidence.ok_or_else(|| missing("confidence"))?;
+            let checked = date(checked.ok_or_else(|| missing("checked"))?, file)?;
+            let review = self.review_by.as_ref().or(defaults.review_by.as_ref());
+            let review_by = review.map(|by| review_day(by, confidence, checked, file));
             Ok(Dated {
                 fact,
                 valid: Validity { from, until },
@@ -121,11 +140,10 @@ impl Provenance {
                     .or_else(|| defaults.source.clone())
                     .filter(|source| !source.trim().is_empty())
                     .ok_or_else(|| missing("source"))?,
-                checked: date(checked.ok_or_else(|| missing("checked"))?, file)?,
-                confidence: self
-                    .confidence
-                    .or(defaults.confidence)
-                    .ok_or_else(|| missing("confidence"))?,
+                checked,
+                confidence,
+                review_by: review_by.transpose()?.flatten(),
+                file: file.clone(),
                 span: span.clone(),
             })
         };
@@ -134,10 +152,31 @@ impl Provenance {
 }
 
 fn date(text: &Spanned<String>, file: &SourceFile) -> Result<Date, Fault> {
-    text.get_ref().parse().map_err(|_| {
-        file.fault(text.span(), format!("`{}` is not a date", text.get_ref()))
-            .help("write it as `2026-11-22`")
+    day(text.get_ref(), text.span(), file)
+}
+
+fn day(text: &str, span: Range<usize>, file: &SourceFile) -> Result<Date, Fault> {
+    text.parse().map_err(|_| {
+        file.fault(span, format!("`{text}` is not a date")).help("write it as `2026-11-22`")
     })
+}
+
+fn review_day(
+    by: &Spanned<ReviewBy>,
+    confidence: Confidence,
+    checked: Date,
+    file: &SourceFile,
+) -> Result<Option<Date>, Fault> {
+    let Some(text) = by.get_ref().of(confidence) else { return Ok(None) };
+    let review_by = day(text, by.span(), file)?;
+    if review_by <= checked {
+        let message = format!("`review_by` {review_by} is not after `checked`");
+        let fault = file.fault(by.span(), message);
+        return Err(
+            fault.help("`checked` is when somebody last looked, `review_by` by when to look again")
+        );
+    }
+    Ok(Some(review_by))
 }
 
 /// Reads a day, which begins at midnight UTC, or an instant.

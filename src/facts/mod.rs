@@ -1,9 +1,11 @@
 //! What is known: dated facts of the world, the organisation's own facts, and the snapshot of both
 //! with the policies that judge by them. Not the judging.
 
+mod confidence;
 mod counting;
 mod dated;
 mod entities;
+mod licence_id;
 mod now;
 mod organisation;
 mod organisation_file;
@@ -14,12 +16,15 @@ mod snapshot;
 mod snapshot_tests;
 mod thresholds;
 mod toml_file;
+mod upkeep;
 mod world;
 mod world_file;
 #[cfg(test)]
 mod world_tests;
 
-pub use dated::{Confidence, Dated, Validity, instant as parse_instant};
+pub use crate::domain::Confidence;
+pub use confidence::{ConfidenceAt, Covering};
+pub use dated::{Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
 pub use organisation::{
     App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
@@ -28,4 +33,5 @@ pub use proposal::Proposal;
 pub use resolve::{Resolved, check_end_user, resolve};
 pub use snapshot::{Content, Snapshot, SnapshotError};
 pub use toml_file::parse as parse_toml;
+pub use upkeep::Upkeep;
 pub use world::{TermKind, World};

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::world::TermKind;
+use super::{confidence::ConfidenceAt, world::TermKind};
 use crate::domain::{JurisdictionCode, LicenceId, Retention, Threshold};
 
 /// Every fact that holds at one instant.
@@ -18,6 +18,8 @@ pub struct FactsAt {
     /// Classes of data: which categories fall under each.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub classes: BTreeMap<String, BTreeSet<String>>,
+    /// How sure these facts are.
+    pub confidence: ConfidenceAt,
     /// Jurisdictions whose law on personal data some pack implements.
     pub coverage: BTreeSet<JurisdictionCode>,
     /// Every jurisdiction.
@@ -42,12 +44,18 @@ impl FactsAt {
         self.terms.get(&kind).is_some_and(|terms| terms.contains(id))
     }
 
+    /// The country of a subdivision.
+    #[must_use]
+    pub fn country(&self, place: &JurisdictionCode) -> Option<&JurisdictionCode> {
+        self.jurisdictions.get(place).and_then(|row| row.within.as_ref())
+    }
+
     /// The zones that hold one of these places, or its country.
     #[must_use]
     pub fn zones_of(&self, places: &[JurisdictionCode]) -> Vec<&str> {
         let holds = |members: &BTreeSet<JurisdictionCode>| {
             places.iter().any(|place| {
-                let country = self.jurisdictions.get(place).and_then(|row| row.within.as_ref());
+                let country = self.country(place);
                 members.contains(place) || country.is_some_and(|country| members.contains(country))
             })
         };
@@ -64,7 +72,7 @@ impl FactsAt {
     ) -> Retention {
         let mut touched = BTreeSet::new();
         for place in places {
-            let country = self.jurisdictions.get(place).and_then(|row| row.within.as_ref());
+            let country = self.country(place);
             touched.extend(country.into_iter().chain([place]));
         }
         let rules = self.retentions.iter().filter(|rule| {

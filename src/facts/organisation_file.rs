@@ -7,6 +7,7 @@ use toml::Spanned;
 
 use super::{
     dated::{Validity, instant},
+    licence_id::advice,
     organisation::{
         App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
     },
@@ -366,11 +367,9 @@ impl Reader<'_> {
     fn licence(&mut self, id: &Text) {
         if !self.world.knows_licence(id.get_ref()) {
             let message = format!("unknown licence `{}`", id.get_ref());
-            self.faults.0.push(
-                self.file
-                    .fault(id.span(), message)
-                    .help("correct it, or add its terms to `facts/licences.toml`"),
-            );
+            let otherwise = "add its terms to `facts/licences.toml`";
+            let help = advice(id.get_ref(), self.world.licence_ids(), otherwise);
+            self.faults.0.push(self.file.fault(id.span(), message).help(help));
         }
     }
 

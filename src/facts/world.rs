@@ -75,6 +75,8 @@ pub(super) struct Membership {
 
 #[derive(Clone, Debug)]
 pub(super) struct Coverage {
+    /// The policy file.
+    pub(super) pack: String,
     pub(super) jurisdictions: Vec<JurisdictionCode>,
     pub(super) zones: Vec<String>,
 }
@@ -168,6 +170,7 @@ impl World {
         }
         let thresholds = self.thresholds.iter().filter(|row| holds(&row.valid));
         facts.thresholds = thresholds.map(|row| row.fact.resolve(&facts)).collect();
+        facts.confidence = self.confidence_at(instant, &facts);
         facts
     }
 
@@ -209,6 +212,11 @@ impl World {
     #[must_use]
     pub fn knows_licence(&self, id: &str) -> bool {
         self.licences.iter().any(|row| row.fact.id.as_str() == id)
+    }
+
+    /// The licences, at any time.
+    pub(super) fn licence_ids(&self) -> impl Iterator<Item = &str> {
+        self.licences.iter().map(|row| row.fact.id.as_str())
     }
 
     /// Whether the vocabulary holds this term: of `kind`, or of any kind.

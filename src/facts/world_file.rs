@@ -6,12 +6,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    dated::{Confidence, Provenance},
+    dated::{Provenance, ReviewBy},
+    licence_id,
     now::{Jurisdiction, Licence},
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::domain::{Faults, JurisdictionCode, Retention, SourceFile, Window};
+use crate::domain::{Confidence, Faults, JurisdictionCode, Retention, SourceFile, Window};
 
 /// The longest time for which records can be kept: a hundred years.
 const MAX_MONTHS: u32 = 1_200;
@@ -27,6 +28,7 @@ macro_rules! rows {
             source: Option<String>,
             checked: Option<Spanned<String>>,
             confidence: Option<Confidence>,
+            review_by: Option<Spanned<ReviewBy>>,
         }
 
         impl $row {
@@ -37,6 +39,7 @@ macro_rules! rows {
                     self.source.take(),
                     self.checked.take(),
                     self.confidence,
+                    self.review_by.take(),
                 )
             }
         }
@@ -320,6 +323,7 @@ impl Reader<'_> {
             ));
         }
         let fact = Coverage {
+            pack: pack.get_ref().clone(),
             jurisdictions: self.known_codes(file, &row.jurisdictions),
             zones: self.known_zones(file, &row.zones),
         };
@@ -348,6 +352,7 @@ impl Reader<'_> {
             output_training,
         };
         let excluded_zones = self.known_zones(file, &row.excluded_zones);
+        self.faults.0.extend(licence_id::check(id.get_ref(), file, id.span()).err());
         let fact = RawLicence { id: id.into_inner().into(), licence, excluded_zones };
         let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
             return;

@@ -46,8 +46,8 @@ const SUBJECTS: [Subject; 13] = [
     ZoneFinding("G", "Y"),
     Coverage("AA"),
     ZoneCoverage("Z"),
-    Licence("L"),
-    Licence("M"),
+    Licence("MIT"),
+    Licence("LicenseRef-M"),
     Term("x:t"),
 ];
 

@@ -9,7 +9,10 @@ use std::{
 
 use cedar_policy::Context;
 
-use super::memo::Memo;
+use super::{
+    grounds::{Ground, Grounds, of_use},
+    memo::Memo,
+};
 use crate::{
     domain::{
         AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
@@ -27,6 +30,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Judge {
     snapshot: Arc<Snapshot>,
+    grounds: Grounds,
     pub(super) memo: Memo,
 }
 
@@ -45,7 +49,7 @@ impl Judge {
     /// Judges by `snapshot`.
     #[must_use]
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self { snapshot, memo: Memo::default() }
+        Self { snapshot, grounds: Grounds::default(), memo: Memo::default() }
     }
 
     /// The snapshot.
@@ -80,7 +84,7 @@ impl Judge {
         instruments: &[String],
     ) -> Result<Judged, Vec<FieldFault>> {
         let Resolved { call, tenant, candidates } = resolve(&self.snapshot, app, request)?;
-        let mut bench = Bench::new(&self.snapshot, &call, app, &tenant, reached);
+        let mut bench = Bench::new(self, &call, app, &tenant, reached);
         bench.supposed = instruments;
         let found: Vec<_> =
             candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
@@ -105,7 +109,7 @@ impl Judge {
         let Ok(Resolved { call, tenant, .. }) = resolve(&self.snapshot, app, request) else {
             return Reachable::new();
         };
-        let mut bench = Bench::new(&self.snapshot, &call, app, &tenant, reached);
+        let mut bench = Bench::new(self, &call, app, &tenant, reached);
         let export = bench.export(deployment);
         let placement = self.snapshot.organisation.placement(deployment, &call.location);
         let mut reachable = Reachable::new();
@@ -175,6 +179,9 @@ impl Found<'_> {
     }
 }
 
+/// The context of flows from origins that reach these thresholds.
+type ContextOf<'a> = (Option<&'a Reached>, Result<Context, String>);
+
 /// What all flows to one deployment have in common.
 struct Export<'a> {
     deployment: &'a Deployment,
@@ -185,7 +192,7 @@ struct Export<'a> {
     /// The first export of the call with the same instruments.
     like: usize,
     /// One for each origin that reaches a threshold, and one for all others.
-    contexts: RefCell<Vec<(Option<&'a Reached>, Result<Context, String>)>>,
+    contexts: RefCell<Vec<ContextOf<'a>>>,
 }
 
 /// All that the policies of a slice look at in a flow request of one call: they answer equal
@@ -202,6 +209,7 @@ struct Question {
 /// One call before one snapshot.
 struct Bench<'a> {
     snapshot: &'a Snapshot,
+    grounds: &'a Grounds,
     call: &'a Call,
     tenant: &'a TenantId,
     app: Part,
@@ -221,16 +229,18 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn new(
-        snapshot: &'a Snapshot,
+        judge: &'a Judge,
         call: &'a Call,
         app: &'a AppId,
         tenant: &'a TenantId,
         reached: &'a [Reached],
     ) -> Self {
+        let snapshot = &*judge.snapshot;
         let engine = &snapshot.engine;
         let origins = call.data.iter().flat_map(Data::origins);
         Self {
             snapshot,
+            grounds: &judge.grounds,
             call,
             tenant,
             app: engine.part(uid(EntityKind::App, app.as_str())),
@@ -429,19 +439,46 @@ impl<'a> Bench<'a> {
     /// Each deciding policy once, with everywhere that it decided. An allow needs no list of the
     /// flows that passed: its candidate names them.
     fn reasons(&self, found: &[Found<'_>]) -> Vec<Reason> {
-        let mut places: BTreeMap<(PolicyId, Effect), BTreeSet<Place>> = BTreeMap::new();
+        let mut decided: BTreeMap<(PolicyId, Effect), (BTreeSet<Place>, Ground)> = BTreeMap::new();
         for found in found {
             for (policy, effect, flow) in found.deciding() {
+                let ground = self.ground(found.deployment, &policy, effect, flow.as_ref());
                 let flow = flow.filter(|_| effect == Effect::Forbid);
                 let place = Place { deployment: found.deployment.id.clone(), flow };
-                places.entry((policy, effect)).or_default().insert(place);
+                let (places, grounds) = decided.entry((policy, effect)).or_default();
+                places.insert(place);
+                grounds.join(&ground);
             }
         }
-        let reason = |((policy, effect), places): ((PolicyId, Effect), BTreeSet<Place>)| {
+        let decided = decided.into_iter().map(|((policy, effect), (places, ground))| {
             let (citation, advice) = self.words(&policy);
-            Reason { advice, citation, effect, policy, places: places.into_iter().collect() }
+            Reason {
+                advice,
+                citation,
+                confidence: Some(ground.confidence),
+                effect,
+                general_facts: ground.general.into_iter().collect(),
+                places: places.into_iter().collect(),
+                policy,
+            }
+        });
+        decided.collect()
+    }
+
+    /// What one answer rests on.
+    fn ground(
+        &self,
+        deployment: &Deployment,
+        policy: &PolicyId,
+        effect: Effect,
+        flow: Option<&Flow>,
+    ) -> Arc<Ground> {
+        let Some(flow) = flow else {
+            let tenant = self.snapshot.organisation.tenants.get(self.tenant);
+            let domicile = tenant.map(|tenant| &tenant.domicile);
+            return Arc::new(of_use(self.snapshot, policy, effect, &deployment.model, domicile));
         };
-        places.into_iter().map(reason).collect()
+        self.grounds.of_flow(self.snapshot, policy, effect, flow)
     }
 
     fn words(&self, policy: &PolicyId) -> (String, Option<String>) {

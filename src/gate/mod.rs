@@ -5,6 +5,9 @@ mod decide;
 mod dispatch;
 mod error;
 mod explain;
+mod grounds;
+#[cfg(test)]
+mod grounds_tests;
 mod holds;
 mod judge;
 #[cfg(test)]

@@ -71,9 +71,10 @@ impl Gate {
     ) -> Result<Tally, GateError> {
         let asked = requests.iter().flat_map(|call| judge.snapshot().asked(&caller.app, call, now));
         let keys = asked.flat_map(|asked| asked.keys()).collect::<std::collections::BTreeSet<_>>();
-        let counts = match keys.is_empty() {
-            true => Counts::default(),
-            false => in_time(self.store.exported(&keys)).await?,
+        let counts = if keys.is_empty() {
+            Counts::default()
+        } else {
+            in_time(self.store.exported(&keys)).await?
         };
         Ok(Tally { counts, now })
     }

@@ -22,8 +22,8 @@ use super::{
 };
 use crate::{
     domain::{
-        CallRequest, Candidate, DecisionId, DeploymentId, Duty, Effect, FieldFault, Flow, PolicyId,
-        Reached, Reason, Route, Seq, SnapshotDigests, Verdict,
+        CallRequest, Candidate, Confidence, DecisionId, DeploymentId, Duty, Effect, FieldFault,
+        Flow, PolicyId, Reached, Reason, Route, Seq, SnapshotDigests, Verdict,
     },
     gate::{Considered, Counterfactual, Explanation, IdempotencyKey, OutcomeReport, Recorded},
     ledger::timestamp_text,
@@ -88,6 +88,15 @@ pub(crate) struct ReasonAnswer<'a> {
     effect: Effect,
     /// The law, licence or rule that it implements.
     pub(crate) citation: &'a str,
+    /// How sure the least sure fact is on which the policy rested, for all flows of the call; absent
+    /// where it was not recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    confidence: Option<Confidence>,
+    /// The facts among them that are general knowledge: nobody read a source for them. Absent where
+    /// there are none.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    #[schema(required = false, example = json!(["GB in jp-appi-28"]))]
+    pub(crate) general_facts: &'a [String],
     /// What to do about it.
     pub(crate) advice: Option<&'a str>,
     /// The deployment.
@@ -141,6 +150,8 @@ fn reasons(reasons: &[Reason]) -> Vec<ReasonAnswer<'_>> {
             policy: &reason.policy,
             effect: reason.effect,
             citation: &reason.citation,
+            confidence: reason.confidence,
+            general_facts: &reason.general_facts,
             advice: reason.advice.as_deref(),
             deployment: &place.deployment,
             flow: place.flow.as_ref(),

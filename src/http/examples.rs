@@ -49,7 +49,7 @@ fn denied_candidate() -> Value {
 fn denied_reason() -> Value {
     json!({
         "policy": "eu-gdpr-44", "effect": "forbid",
-        "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
+        "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47", "confidence": "secondary",
         "advice": "Choose a deployment in the EEA or in a country with an adequacy decision, or register standard contractual clauses or binding corporate rules together with a transfer impact assessment.",
         "deployment": "qwen3-32b@dashscope-sg",
         "flow": { "action": "process", "from": "DE", "to": "SG" }
@@ -88,7 +88,7 @@ pub(super) fn allowed() -> Value {
         "reasons": [{
             "policy": "base-use", "effect": "permit",
             "citation": "Lexgate base rule: inference and embedding on deployments that the organisation has approved",
-            "advice": null, "deployment": "smollm2@laptop", "flow": null
+            "confidence": "secondary", "advice": null, "deployment": "smollm2@laptop", "flow": null
         }],
         "duties": [], "snapshot": snapshot(),
         "record": { "log": "lexgate.example/main", "seq": 42, "leaf": LEAF }

@@ -139,8 +139,8 @@ proptest! {
 fn every_record_is_canonical_as_it_is_written() {
     use crate::{
         domain::{
-            Digest, Duty, Effect, EvaluationFault, Flow, FlowAction, InstrumentInForce, Place,
-            Reason, Seq,
+            Confidence, Digest, Duty, Effect, EvaluationFault, Flow, FlowAction, InstrumentInForce,
+            Place, Reason, Seq,
         },
         ledger::{
             AuditReadBody, Commitment, DecisionBody, ErasureBody, KeyChangeBody, LegalHoldBody,
@@ -164,7 +164,9 @@ fn every_record_is_canonical_as_it_is_written() {
     decision.reasons.push(Reason {
         advice: Some("a".into()),
         citation: "GDPR Art. 44 § 1 – “transfer”".into(),
+        confidence: Some(Confidence::General),
         effect: Effect::Permit,
+        general_facts: vec!["GB in jp-appi-28".into()],
         policy: "a".into(),
         places: vec![place],
     });

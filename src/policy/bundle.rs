@@ -100,7 +100,7 @@ impl Bundle {
 }
 
 /// The string literals of a policy in Cedar's JSON form, where a literal stands under `Value`.
-fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
+pub(super) fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
     match json {
         Some(serde_json::Value::Object(fields)) => {
             for (key, value) in fields {

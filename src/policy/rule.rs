@@ -3,6 +3,7 @@
 use cedar_policy::Policy;
 
 use super::{
+    mentions::Mentions,
     reads::{Reads, gates},
     scope::Scope,
 };
@@ -27,6 +28,8 @@ pub struct Rule {
     pub line: usize,
     /// Its text, as written.
     pub text: String,
+    /// The dated facts that it looks at.
+    pub mentions: Mentions,
     pub(super) policy: Policy,
     /// The policy for requests that its scope is known to match: the same without the scope.
     pub(super) conditions: Policy,
@@ -91,6 +94,7 @@ impl Rule {
         let gates = gates(written).into_iter().map(|gate| with_conditions(&conditions, &[gate]));
         Ok(Self {
             gates: gates.collect::<Result<_, _>>().map_err(fault)?,
+            mentions: Mentions::of(&policy, written),
             reads: Reads::of(written),
             conditions,
             line: fault(String::new()).line,

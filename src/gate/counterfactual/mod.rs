@@ -133,7 +133,7 @@ impl<'a> Search<'a> {
         if found.is_empty() {
             let moves: BTreeSet<Change> = self.moves(candidate).into_iter().collect();
             found = match self.world.candidate(&moves).filter(|_| !moves.is_empty()) {
-                Some(moved) => self.lifted(&moved, &moves, MOST_ROUNDS),
+                Some(there) => self.lifted(&there, &moves, MOST_ROUNDS),
                 None => Vec::new(),
             };
         }
@@ -248,7 +248,7 @@ impl<'a> Search<'a> {
     }
 
     fn changes_of(&self, rule: &Rule, deployment: &Deployment) -> Vec<Change> {
-        let mentions = rule.mentions();
+        let mentions = &rule.mentions;
         let organisation = &self.snapshot.organisation;
         let Some(app) = organisation.apps.get(self.world.app) else { return Vec::new() };
         let texts = mentions.texts.iter().filter_map(|text| {
@@ -350,10 +350,10 @@ impl<'a> Search<'a> {
     /// The places that the call or the organisation touches already: first those of the people.
     fn familiar(&self) -> impl Iterator<Item = JurisdictionCode> {
         let location = self.world.request.location.iter().filter_map(|code| code.parse().ok());
-        let apps = self.snapshot.organisation.apps.get(self.world.app);
-        let places = self.snapshot.organisation.deployments.iter().flat_map(move |deployment| {
-            let here = apps.map(|app| app.location.clone());
-            here.map(|here| self.snapshot.organisation.placement(deployment, &here).process)
+        let organisation = &self.snapshot.organisation;
+        let here = organisation.apps.get(self.world.app).map(|app| &app.location);
+        let places = organisation.deployments.iter().filter_map(move |deployment| {
+            here.map(|here| organisation.placement(deployment, here).process)
         });
         self.origins().into_iter().chain(location).chain(places.flatten())
     }
@@ -406,7 +406,9 @@ impl<'a> Search<'a> {
             !members.is_empty() && members.is_subset(allowed)
         };
         let rules = candidate.policies.iter().filter_map(|id| self.snapshot.engine.rule(id));
-        let named: BTreeSet<String> = rules.flat_map(|rule| rule.groups()).collect();
+        let named: BTreeSet<String> = rules
+            .flat_map(|rule| rule.mentions.zones.iter().chain(&rule.mentions.sets).cloned())
+            .collect();
         let all = facts.zones.iter().chain(&facts.adequacy);
         let all = all.filter(|(id, members)| named.contains(*id) && lies(members));
         let all: Vec<_> = all.collect();

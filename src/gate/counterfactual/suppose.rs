@@ -43,7 +43,6 @@ impl<'a> Suppose<'a> {
 
     /// What would be found of the deployment after `changes`.
     pub(super) fn candidate(&self, changes: &BTreeSet<Change>) -> Option<Candidate> {
-        let judge = self.judge_after(changes)?;
         let (mut request, mut kinds) = (self.request.clone(), Vec::new());
         let mut reached = self.reached.to_vec();
         for change in changes {
@@ -61,9 +60,10 @@ impl<'a> Suppose<'a> {
             }
         }
         let app = self.app;
-        let judge = judge.as_deref().unwrap_or(self.judge);
-        let judged = judge.judge_supposing(app, &request, &reached, &kinds);
-        judged.ok()?.evaluation.candidates.into_iter().next()
+        let judged = self.in_world_after(changes, |judge| {
+            judge.judge_supposing(app, &request, &reached, &kinds).ok()
+        });
+        judged?.evaluation.candidates.into_iter().next()
     }
 
     /// What can be said of data of which nothing was said: whose it is, or that it is nobody's.
@@ -82,12 +82,17 @@ impl<'a> Suppose<'a> {
         }
     }
 
-    /// The judge of the organisation after `changes`: `Some(None)` where they leave it as it is.
-    fn judge_after(&self, changes: &BTreeSet<Change>) -> Option<Option<Arc<Judge>>> {
+    /// What is found by the judge of the organisation after `changes`; nothing where they fit no
+    /// organisation.
+    fn in_world_after<T>(
+        &self,
+        changes: &BTreeSet<Change>,
+        find: impl FnOnce(&Judge) -> Option<T>,
+    ) -> Option<T> {
         let own: BTreeSet<Change> =
             changes.iter().filter(|change| is_of_organisation(change)).cloned().collect();
         if own.is_empty() {
-            return Some(None);
+            return find(self.judge);
         }
         let mut others = self.others.borrow_mut();
         let other = others.entry(own).or_insert_with_key(|changes| {
@@ -99,7 +104,7 @@ impl<'a> Suppose<'a> {
             let other = snapshot.supposing(organisation).ok()?;
             Some(Arc::new(Judge::new(Arc::new(other))))
         });
-        other.clone().map(Some)
+        other.as_deref().and_then(find)
     }
 }
 
