@@ -277,24 +277,41 @@ both_stores! {
         assert_eq!(story, [
             "German customer, on the device: allow smollm2@laptop (on_device, DE)",
             "German customer, Alibaba in Singapore: deny nowhere",
-            "German customer, GPUs in Frankfurt: allow mistral-small@dc-frankfurt (hybrid_gpu, DE)",
             "German customer, Singapore under SCC+TIA: allow qwen3-32b@meridian-sg (remote, SG)",
-            "German customer, US provider under DPF: allow llama-3.3-70b@northwind-us (remote, US)",
-            "Saudi ward note, GPUs in Riyadh: allow mistral-small@dc-riyadh (hybrid_gpu, SA)",
-            "Saudi ward note, GPUs in Frankfurt: deny nowhere",
-            "Indian payment record, Singapore: deny nowhere",
-            "Indian payment record, GPUs in Mumbai: allow qwen3-32b@dc-mumbai (hybrid_gpu, IN)",
-            "Hunyuan for readers in Germany: deny nowhere",
-            "Command R for a company: deny nowhere",
-            "Undeclared data, on the device: deny nowhere",
-            "Argentine customer, GPUs in Frankfurt: deny nowhere",
+            "Saudi ward note, Frankfurt or Riyadh: allow mistral-small@dc-riyadh (hybrid_gpu, SA)",
+            "Saudi home care, ALLaM at HUMAIN: allow allam-7b@humain (remote, SA)",
+            "A German and a Saudi in one prompt: allow qwen3-32b@meridian-sg (remote, SG)",
+            "25,000 US heart rates, Chinese owner: deny nowhere",
+            "Indian card payment, cheapest place: allow qwen3-32b@dc-mumbai (hybrid_gpu, IN)",
+            "Japanese lease file, cheapest place: allow mistral-small@dc-frankfurt (hybrid_gpu, DE)",
+            "A company's report by Command R: deny nowhere",
+            "Shanghai customers, 100,000 this year: deny nowhere",
+            "Hunyuan's manual for German readers: deny nowhere",
+            "Container positions, anywhere: allow \
+             qwen3-32b@dashscope-global (remote, CN, DE, HK, US)",
+            "A waybill, nothing declared, on the device: deny nowhere",
         ]);
+        let why = |call: usize| rows[call]["why"].as_str().unwrap();
+        assert!(why(1).starts_with("eu-gdpr-44 (DE → SG): Regulation (EU)"), "{}", why(1));
+        assert_eq!(
+            why(5),
+            "not mistral-small@dc-frankfurt: sa-pdpl-29\n\
+             not mistral-small@dc-riyadh: eu-gdpr-44\nwith a duty: eu-ai-act-50-notice"
+        );
+        assert!(why(6).starts_with("us-doj-202 (US → owner in CN): "), "{}", why(6));
+        let denials = [(9, "licence-commercial: "), (10, "cn-pipl-38 (CN → SG): "),
+            (11, "licence-territory: "), (13, "base-unclassified: ")];
+        for (call, policy) in denials {
+            assert!(why(call).starts_with(policy), "{}", why(call));
+        }
         let text = site.run(&["demo"]);
         assert_eq!(text.code, Some(0), "{}", text.stderr);
-        assert!(text.stdout.contains("13 calls: 6 allowed, 7 denied"), "{}", text.stdout);
+        assert!(text.stdout.contains("14 calls: 8 allowed, 6 denied"), "{}", text.stdout);
         assert!(text.stdout.contains(&site.vkey) && !text.stdout.contains('\x1b'));
+        let (table, _) = text.stdout.split_once("answered:").unwrap();
+        assert!(table.lines().all(|line| line.chars().count() <= 120), "{table}");
         let service = Service::on(site.into()).await;
-        assert_eq!(service.records_of("decision").await.len(), 26);
+        assert_eq!(service.records_of("decision").await.len(), 28);
         let report = service.export_and_verify();
         assert_eq!((&report["kinds"]["outcome"], &report["open"]), (&json!(2), &json!([])));
     }

@@ -112,8 +112,8 @@ both_stores! {
         assert!(!considered.iter().any(|rule| rule["policy"] == "sa-pdpl-29"), "{answer:#}");
         let elsewhere = &answer["allowed_deployments"];
         assert_eq!(elsewhere, &json!([
-            "smollm2@laptop", "mistral-small@dc-frankfurt", "qwen3-32b@meridian-sg",
-            "llama-3.3-70b@northwind-us",
+            "smollm2@laptop", "qwen3-4b@scanner", "mistral-small@dc-frankfurt",
+            "nemotron@nim-osaka", "qwen3-32b@meridian-sg", "llama-3.3-70b@northwind-us",
         ]));
         assert!(answer.get("record").is_none() && answer.get("id").is_none());
         assert!(service.records_of("decision").await.is_empty());

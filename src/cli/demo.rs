@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width, presets};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -19,8 +19,8 @@ use crate::{
     config,
     dispatch::Fields,
     domain::{
-        Action, AppId, CallRequest, Caller, DataRequest, Effect, JurisdictionCode, PolicyId,
-        TenantId, Verdict,
+        Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Flow, FlowAction,
+        JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
     },
     facts::parse_toml,
     gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
@@ -55,6 +55,9 @@ struct Script {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DemoCall {
+    /// Calls of one sector are shown under one heading.
+    #[serde(default)]
+    sector: String,
     name: String,
     app: AppId,
     #[serde(default)]
@@ -65,6 +68,7 @@ struct DemoCall {
 /// A row of the table.
 #[derive(Debug, Serialize)]
 struct Row {
+    sector: String,
     call: String,
     data: String,
     decision: Verdict,
@@ -141,6 +145,7 @@ async fn run(gate: &Arc<Gate>, call: DemoCall) -> Result<Row, Failure> {
         notes: notes(&recorded),
         record: recorded.seq.get(),
         answer,
+        sector: call.sector,
         call: call.name,
     })
 }
@@ -215,14 +220,14 @@ fn went_to(recorded: &Recorded) -> String {
 fn why(recorded: &Recorded) -> String {
     let body = &recorded.body;
     let lines: Vec<String> = match body.decision {
-        Verdict::Allow if body.duties.is_empty() => vec!["every flow is lawful".to_owned()],
         Verdict::Allow => {
-            body.duties.iter().map(|duty| format!("with a duty: {}", duty.policy)).collect()
+            let duties = body.duties.iter().map(|duty| format!("with a duty: {}", duty.policy));
+            passed_over(&body.candidates).into_iter().chain(duties).collect()
         }
         Verdict::Deny => body
             .reasons
             .iter()
-            .map(|reason| format!("{}: {}", reason.policy, reason.citation))
+            .map(|reason| format!("{}{}: {}", reason.policy, borders(reason), reason.citation))
             .collect(),
     };
     let general: BTreeSet<&str> =
@@ -230,7 +235,39 @@ fn why(recorded: &Recorded) -> String {
     let general: Vec<&str> = general.into_iter().collect();
     let rests = (!general.is_empty())
         .then(|| format!("rests on general knowledge: {}", general.join(", ")));
+    let lines = if lines.is_empty() { vec!["every flow is lawful".to_owned()] } else { lines };
     lines.into_iter().chain(rests).collect::<Vec<_>>().join("\n")
+}
+
+/// The deployments that stand before the first allowed one, by what denied them.
+fn passed_over(candidates: &[Candidate]) -> Vec<String> {
+    let denied = candidates.iter().take_while(|candidate| candidate.decision == Verdict::Deny);
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for candidate in denied {
+        let policies: Vec<&str> = candidate.policies.iter().map(PolicyId::as_str).collect();
+        let (policies, id) = (policies.join(", "), candidate.deployment.as_str());
+        match lines.iter_mut().find(|(known, _)| *known == policies) {
+            Some((_, deployments)) => deployments.push(id),
+            None => lines.push((policies, vec![id])),
+        }
+    }
+    let told = lines.into_iter();
+    told.map(|(policies, ids)| format!("not {}: {policies}", ids.join(", "))).collect()
+}
+
+/// The borders at which a policy denied, each once; the operator's seat and owners are said as such.
+fn borders(reason: &Reason) -> String {
+    let flows = reason.places.iter().filter_map(|place| place.flow.as_ref());
+    let borders = flows.map(|Flow { action, from, to }| match action {
+        FlowAction::Process | FlowAction::Store | FlowAction::Access => format!("{from} → {to}"),
+        FlowAction::Operate => format!("{from} → operator in {to}"),
+        FlowAction::Own => format!("{from} → owner in {to}"),
+    });
+    let borders: BTreeSet<String> = borders.collect();
+    if borders.is_empty() {
+        return String::new();
+    }
+    format!(" ({})", borders.into_iter().collect::<Vec<_>>().join(", "))
 }
 
 /// What each deciding policy asks for.
@@ -243,29 +280,14 @@ fn notes(recorded: &Recorded) -> Vec<(PolicyId, String)> {
 }
 
 fn show(rows: &[Row], vkey: &str) {
-    let mut table = Table::new();
-    table
-        .load_style(presets::UTF8_HORIZONTAL_ONLY)
-        .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(output::width())
-        .set_header(["call", "data", "verdict", "went to", "why, in the law's words", "record"]);
-    for row in rows {
-        let verdict = match row.decision {
-            Verdict::Allow => ALLOW,
-            Verdict::Deny => DENY,
-        };
-        let record = row.record.to_string();
-        table.add_row([&row.call, &row.data, verdict, &row.went_to, &row.why, &record]);
-    }
-    // Coloured after the layout, which counts characters.
-    let table = table.to_string();
-    let table = table.replace(ALLOW, &paint(Paint::Good, ALLOW));
-    output::line(&table.replace(DENY, &paint(Paint::Bad, DENY)));
+    output::line(&table(rows));
     let notes: BTreeMap<_, _> = rows.iter().flat_map(|row| row.notes.iter().cloned()).collect();
     output::line(&paint(Paint::Strong, "\nWhat to do about it:"));
+    let mut advice = plain_table();
     for (policy, note) in &notes {
-        output::line(&format!("  {policy}: {note}"));
+        advice.add_row([policy.as_str(), note]);
     }
+    output::line(&advice.trim_fmt());
     output::line("");
     for row in rows {
         if let Some(answer) = &row.answer {
@@ -282,4 +304,52 @@ fn show(rows: &[Row], vkey: &str) {
         rows.len() - allowed
     ));
     output::line(&paint(Paint::Dim, &format!("verifier key of the log: {vkey}")));
+}
+
+/// Each call on the lines that it needs: left what was asked, right what became of it.
+fn table(rows: &[Row]) -> String {
+    let mut table = plain_table();
+    table
+        .set_header(["", "call, and its data", "where it went, and why", "record"])
+        .set_constraints([
+            ColumnConstraint::ContentWidth,
+            ColumnConstraint::UpperBoundary(Width::Percentage(38)),
+            ColumnConstraint::LowerBoundary(Width::Percentage(40)),
+            ColumnConstraint::ContentWidth,
+        ]);
+    let mut sector = "";
+    for row in rows {
+        if row.sector != sector {
+            sector = &row.sector;
+            table.add_row([String::new(), format!("\n{}", sector.to_uppercase())]);
+        }
+        let (verdict, became) = match row.decision {
+            Verdict::Allow => (ALLOW, format!("{}\n{}", row.went_to, row.why)),
+            Verdict::Deny => (DENY, row.why.clone()),
+        };
+        let asked = format!("{}\n{}", row.call, row.data);
+        table.add_row([verdict.to_owned(), asked, became, row.record.to_string()]);
+    }
+    // Coloured after the layout, which counts characters.
+    let headings: BTreeSet<String> = rows.iter().map(|row| row.sector.to_uppercase()).collect();
+    let coloured = |line: &str| {
+        if headings.contains(line.trim()) {
+            return paint(Paint::Strong, line);
+        }
+        line.replacen(ALLOW, &paint(Paint::Good, ALLOW), 1).replacen(
+            DENY,
+            &paint(Paint::Bad, DENY),
+            1,
+        )
+    };
+    table.trim_fmt().lines().map(coloured).collect::<Vec<_>>().join("\n")
+}
+
+fn plain_table() -> Table {
+    let mut table = Table::new();
+    table
+        .load_style(presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(output::width());
+    table
 }
