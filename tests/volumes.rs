@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
 use serde_json::{Value, json};
+use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     backend::Backend,
@@ -149,6 +150,27 @@ both_stores! {
         }
         assert!(is_allowed(&service, 99_999).await, "nothing had left");
     }
+}
+
+#[tokio::test]
+async fn a_count_that_was_changed_behind_the_ledger_s_back_is_found() {
+    let service = setup(Store::Sqlite).start().await;
+    assert!(is_allowed(&service, 99_999).await);
+    let url = format!("sqlite://{}", service.site.path("data/lexgate.db").display());
+    let mut connection = SqliteConnection::connect(&url).await.unwrap();
+    sqlx::query("UPDATE volumes SET subjects = 0").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let wrong = ask(&service, "works", &abroad(1)).await;
+    assert_eq!(wrong["decision"], "allow", "the service believes its index");
+    let dir = crate::harness::TempDir::new();
+    let dir = dir.path().to_str().unwrap();
+    service.site.run_json(&["export", dir, "--json"]);
+    let ran = service.site.run(&["verify", dir, "--key", &service.site.vkey, "--replay"]);
+    let seq = &wrong["record"]["seq"];
+    let finding = format!(
+        "entry {seq}: says that it reached none; counted again, it reached CN cn-contract-volume"
+    );
+    assert!(ran.code == Some(1) && ran.stderr.contains(&finding), "{}", ran.stderr);
 }
 
 async fn chat(service: &Service, people: u64) -> Answer {

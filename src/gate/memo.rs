@@ -5,10 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 
-use super::{
-    GateError, Judge, Judged,
-    volume::{exports, open_to},
-};
+use super::{GateError, Judge, Judged, volume::reserved};
 use crate::{
     domain::{CallRequest, Caller, Export, JurisdictionCode, Reached, Verdict},
     facts::check_end_user,
@@ -107,7 +104,7 @@ impl Judge {
         Ok(Decided {
             json: canonical::to_vec(&body)?.into(),
             terms: body.terms().into(),
-            exports: exports(&body, open_to(&body)).into(),
+            exports: reserved(&body).into(),
             body: Arc::new(body),
         })
     }

@@ -46,6 +46,7 @@ pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
 pub use reaper::Reaper;
 pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
+pub use volume::{is_settled, reserved, sent};
 
 use crate::{
     dispatch::Backends,

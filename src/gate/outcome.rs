@@ -87,7 +87,7 @@ impl Gate {
             status,
             tokens: answer.tokens,
         };
-        let volume = self.settle_exports(decision, &body.attempts);
+        let volume = self.settle_exports(decision, status, &body.attempts);
         let draft = Draft { volume, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);

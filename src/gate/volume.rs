@@ -15,7 +15,7 @@ use crate::{
         Asked, CallRequest, Caller, Candidate, Counts, Data, Export, Exported, FlowAction,
         JurisdictionCode, Placement, Reached, TenantId, Tier, Verdict, Volume,
     },
-    ledger::{Attempt, DecisionBody},
+    ledger::{Attempt, DecisionBody, OutcomeStatus},
 };
 
 /// The flows by which data gets somewhere.
@@ -97,14 +97,14 @@ impl Gate {
     pub(super) fn settle_exports(
         &self,
         decision: &Recorded,
+        status: OutcomeStatus,
         attempts: &[Attempt],
     ) -> Option<Arc<Volume>> {
         let body = &decision.body;
-        let tried = |candidate: &Candidate| {
-            attempts.iter().any(|attempt| attempt.deployment == candidate.deployment)
-        };
-        let reserved = exports(body, open_to(body));
-        let sent = exports(body, body.candidates.iter().filter(|candidate| tried(candidate)));
+        if !is_settled(body, status, attempts) {
+            return None;
+        }
+        let (reserved, sent) = (reserved(body), sent(body, attempts));
         if reserved == sent {
             return None;
         }
@@ -132,9 +132,31 @@ fn counted(
     Exported { tenant: tenant.clone(), origin, day, export, subjects }
 }
 
+/// Whether an outcome tells where a call went that Lexgate sent. One that was cut off keeps all that it
+/// reserved.
+#[must_use]
+pub fn is_settled(decision: &DecisionBody, status: OutcomeStatus, attempts: &[Attempt]) -> bool {
+    decision.dispatch && !(status == OutcomeStatus::Unknown && attempts.is_empty())
+}
+
+/// What a decision reserves, by origin.
+#[must_use]
+pub fn reserved(body: &DecisionBody) -> Vec<(JurisdictionCode, Export)> {
+    exports(body, open_to(body))
+}
+
+/// What left of a decision's call that was tried there.
+#[must_use]
+pub fn sent(body: &DecisionBody, attempts: &[Attempt]) -> Vec<(JurisdictionCode, Export)> {
+    let tried = |candidate: &&Candidate| {
+        attempts.iter().any(|attempt| attempt.deployment == candidate.deployment)
+    };
+    exports(body, body.candidates.iter().filter(tried))
+}
+
 /// Where the call of a decision may go: a gateway may try every allowed deployment, a caller has the
 /// route.
-pub(super) fn open_to(body: &DecisionBody) -> impl Iterator<Item = &Candidate> {
+fn open_to(body: &DecisionBody) -> impl Iterator<Item = &Candidate> {
     let route = body.route.as_ref().filter(|_| !body.dispatch).map(|route| &route.deployment);
     body.candidates.iter().filter(move |candidate| {
         candidate.decision == Verdict::Allow
@@ -143,7 +165,7 @@ pub(super) fn open_to(body: &DecisionBody) -> impl Iterator<Item = &Candidate> {
 }
 
 /// What leaves each origin of the call when it goes to `candidates`.
-pub(super) fn exports<'a>(
+fn exports<'a>(
     body: &'a DecisionBody,
     candidates: impl Iterator<Item = &'a Candidate>,
 ) -> Vec<(JurisdictionCode, Export)> {

@@ -1,6 +1,7 @@
 //! `lexgate verify`
 
 mod files;
+mod recount;
 mod replay;
 mod stream;
 
@@ -122,8 +123,13 @@ impl Verify {
         watcher.held_against(&Verifier::new())?;
         let verifier = stream::read(&export, replay.as_ref(), &mut watcher)?;
         export.check_nothing_beyond()?;
-        let Watcher { contents, differing, .. } = watcher;
+        let Watcher { contents, mut differing, .. } = watcher;
         let report = verifier.finish();
+        // Of what was removed nobody can count what left.
+        let is_whole = report.pruned.iter().all(|(_, count)| *count == 0);
+        if let Some(replay) = replay.as_ref().filter(|_| is_whole) {
+            differing.extend(replay.miscounted());
+        }
         check_tree(&report, &checkpoint)?;
         if let Some(seq) = report.missing {
             let finding = Finding { seq, fault: ChainFault::Missing };

@@ -10,12 +10,12 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::files::Export;
+use super::{files::Export, recount::Recount};
 use crate::{
-    domain::{Call, CallRequest, DataRequest, SnapshotDigests, SourceFile},
+    domain::{Call, CallRequest, DataRequest, Seq, SnapshotDigests, SourceFile},
     facts::{Proposal, Snapshot},
     gate::Judge,
-    ledger::{DecisionBody, Entry, Kind},
+    ledger::{DecisionBody, Entry, Kind, OutcomeBody},
 };
 
 type Judges = HashMap<String, Result<Arc<Judge>, String>>;
@@ -26,11 +26,17 @@ pub(super) struct Replay<'a> {
     export: &'a Export,
     judges: Mutex<Judges>,
     judged: AtomicU64,
+    recount: Recount,
 }
 
 impl<'a> Replay<'a> {
     pub(super) fn of(export: &'a Export) -> Self {
-        Self { export, judges: Mutex::default(), judged: AtomicU64::new(0) }
+        Self {
+            export,
+            judges: Mutex::default(),
+            judged: AtomicU64::new(0),
+            recount: Recount::default(),
+        }
     }
 
     /// How many decisions were judged again.
@@ -38,22 +44,35 @@ impl<'a> Replay<'a> {
         self.judged.load(Ordering::Relaxed)
     }
 
+    /// Decisions whose thresholds are not what the whole log amounts to.
+    pub(super) fn miscounted(&self) -> Vec<String> {
+        self.recount.differing()
+    }
+
     /// What is otherwise when the decision in `entry` is judged again; nothing for what is no
     /// decision, or no entry.
     pub(super) fn differs(&self, entry: &[u8]) -> Option<String> {
-        let entry = Entry::parse(entry).ok().filter(|entry| entry.kind == Kind::Decision)?;
+        let entry = Entry::parse(entry).ok()?;
+        if entry.kind == Kind::Outcome {
+            let outcome: OutcomeBody = serde_json::from_str(entry.body.get()).ok()?;
+            self.recount.outcome(entry.seq, outcome);
+        }
+        if entry.kind != Kind::Decision {
+            return None;
+        }
         let recorded: DecisionBody = serde_json::from_str(entry.body.get()).ok()?;
-        let difference = self.difference(&recorded, entry.ts);
+        let difference = self.difference(entry.seq, &recorded, entry.ts);
         self.judged.fetch_add(1, Ordering::Relaxed);
         difference.map(|difference| format!("entry {}: {difference}", entry.seq))
     }
 
-    fn difference(&self, recorded: &DecisionBody, ts: Timestamp) -> Option<String> {
+    fn difference(&self, seq: Seq, recorded: &DecisionBody, ts: Timestamp) -> Option<String> {
         let judge = match self.judge(&recorded.snapshot, ts) {
             Ok(judge) => judge,
             Err(error) => return Some(error),
         };
         let request = request(&recorded.call);
+        self.recount.decision(seq, ts, recorded, &request, judge.snapshot());
         let decided =
             match judge.decide(&recorded.caller, &request, recorded.dispatch, &recorded.reached) {
                 Ok(decided) => decided,
