@@ -19,11 +19,13 @@ use lexgate::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const NOW: &str = "2026-11-22T12:00:00Z";
+
 fn main() {
     divan::main();
 }
 
-fn judge(other_policies: usize) -> Judge {
+fn proposal(other_policies: usize) -> Proposal {
     let mut policies = config::read_policies(Path::new("policies")).unwrap();
     let mut text = String::new();
     // Jurisdictions that neither the call's subjects nor its destinations touch.
@@ -41,9 +43,15 @@ fn judge(other_policies: usize) -> Judge {
     }
     policies.push(SourceFile::new("sovereignty/others.cedar", &text));
     let organisation = config::read_file(Path::new("config/organisation.toml")).unwrap();
-    let proposal = Proposal::load(&policies, organisation).unwrap();
-    let now = "2026-11-22T12:00:00Z".parse().unwrap();
-    Judge::new(Arc::new(Snapshot::at(&proposal, now, Revision(1)).unwrap()))
+    Proposal::load(&policies, organisation).unwrap()
+}
+
+fn judge_at(proposal: &Proposal, now: &str) -> Judge {
+    Judge::new(Arc::new(Snapshot::at(proposal, now.parse().unwrap(), Revision(1)).unwrap()))
+}
+
+fn judge(other_policies: usize) -> Judge {
+    judge_at(&proposal(other_policies), NOW)
 }
 
 fn call() -> (AppId, CallRequest) {
@@ -78,4 +86,27 @@ fn memo(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
     };
     judge.decide(&caller, &call, false, &[]).unwrap();
     bencher.bench_local(|| judge.decide(&caller, &call, false, &[]).unwrap());
+}
+
+/// All that a start does before it can judge: every pack and fact read, checked and made ready.
+#[divan::bench(sample_count = 20, sample_size = 1)]
+fn start_up(bencher: divan::Bencher<'_, '_>) {
+    bencher.bench_local(|| judge(0));
+}
+
+/// A dated fact ends: the snapshot that follows, and the first decision by it.
+#[divan::bench(sample_count = 50, sample_size = 1)]
+fn change_of_facts(bencher: divan::Bencher<'_, '_>) {
+    let (proposal, (app, call)) = (proposal(0), call());
+    bencher.bench_local(|| {
+        judge_at(&proposal, NOW).judge_afresh(&app, &call, &[]).unwrap().evaluation.decision
+    });
+}
+
+/// What would make a denied call pass: everything that an explanation computes.
+#[divan::bench(sample_count = 50, sample_size = 1)]
+fn counterfactual(bencher: divan::Bencher<'_, '_>) {
+    let (judge, (app, mut call)) = (judge(0), call());
+    (call.model, call.deployment) = (None, Some("qwen3-32b@dashscope-sg".to_owned()));
+    bencher.bench_local(|| judge.explain(&app, &call, &[]).unwrap());
 }

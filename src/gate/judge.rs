@@ -9,15 +9,11 @@ use std::{
 
 use cedar_policy::Context;
 
-use super::{
-    grounds::{Ground, Grounds, of_use},
-    memo::Memo,
-};
+use super::{grounds::Grounds, memo::Memo};
 use crate::{
     domain::{
-        AppId, Call, CallRequest, Candidate, Data, Duty, Effect, Evaluation, EvaluationFault,
-        FieldFault, Flow, FlowAction, InstrumentInForce, JurisdictionCode, Place, Placement,
-        PolicyId, Reached, Reason, Route, TenantId, Verdict,
+        AppId, Call, CallRequest, Data, Effect, Evaluation, FieldFault, Flow, FlowAction,
+        InstrumentInForce, JurisdictionCode, Placement, PolicyId, Reached, TenantId, Verdict,
     },
     facts::{Deployment, Resolved, Snapshot, resolve},
     policy::{
@@ -139,15 +135,15 @@ pub(super) struct Heard {
 }
 
 /// What was found of one deployment.
-struct Found<'a> {
-    deployment: &'a Deployment,
-    placement: Placement,
-    heard: Vec<Heard>,
-    duties: BTreeSet<PolicyId>,
+pub(super) struct Found<'a> {
+    pub(super) deployment: &'a Deployment,
+    pub(super) placement: Placement,
+    pub(super) heard: Vec<Heard>,
+    pub(super) duties: BTreeSet<PolicyId>,
 }
 
 impl Found<'_> {
-    fn verdict(&self) -> Verdict {
+    pub(super) fn verdict(&self) -> Verdict {
         if self.heard.iter().all(|heard| heard.judgement.allowed) {
             Verdict::Allow
         } else {
@@ -156,7 +152,7 @@ impl Found<'_> {
     }
 
     /// The policies that decided, each with its effect and the flows for which it did.
-    fn deciding(&self) -> Vec<(PolicyId, Effect, Option<Flow>)> {
+    pub(super) fn deciding(&self) -> Vec<(PolicyId, Effect, Option<Flow>)> {
         let verdict = self.verdict();
         let mut deciding = Vec::new();
         for Heard { flow, judgement } in &self.heard {
@@ -207,11 +203,11 @@ struct Question {
 }
 
 /// One call before one snapshot.
-struct Bench<'a> {
-    snapshot: &'a Snapshot,
-    grounds: &'a Grounds,
-    call: &'a Call,
-    tenant: &'a TenantId,
+pub(super) struct Bench<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) grounds: &'a Grounds,
+    pub(super) call: &'a Call,
+    pub(super) tenant: &'a TenantId,
     app: Part,
     action: Part,
     classes: Vec<&'a str>,
@@ -224,7 +220,7 @@ struct Bench<'a> {
     /// The kinds of instrument in force for each export so far.
     exports: Vec<Vec<String>>,
     answers: RefCell<HashMap<Question, Arc<Judgement>>>,
-    instruments: BTreeSet<InstrumentInForce>,
+    pub(super) instruments: BTreeSet<InstrumentInForce>,
 }
 
 impl<'a> Bench<'a> {
@@ -391,145 +387,9 @@ impl<'a> Bench<'a> {
         let like = like.unwrap_or(number);
         Export { deployment, instruments, number, like, contexts: RefCell::default() }
     }
-
-    fn conclude(&mut self, found: Vec<Found<'a>>) -> Evaluation {
-        let chosen = found.iter().find(|found| found.verdict() == Verdict::Allow);
-        let duties = chosen.map(|found| self.duties(found)).unwrap_or_default();
-        let route = chosen.map(|found| Route {
-            deployment: found.deployment.id.clone(),
-            jurisdictions: found.placement.process.clone(),
-            model: found.deployment.model.clone(),
-            operator: found.deployment.operator.clone(),
-            tier: found.deployment.tier,
-        });
-        let reasons = match chosen {
-            Some(chosen) => self.reasons(std::slice::from_ref(chosen)),
-            None => self.reasons(&found),
-        };
-        // Where the call may go: a gateway tries every allowed deployment.
-        let verdict = if route.is_some() { Verdict::Allow } else { Verdict::Deny };
-        let open = found.iter().filter(|found| found.verdict() == verdict);
-        let touch = [FlowAction::Process, FlowAction::Store, FlowAction::Access];
-        let destinations = open.flat_map(|found| touch.map(|action| found.placement.of(action)));
-        let origins = self.call.data.iter().flat_map(Data::origins);
-        let retention = self.snapshot.facts.retention(origins.chain(destinations.flatten()));
-        Evaluation {
-            retention,
-            decision: if route.is_some() { Verdict::Allow } else { Verdict::Deny },
-            route,
-            reasons,
-            duties,
-            instruments: std::mem::take(&mut self.instruments).into_iter().collect(),
-            errors: found.iter().flat_map(failures).collect(),
-            candidates: found.into_iter().map(candidate).collect(),
-        }
-    }
-
-    fn duties(&self, chosen: &Found<'a>) -> Vec<Duty> {
-        let rules = chosen.duties.iter().filter_map(|policy| self.snapshot.engine.rule(policy));
-        rules
-            .map(|rule| Duty {
-                citation: rule.citation.clone(),
-                duty: rule.duty.clone().unwrap_or_default(),
-                policy: rule.id.clone(),
-            })
-            .collect()
-    }
-
-    /// Each deciding policy once, with everywhere that it decided. An allow needs no list of the
-    /// flows that passed: its candidate names them.
-    fn reasons(&self, found: &[Found<'_>]) -> Vec<Reason> {
-        let mut decided: BTreeMap<(PolicyId, Effect), (BTreeSet<Place>, Ground)> = BTreeMap::new();
-        for found in found {
-            for (policy, effect, flow) in found.deciding() {
-                let ground = self.ground(found.deployment, &policy, effect, flow.as_ref());
-                let flow = flow.filter(|_| effect == Effect::Forbid);
-                let place = Place { deployment: found.deployment.id.clone(), flow };
-                let (places, grounds) = decided.entry((policy, effect)).or_default();
-                places.insert(place);
-                grounds.join(&ground);
-            }
-        }
-        let decided = decided.into_iter().map(|((policy, effect), (places, ground))| {
-            let (citation, advice) = self.words(&policy);
-            Reason {
-                advice,
-                citation,
-                confidence: Some(ground.confidence),
-                effect,
-                general_facts: ground.general.into_iter().collect(),
-                places: places.into_iter().collect(),
-                policy,
-            }
-        });
-        decided.collect()
-    }
-
-    /// What one answer rests on.
-    fn ground(
-        &self,
-        deployment: &Deployment,
-        policy: &PolicyId,
-        effect: Effect,
-        flow: Option<&Flow>,
-    ) -> Arc<Ground> {
-        let Some(flow) = flow else {
-            let tenant = self.snapshot.organisation.tenants.get(self.tenant);
-            let domicile = tenant.map(|tenant| &tenant.domicile);
-            return Arc::new(of_use(self.snapshot, policy, effect, &deployment.model, domicile));
-        };
-        self.grounds.of_flow(self.snapshot, policy, effect, flow)
-    }
-
-    fn words(&self, policy: &PolicyId) -> (String, Option<String>) {
-        if let Some(rule) = self.snapshot.engine.rule(policy) {
-            return (rule.citation.clone(), rule.advice.clone());
-        }
-        let (citation, advice) = match policy.as_str() {
-            DEFAULT_DENY => (
-                "Lexgate base rule: closed by default, what no policy permits is denied",
-                "Choose an approved deployment and an action that some policy permits.",
-            ),
-            UNDECLARED_DATA => (
-                "Lexgate base rule: closed by default, undeclared data goes nowhere",
-                "Declare what the data is, and whose law protects it: name the subjects' jurisdictions.",
-            ),
-            _ => (
-                "Lexgate base rule: closed by default, a policy that fails denies",
-                "Tell the compliance officer: the record's `errors` name the policy and its failure.",
-            ),
-        };
-        (citation.to_owned(), Some(advice.to_owned()))
-    }
 }
 
 /// A jurisdiction, as a part of a request.
 fn place(snapshot: &Snapshot, code: &JurisdictionCode) -> Part {
     snapshot.engine.part(uid(EntityKind::Jurisdiction, code.as_str()))
-}
-
-fn failures<'f>(found: &'f Found<'_>) -> impl Iterator<Item = EvaluationFault> + 'f {
-    found.heard.iter().flat_map(|heard| {
-        heard.judgement.failures.iter().map(|(policy, message)| EvaluationFault {
-            at: Place { deployment: found.deployment.id.clone(), flow: heard.flow.clone() },
-            message: message.clone(),
-            policy: policy.clone(),
-        })
-    })
-}
-
-fn candidate(found: Found<'_>) -> Candidate {
-    let policies: BTreeSet<PolicyId> =
-        found.deciding().into_iter().map(|(policy, _, _)| policy).collect();
-    Candidate {
-        decision: found.verdict(),
-        deployment: found.deployment.id.clone(),
-        duties: match found.verdict() {
-            Verdict::Allow => found.duties.iter().cloned().collect(),
-            Verdict::Deny => Vec::new(),
-        },
-        policies: policies.into_iter().collect(),
-        tier: found.deployment.tier,
-        placement: found.placement,
-    }
 }

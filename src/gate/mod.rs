@@ -1,5 +1,6 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
+mod conclude;
 mod counterfactual;
 mod decide;
 mod dispatch;

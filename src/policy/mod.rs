@@ -8,6 +8,8 @@ mod context_tests;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+#[cfg(test)]
+mod failing_tests;
 mod mentions;
 mod names;
 mod probe;

@@ -6,7 +6,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use jiff::Timestamp;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
@@ -417,60 +416,6 @@ pub(super) async fn keep_witnessed(
     .bind(note)
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-pub(super) async fn prune(
-    connection: &mut PgConnection,
-    before: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM idempotency WHERE ts < $1")
-        .bind(before.as_microsecond())
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("DELETE FROM leases WHERE until < $1")
-        .bind(before.as_microsecond())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn renew_lease(
-    connection: &mut PgConnection,
-    process: Uuid,
-    until: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO leases (process, until) VALUES ($1::uuid, $2)
-         ON CONFLICT (process) DO UPDATE SET until = excluded.until",
-    )
-    .bind(process.to_string())
-    .bind(until.as_microsecond())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn release_lease(
-    connection: &mut PgConnection,
-    process: Uuid,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases WHERE process = $1::uuid")
-        .bind(process.to_string())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn abandon(
-    connection: &mut PgConnection,
-    decisions: &[Seq],
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE open_dispatches SET process = $2::uuid WHERE seq = ANY ($1)")
-        .bind(decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
-        .bind(Uuid::nil().to_string())
-        .execute(connection)
-        .await?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The ledger in Postgres: many processes share it, the lock on the row `head` decides who appends.
 
 mod append;
+mod leases;
 mod personal;
 mod read;
 
@@ -203,28 +204,28 @@ impl Store for PostgresStore {
 
     async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, append::prune(connection.get()?, before)).await?;
+        within(OPERATION, leases::prune(connection.get()?, before)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, append::renew_lease(connection.get()?, process, until)).await?;
+        within(OPERATION, leases::renew_lease(connection.get()?, process, until)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, append::release_lease(connection.get()?, process)).await?;
+        within(OPERATION, leases::release_lease(connection.get()?, process)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn abandon(&self, decisions: &[Seq]) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, append::abandon(connection.get()?, decisions)).await?;
+        within(OPERATION, leases::abandon(connection.get()?, decisions)).await?;
         connection.give_back();
         Ok(())
     }

@@ -1,6 +1,5 @@
 //! Writes to `SQLite`.
 
-use jiff::Timestamp;
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -281,62 +280,6 @@ pub(super) async fn keep_witnessed(
     )
     .bind(seq_column(Seq::new(size)))
     .bind(note)
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn prune(
-    connection: &mut SqliteConnection,
-    before: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM idempotency WHERE ts < ?1")
-        .bind(before.as_microsecond())
-        .execute(&mut *connection)
-        .await?;
-    sqlx::query("DELETE FROM leases WHERE until < ?1")
-        .bind(before.as_microsecond())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn renew_lease(
-    connection: &mut SqliteConnection,
-    process: Uuid,
-    until: Timestamp,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "INSERT INTO leases (process, until) VALUES (?1, ?2)
-         ON CONFLICT (process) DO UPDATE SET until = excluded.until",
-    )
-    .bind(process.as_bytes().as_slice())
-    .bind(until.as_microsecond())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-pub(super) async fn release_lease(
-    connection: &mut SqliteConnection,
-    process: Uuid,
-) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases WHERE process = ?1")
-        .bind(process.as_bytes().as_slice())
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn abandon(
-    connection: &mut SqliteConnection,
-    decisions: &[Seq],
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE open_dispatches SET process = ?2 WHERE seq IN (SELECT value FROM json_each(?1))",
-    )
-    .bind(read::json(decisions))
-    .bind(Uuid::nil().as_bytes().as_slice())
     .execute(connection)
     .await?;
     Ok(())

@@ -2,6 +2,7 @@
 //! appends.
 
 mod append;
+mod leases;
 mod personal;
 mod read;
 
@@ -222,28 +223,28 @@ impl Store for SqliteStore {
 
     async fn prune(&self, before: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::prune(&mut connection, before)).await?;
+        within(OPERATION, leases::prune(&mut connection, before)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::renew_lease(&mut connection, process, until)).await?;
+        within(OPERATION, leases::renew_lease(&mut connection, process, until)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::release_lease(&mut connection, process)).await?;
+        within(OPERATION, leases::release_lease(&mut connection, process)).await?;
         connection.give_back();
         Ok(())
     }
 
     async fn abandon(&self, decisions: &[Seq]) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::abandon(&mut connection, decisions)).await?;
+        within(OPERATION, leases::abandon(&mut connection, decisions)).await?;
         connection.give_back();
         Ok(())
     }
