@@ -160,7 +160,8 @@ fn placed(faults: Faults, cases: &[(usize, &Case)], starts: &[usize]) -> Faults 
         let (file, line) = case.place.rsplit_once(':').unwrap_or((&case.place, "1"));
         let message = format!("case “{}”: {}", case.name, fault.message);
         let line = line.parse().unwrap_or(1);
-        Fault { file: file.into(), line, column: 1, source: String::new(), message, ..fault }
+        let (file, source) = (file.into(), String::new());
+        Fault { file, line, column: 1, length: 0, source, message, help: fault.help }
     };
     Faults(faults.0.into_iter().map(place).collect())
 }

@@ -43,10 +43,7 @@ pub(super) struct Test {
 
 impl Test {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let tested = self.test().map_err(|faults| {
-            let found = faults.0.len();
-            Failure::Finding(format!("{faults}\n{found} faults found"))
-        })?;
+        let tested = self.test()?;
         let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
         let unshown = tested
             .missed

@@ -15,8 +15,8 @@ use crate::{
     config,
     dispatch::Fields,
     domain::{
-        Action, AppId, CallRequest, Caller, DataRequest, Effect, JurisdictionCode, PolicyId,
-        TenantId, Verdict,
+        Action, AppId, CallRequest, Caller, DataRequest, Effect, Faults, JurisdictionCode,
+        PolicyId, TenantId, Verdict,
     },
     facts::parse_toml,
     gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
@@ -82,7 +82,7 @@ impl Demo {
             .clone()
             .unwrap_or_else(|| config.organisation.file.with_file_name("demo.toml"));
         let script = config::read_file(&path).and_then(|file| parse_toml::<Script>(&file));
-        let script = script.map_err(|fault| Failure::Finding(fault.to_string()))?;
+        let script = script.map_err(Faults::from)?;
         let app = App::start(&config).await?;
         let mut rows = Vec::new();
         let total = script.call.len();

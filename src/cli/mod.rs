@@ -85,6 +85,9 @@ enum Failure {
     /// Something that was looked at is wrong.
     #[error("{0}")]
     Finding(String),
+    /// What people wrote is wrong, at places that can be shown.
+    #[error("{} found", output::count(.0.0.len(), "fault"))]
+    Faults(Faults),
     /// The command was used wrongly.
     #[error("{0}")]
     Usage(String),
@@ -96,7 +99,7 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Finding(_) => 1,
+            Self::Finding(_) | Self::Faults(_) => 1,
             Self::Usage(_) => 2,
             Self::Environment(_) => 3,
         })
@@ -110,7 +113,7 @@ impl Failure {
 
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
-        Self::Finding(faults.to_string())
+        Self::Faults(faults)
     }
 }
 
@@ -158,6 +161,9 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            if let Failure::Faults(faults) = &failure {
+                output::faults(faults);
+            }
             output::error(&failure.to_string());
             failure.exit_code()
         }

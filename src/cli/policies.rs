@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{ConfigFile, Failure, output};
+use super::{
+    ConfigFile, Failure,
+    output::{self, count},
+};
 use crate::{
     app,
     config::{self, Config},
@@ -51,10 +54,7 @@ impl Check {
                 output::json(&json!({ "valid": false, "faults": faults.0 }))?;
                 Err(Failure::Finding(format!("{} found", count(faults.0.len(), "fault"))))
             }
-            Err(faults) => {
-                let found = count(faults.0.len(), "fault");
-                Err(Failure::Finding(format!("{faults}\n{found} found")))
-            }
+            Err(faults) => Err(faults.into()),
         }
     }
 
@@ -124,13 +124,5 @@ impl Check {
             output::line(&format!("the next dated fact begins or ends at {until}"));
         }
         Ok(())
-    }
-}
-
-fn count(n: usize, noun: &str) -> String {
-    match (n, noun.strip_suffix('y')) {
-        (1, _) => format!("1 {noun}"),
-        (n, Some(stem)) => format!("{n} {stem}ies"),
-        (n, None) => format!("{n} {noun}s"),
     }
 }
