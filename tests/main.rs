@@ -9,6 +9,7 @@
 
 mod architecture;
 mod audit;
+mod authoring;
 mod backend;
 mod commands;
 mod configuration;

@@ -73,7 +73,7 @@ impl Test {
 }
 
 /// The files of cases, in the order of their names.
-fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
+pub(super) fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
     let folder = dir.join(FOLDER);
     let place = SourceFile::new(&folder.display().to_string(), "");
     let unreadable = |error: std::io::Error| {

@@ -2,12 +2,14 @@
 
 mod cases;
 mod demo;
+mod draft;
 mod explain;
 mod export;
 mod init;
 mod keys;
 mod ledger;
 mod migrate;
+mod new;
 mod openapi;
 mod output;
 mod policies;

@@ -1,6 +1,9 @@
 //! `lexgate policies`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -23,6 +26,9 @@ pub(super) enum Policies {
     Check(Check),
     /// Judge the cases of the policy folder.
     Test(super::cases::Test),
+    /// Write a template that already passes, to be made into the law that you read.
+    #[command(subcommand)]
+    New(super::new::New),
 }
 
 /// Parse and validate policies and facts, and check every name in them.
@@ -37,11 +43,33 @@ pub(super) struct Check {
     json: bool,
 }
 
+/// A policy folder, and the organisation whose names its policies may use.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) dir: PathBuf,
+    pub(super) organisation: SourceFile,
+}
+
+impl Folder {
+    /// `dir`, or what the configuration names. The organisation is read where a configuration names
+    /// it: whoever writes policies alone needs none.
+    pub(super) fn find(dir: Option<&Path>, config: &ConfigFile) -> Result<Self, Faults> {
+        let config = config.config.exists().then(|| Config::load(&config.config)).transpose()?;
+        let organisation = match &config {
+            Some(config) => config::read_file(&config.organisation.file)?,
+            None => SourceFile::new("organisation.toml", ""),
+        };
+        let configured = config.map(|config| config.policies).unwrap_or_default().dir;
+        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation })
+    }
+}
+
 impl Policies {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
+            Self::New(new) => new.run(),
         }
     }
 }
@@ -59,29 +87,14 @@ impl Check {
     }
 
     fn check(&self) -> Result<(Proposal, Snapshot), Faults> {
-        let proposal = self.proposal()?;
+        let folder = Folder::find(self.dir.as_deref(), &self.config)?;
+        let proposal = app::propose(&folder.dir, folder.organisation)?;
         let now = SystemClock.now();
         let snapshot = Snapshot::at(&proposal, now, Revision(0)).map_err(|error| {
             let place = SourceFile::new(crate::policy::SCHEMA_FILE, "");
             Faults::from(place.fault(0..0, super::chain(&error)))
         })?;
         Ok((proposal, snapshot))
-    }
-
-    /// Policies may name apps and tenants: the organisation is read where a configuration names it.
-    fn proposal(&self) -> Result<Proposal, Faults> {
-        let config = self.config.config.exists().then(|| Config::load(&self.config.config));
-        let config = config.transpose()?;
-        let dir =
-            self.dir.clone().or_else(|| config.as_ref().map(|config| config.policies.dir.clone()));
-        let dir = dir.unwrap_or_else(|| config::PoliciesConfig::default().dir);
-        match &config {
-            Some(config) => {
-                let organisation = config::read_file(&config.organisation.file)?;
-                app::propose(&dir, organisation)
-            }
-            None => app::propose(&dir, SourceFile::new("organisation.toml", "")),
-        }
     }
 
     fn report(&self, proposal: &Proposal, snapshot: &Snapshot) -> Result<(), Failure> {

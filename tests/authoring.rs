@@ -1,0 +1,145 @@
+//! The commands for whoever writes policies: templates, layout, explanations, and what they say when
+//! something is wrong.
+
+use std::{fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Ran, TempDir};
+
+/// A folder as `lexgate init` writes it.
+fn folder() -> TempDir {
+    let dir = TempDir::new();
+    Ran::in_dir(dir.path(), &["init", "--json"]).json();
+    dir
+}
+
+/// Runs `lexgate policies …` in `dir`.
+fn policies(dir: &TempDir, arguments: &[&str]) -> Ran {
+    Ran::in_dir(dir.path(), &[&["policies"], arguments].concat())
+}
+
+/// What a command says that goes wrong: its exit code, then its output.
+fn refusal(ran: &Ran) -> String {
+    format!("exit {}\n{}{}", ran.code.unwrap(), ran.stdout, ran.stderr)
+}
+
+fn read(dir: &TempDir, path: &str) -> String {
+    fs::read_to_string(dir.path().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn write(dir: &TempDir, path: &str, text: &str) {
+    fs::write(dir.path().join(path), text).unwrap();
+}
+
+/// How many files the policy folder holds.
+fn files(dir: &TempDir) -> usize {
+    let folders = ["sovereignty", "facts", "cases", "licensing", "duties", "base"];
+    let count = |folder| fs::read_dir(dir.path().join("policies").join(folder)).unwrap().count();
+    folders.into_iter().map(count).sum()
+}
+
+#[test]
+fn templates_pass_as_they_are_written() {
+    let dir = folder();
+    let before = policies(&dir, &["check", "--json"]).json();
+    let regime =
+        ["new", "regime", "mx-lfpdppp", "--jurisdiction", "MX", "--name", "Mexico, LFPDPPP"];
+    let made = policies(&dir, &[&regime[..], &["--json"]].concat()).json();
+    let written =
+        ["sovereignty/mx-lfpdppp.cedar", "facts/mx-lfpdppp.toml", "cases/mx-lfpdppp.toml"];
+    let written = written.map(|path| format!("policies/{path}"));
+    assert_eq!(made, json!({ "written": written, "disagreeing": [] }));
+    for path in &written {
+        let text = read(&dir, path);
+        assert!(text.contains("Mexico, LFPDPPP") && text.contains("REPLACE"), "{text}");
+        assert!(!text.contains('%'), "something was not filled in: {text}");
+    }
+    let made = policies(&dir, &["new", "licence", "LicenseRef-acme-1.0"]);
+    assert_eq!(made.code, Some(0), "{}", made.stderr);
+    let says = "wrote policies/facts/LicenseRef-acme-1.0.toml\n\
+                wrote policies/cases/licence-LicenseRef-acme-1.0.toml\n";
+    assert!(made.stdout.starts_with(says), "{}", made.stdout);
+
+    let after = policies(&dir, &["check", "--json"]).json();
+    let count = |checked: &Value| checked["policies"].as_u64().unwrap();
+    assert_eq!(count(&after), count(&before) + 1);
+    let tested = policies(&dir, &["test", "--coverage", "--json"]).json();
+    let cases = tested["cases"].as_array().unwrap();
+    let of = |name: &str| {
+        let place = format!("policies/cases/{name}.toml:");
+        cases.iter().filter(|case| case["place"].as_str().unwrap().starts_with(&place)).count()
+    };
+    assert_eq!((of("mx-lfpdppp"), of("licence-LicenseRef-acme-1.0")), (8, 4));
+    assert!(cases.iter().all(|case| case["failure"].is_null()), "{tested:#}");
+    assert_eq!(tested["missed"]["policies"], json!([]));
+    assert_eq!(tested["missed"]["exceptions"], json!([]));
+
+    // The cases are about the policy: without its ways out, and without it, some fail.
+    let policy = "policies/sovereignty/mx-lfpdppp.cedar";
+    let text = read(&dir, policy);
+    for (from, to, fails) in [
+        ("\"mx-lfpdppp-assessment\"", "\"eu-tia\"", "abroad, with the contract and the assessment"),
+        ("Adequacy::\"mx-lfpdppp-adequate\"", "Adequacy::\"eu-us-dpf\"", "finds adequate one day"),
+        ("principal in Jurisdiction::\"MX\"", "principal in Jurisdiction::\"US\"", "without any"),
+    ] {
+        write(&dir, policy, &text.replacen(from, to, 1));
+        let said = policies(&dir, &["test", "--only", "mx-lfpdppp"]);
+        assert!(said.code == Some(1) && said.stdout.contains(fails), "{from}: {}", said.stdout);
+    }
+}
+
+#[test]
+fn a_template_that_has_no_place_is_refused() {
+    let dir = folder();
+    let before = files(&dir);
+    let mut shown = String::new();
+    for arguments in [
+        &["regime", "Mexico", "--jurisdiction", "MX"][..],
+        &["regime", "mx--law", "--jurisdiction", "MX"],
+        &["regime", "../mx", "--jurisdiction", "MX"],
+        &["regime", "mx-law", "--jurisdiction", "Mexico"],
+        &["regime", "mx-law", "--jurisdiction", "XX"],
+        &["regime", "de-law", "--jurisdiction", "DE"],
+        &["regime", "sa-law", "--jurisdiction", "SA"],
+        &["regime", "eu-gdpr", "--jurisdiction", "MX"],
+        &["regime", "mx-law", "--jurisdiction", "MX", "--name", "the \"law\""],
+        &["licence", "MIT"],
+        &["licence", "Acme 1.0"],
+        &["licence", "LicenseRef-acme", "--name", " "],
+    ] {
+        let ran = policies(&dir, &[&["new"], arguments].concat());
+        shown += &format!("# {}\n{}\n", arguments.join(" "), refusal(&ran));
+    }
+    assert_eq!(files(&dir), before, "something was written");
+    insta::assert_snapshot!("new_refused", shown);
+}
+
+#[test]
+fn a_template_is_not_written_into_a_folder_that_is_broken() {
+    let dir = folder();
+    let base = "policies/base/base.cedar";
+    write(&dir, base, &read(&dir, base).replace("resource.approved", "resource.aproved"));
+    let before = files(&dir);
+    let ran = policies(&dir, &["new", "regime", "mx-law", "--jurisdiction", "MX"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("did you mean `approved`?"), "{}", ran.stderr);
+    // Nor where the base's permits, on which it stands, are gone.
+    write(&dir, base, &read(&dir, base).replace("resource.aproved", "!resource.approved"));
+    let ran = policies(&dir, &["new", "regime", "mx-law", "--jurisdiction", "MX"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("nothing is written: the template does not"), "{}", ran.stderr);
+    assert_eq!(files(&dir), before);
+}
+
+#[test]
+fn a_template_says_which_cases_expect_otherwise() {
+    let dir = folder();
+    let base = "policies/cases/base.toml";
+    let tomorrow = "[case.given]\nat = \"2999-01-01\"\n";
+    write(&dir, base, &read(&dir, base).replace("[case.given]\n", tomorrow));
+    let ran = policies(&dir, &["new", "regime", "ar-law", "--jurisdiction", "AR"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stdout.contains("expected otherwise before:\n  policies/cases/base.toml:"));
+    assert!(Path::new(&dir.path().join("policies/sovereignty/ar-law.cedar")).exists());
+}
