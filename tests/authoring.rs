@@ -1,7 +1,7 @@
 //! The commands for whoever writes policies: templates, layout, explanations, and what they say when
 //! something is wrong.
 
-use std::{fs, path::Path};
+use std::{fmt::Write as _, fs};
 
 use serde_json::{Value, json};
 
@@ -75,6 +75,9 @@ fn templates_pass_as_they_are_written() {
     assert_eq!(tested["missed"]["policies"], json!([]));
     assert_eq!(tested["missed"]["exceptions"], json!([]));
 
+    let laid_out = policies(&dir, &["fmt", &written[0], "--check"]);
+    assert_eq!((laid_out.code, &*laid_out.stdout), (Some(0), "0 files laid out, 1 as before\n"));
+
     // The cases are about the policy: without its ways out, and without it, some fail.
     let policy = "policies/sovereignty/mx-lfpdppp.cedar";
     let text = read(&dir, policy);
@@ -109,7 +112,7 @@ fn a_template_that_has_no_place_is_refused() {
         &["licence", "LicenseRef-acme", "--name", " "],
     ] {
         let ran = policies(&dir, &[&["new"], arguments].concat());
-        shown += &format!("# {}\n{}\n", arguments.join(" "), refusal(&ran));
+        writeln!(shown, "# {}\n{}", arguments.join(" "), refusal(&ran)).unwrap();
     }
     assert_eq!(files(&dir), before, "something was written");
     insta::assert_snapshot!("new_refused", shown);
@@ -141,5 +144,43 @@ fn a_template_says_which_cases_expect_otherwise() {
     let ran = policies(&dir, &["new", "regime", "ar-law", "--jurisdiction", "AR"]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     assert!(ran.stdout.contains("expected otherwise before:\n  policies/cases/base.toml:"));
-    assert!(Path::new(&dir.path().join("policies/sovereignty/ar-law.cedar")).exists());
+    assert!(dir.path().join("policies/sovereignty/ar-law.cedar").exists());
+}
+
+#[test]
+fn policies_are_laid_out_and_say_what_they_said() {
+    let dir = folder();
+    let file = "policies/base/own.cedar";
+    let crowded = "// Ours.\n\n@id(\"own\")@citation(\"House rule 7\") // of 2026\n\
+        permit(principal,action==Action::\"fineTune\",resource)when{resource.approved};\n";
+    write(&dir, file, crowded);
+    let before = policies(&dir, &["check", "--json"]).json();
+    let check = policies(&dir, &["fmt", "--check"]);
+    assert_eq!(check.code, Some(1));
+    assert!(check.stdout.contains(&format!("would change {file}\n")), "{}", check.stdout);
+    assert!(check.stderr.ends_with(" files would change\n"), "{}", check.stderr);
+    assert_eq!(read(&dir, file), crowded, "a check writes nothing");
+    let one = policies(&dir, &["fmt", file, "--json"]).json();
+    assert_eq!(one, json!({ "changed": [file], "faults": [] }));
+    insta::assert_snapshot!("laid_out", read(&dir, file));
+
+    let all = policies(&dir, &["fmt", "policies"]);
+    assert_eq!(all.code, Some(0), "{}", all.stderr);
+    let again = policies(&dir, &["fmt", "policies", "--check"]);
+    assert_eq!(again.code, Some(0), "{}", again.stdout);
+    assert!(again.stdout.starts_with("0 files laid out, "), "{}", again.stdout);
+    let after = policies(&dir, &["check", "--json"]).json();
+    assert_eq!((&after["policies"], &after["facts"]), (&before["policies"], &before["facts"]));
+    assert_eq!(policies(&dir, &["test", "--only", "sa-pdpl"]).code, Some(0));
+
+    // What does not parse stays as it is, and the others do not wait for it.
+    write(&dir, file, "permit (principal, action, resource)\nwhen { 1 + };\n");
+    let other = "policies/sovereignty/sa-pdpl.cedar";
+    write(&dir, other, &read(&dir, other).replace("when { context", "when {context"));
+    let ran = policies(&dir, &["fmt"]);
+    assert_eq!((ran.code, ran.stdout), (Some(1), format!("laid out {other}\n")));
+    assert!(ran.stderr.contains(&format!("{file}:2:")), "{}", ran.stderr);
+    assert!(read(&dir, file).contains("1 + }"));
+    let none = policies(&dir, &["fmt", "nowhere"]);
+    assert!(none.code == Some(1) && none.stderr.contains("nowhere"), "{}", none.stderr);
 }

@@ -5,6 +5,7 @@ mod demo;
 mod draft;
 mod explain;
 mod export;
+mod fmt;
 mod init;
 mod keys;
 mod ledger;

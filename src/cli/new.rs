@@ -7,8 +7,9 @@ use super::{
     draft::{Into, Target},
 };
 use crate::{
-    domain::{Clock, JurisdictionCode, SystemClock},
+    domain::{Clock, JurisdictionCode, SourceFile, SystemClock},
     facts::FactsAt,
+    policy,
 };
 
 /// The longest id.
@@ -93,8 +94,12 @@ impl Regime {
             ("abroad", abroad),
         ];
         let fill = |text: &str| fill(text, &values);
+        let policy =
+            (format!("sovereignty/{id}.cedar"), fill(include_str!("templates/regime.cedar")));
+        // Names of other lengths break lines at other places.
+        let laid_out = policy::format(&SourceFile::new(&policy.0, &policy.1));
         into.write(&[
-            (format!("sovereignty/{id}.cedar"), fill(include_str!("templates/regime.cedar"))),
+            (policy.0, laid_out.unwrap_or(policy.1)),
             (format!("facts/{id}.toml"), fill(include_str!("templates/regime_facts.toml"))),
             (format!("cases/{id}.toml"), fill(include_str!("templates/regime_cases.toml"))),
         ])

@@ -26,6 +26,8 @@ pub(super) enum Policies {
     Check(Check),
     /// Judge the cases of the policy folder.
     Test(super::cases::Test),
+    /// Lay policies out in Cedar's own style.
+    Fmt(super::fmt::Fmt),
     /// Write a template that already passes, to be made into the law that you read.
     #[command(subcommand)]
     New(super::new::New),
@@ -69,6 +71,7 @@ impl Policies {
         match self {
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
+            Self::Fmt(fmt) => fmt.run(),
             Self::New(new) => new.run(),
         }
     }

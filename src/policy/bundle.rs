@@ -127,13 +127,9 @@ fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
 }
 
 fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults: &mut Faults) {
-    let set: PolicySet = match file.text.parse() {
+    let set = match parse(file) {
         Ok(set) => set,
-        Err(errors) => {
-            let errors: cedar_policy::ParseErrors = errors;
-            faults.0.extend(errors.iter().map(|error| diagnose(file, 0..0, error)));
-            return;
-        }
+        Err(found) => return faults.0.extend(found.0),
     };
     if let Some(template) = set.templates().next() {
         let id = template.annotation("id").unwrap_or("?");
@@ -158,6 +154,13 @@ fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults
             Err(fault) => faults.0.push(fault),
         }
     }
+}
+
+/// The policies of one text, under Cedar's own ids.
+pub(super) fn parse(file: &SourceFile) -> Result<PolicySet, Faults> {
+    file.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
+        Faults(errors.iter().map(|error| diagnose(file, 0..0, error)).collect())
+    })
 }
 
 fn check_unique<'a>(

@@ -8,6 +8,7 @@ mod context_tests;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
+mod format;
 mod names;
 mod probe;
 mod reads;
@@ -18,6 +19,7 @@ mod slice;
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
+pub use format::format;
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};
 pub use rule::Rule;
