@@ -184,3 +184,114 @@ fn policies_are_laid_out_and_say_what_they_said() {
     let none = policies(&dir, &["fmt", "nowhere"]);
     assert!(none.code == Some(1) && none.stderr.contains("nowhere"), "{}", none.stderr);
 }
+
+/// A test in the form of `cedar run-tests`: may data of `from` go to Singapore?
+fn cedar_test(name: &str, from: &str, decision: &str, reason: &[&str]) -> Value {
+    let uid = |kind: &str, id: &str| json!({ "type": kind, "id": id });
+    let entity = |kind: &str, id: &str, attrs: Value, parents: Vec<Value>| json!({ "uid": uid(kind, id), "attrs": attrs, "parents": parents });
+    let licence = json!({
+        "commercialUse": true, "outputTraining": true,
+        "excludedTerritories": [], "excludedPurposes": [],
+    });
+    let tenant = json!({
+        "domicile": uid("Jurisdiction", "SG"), "commercial": true, "monthlyActiveUsers": 1,
+        "monthlyRevenueUsd": 1, "annualRevenueUsd": 1, "sideLicences": [],
+    });
+    let deployment = json!({
+        "model": uid("Model", "m"), "operator": uid("Operator", "o"), "tier": "remote",
+        "approved": true, "retentionHours": 0, "safeguards": [],
+    });
+    json!({
+        "name": name,
+        "request": {
+            "principal": format!("Jurisdiction::\"{from}\""),
+            "action": "Action::\"process\"",
+            "resource": "Jurisdiction::\"SG\"",
+            "context": {
+                "data": { "classified": true, "personal": true, "categories": [] },
+                "purpose": "", "instruments": [],
+                "volume": { "subjects": 1, "sensitiveSubjects": 0 },
+                "tenant": uid("Tenant", "t"), "deployment": uid("Deployment", "d"),
+            },
+        },
+        "entities": [
+            entity("Jurisdiction", "DE", json!({}), vec![uid("Zone", "EEA"), uid("Zone", "covered")]),
+            entity("Jurisdiction", "SG", json!({}), vec![]),
+            entity("License", "l", licence, vec![]),
+            entity("Tenant", "t", tenant, vec![]),
+            entity("Operator", "o", json!({ "seat": uid("Jurisdiction", "SG"), "certifications": [] }), vec![]),
+            entity("Model", "m", json!({ "license": uid("License", "l"), "provider": "p", "modalities": [] }), vec![]),
+            entity("Deployment", "d", deployment, vec![]),
+        ],
+        "decision": decision,
+        "reason": reason,
+        "num_errors": 0,
+    })
+}
+
+#[test]
+fn tests_of_cedar_s_own_form_count_as_cases() {
+    let dir = folder();
+    let file = "policies/cases/cedar.json";
+    let pass = cedar_test("abroad", "DE", "deny", &["eu-gdpr-44"]);
+    write(&dir, file, &json!([pass]).to_string());
+    let tested = policies(&dir, &["test", "--only", "cedar", "--json"]).json();
+    let passed =
+        json!([{ "place": "policies/cases/cedar.json:1", "name": "abroad", "failure": null }]);
+    assert_eq!(tested["cases"], passed);
+
+    // The entities may lie beside it; no name is needed, and what others note is not read.
+    let mut apart = cedar_test("", "DE", "deny", &[]);
+    fs::create_dir(dir.path().join("policies/cases/entities")).unwrap();
+    write(&dir, "policies/cases/entities/all.json", &apart["entities"].to_string());
+    apart["entities"] = json!("policies/cases/entities/all.json");
+    apart["note"] = json!("for the reader");
+    apart.as_object_mut().unwrap().remove("name");
+    let mut fails = pass.clone();
+    fails["num_errors"] = json!(2);
+    let mut elsewhere = cedar_test("an action of another schema", "DE", "deny", &[]);
+    elsewhere["request"]["action"] = json!("Action::\"view\"");
+    let mut nobody = cedar_test("a principal that is none", "DE", "deny", &[]);
+    nobody["request"]["principal"] = json!("Germany");
+    let mut spare = cedar_test("a context with something more", "DE", "deny", &[]);
+    spare["request"]["context"]["more"] = json!(1);
+    let tests = json!([
+        pass,
+        apart,
+        cedar_test("allowed?", "DE", "allow", &["base-flow"]),
+        cedar_test("by another policy", "DE", "deny", &["sa-pdpl-29", "eu-gdpr-44"]),
+        cedar_test("at home", "SG", "allow", &["base-flow"]),
+        fails,
+        elsewhere,
+        nobody,
+        spare,
+    ]);
+    write(&dir, "mine.json", &serde_json::to_string_pretty(&tests).unwrap());
+    let only = &["test", "--only", "json:", "--cedar-tests", "mine.json"];
+    insta::assert_snapshot!("cedar_tests", refusal(&policies(&dir, only)));
+}
+
+#[test]
+fn tests_of_cedar_s_own_form_that_cannot_be_read_are_faults() {
+    let dir = folder();
+    let good = cedar_test("abroad", "DE", "deny", &[]);
+    let mut shown = String::new();
+    let with = |field: &str, value: Value| {
+        let mut test = good.clone();
+        test[field] = value;
+        serde_json::to_string_pretty(&json!([good, test])).unwrap()
+    };
+    for (name, text) in [
+        ("half", "[\n  {".to_owned()),
+        ("no array", json!({}).to_string()),
+        ("another decision", with("decision", json!("perhaps"))),
+        ("no request", with("request", json!({}))),
+        ("entities elsewhere", with("entities", json!("../facts/zones.toml"))),
+        ("entities nowhere", with("entities", json!("nowhere.json"))),
+    ] {
+        write(&dir, "policies/cases/own.json", &text);
+        let ran = policies(&dir, &["test", "--only", "own"]);
+        writeln!(shown, "# {name}\n{}", refusal(&ran)).unwrap();
+    }
+    insta::assert_snapshot!("cedar_tests_refused", shown);
+}

@@ -120,21 +120,18 @@ impl Target {
         let tested = cases::test(&policies, Case::load(&cases)?, false)?;
         let failed = tested.outcomes.into_iter().filter(|outcome| outcome.failure.is_some());
         let is_new = |outcome: &Outcome| {
-            drafts.iter().any(|(path, _)| outcome.case.place.starts_with(&format!("{path}:")))
+            drafts.iter().any(|(path, _)| outcome.place.starts_with(&format!("{path}:")))
         };
         let (new, old): (Vec<_>, Vec<_>) = failed.partition(is_new);
         if let Some(outcome) = new.first() {
             return Err(Failure::Finding(format!(
                 "nothing is written: the template does not stand beside the policies that are there\n  \
                  case “{}”: {}",
-                outcome.case.name,
+                outcome.name,
                 outcome.failure.as_deref().unwrap_or_default()
             )));
         }
-        Ok(old
-            .iter()
-            .map(|outcome| format!("{}: {}", outcome.case.place, outcome.case.name))
-            .collect())
+        Ok(old.iter().map(|outcome| format!("{}: {}", outcome.place, outcome.name)).collect())
     }
 }
 

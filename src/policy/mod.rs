@@ -2,6 +2,7 @@
 //! of the organisation (`facts`), nor which questions a call raises (`gate`).
 
 mod bundle;
+mod cedar_case;
 mod context;
 #[cfg(test)]
 mod context_tests;
@@ -17,6 +18,7 @@ mod scope;
 mod slice;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
+pub use cedar_case::CedarCase;
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
 pub use format::format;
