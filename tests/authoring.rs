@@ -295,3 +295,40 @@ fn tests_of_cedar_s_own_form_that_cannot_be_read_are_faults() {
     }
     insta::assert_snapshot!("cedar_tests_refused", shown);
 }
+
+#[test]
+fn a_policy_is_explained_with_its_facts_and_its_cases() {
+    let dir = folder();
+    for id in ["kr-pipa-28-8", "licence-attribution-cc-by-nc", "base-flow"] {
+        let ran = policies(&dir, &["explain", id]);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        for part in ["policies/", "by  ", "@id(", "These cases name it:\n  "] {
+            assert!(ran.stdout.contains(part), "{id}: {}", ran.stdout);
+        }
+    }
+    policies(&dir, &["new", "regime", "mx-law", "--jurisdiction", "MX", "--json"]).json();
+    let facts = "policies/facts/mx-law.toml";
+    let findings = "[[finding]]\nset = \"mx-law-adequate\"\nmembers = [\"CL\"]\n\
+        valid_from = \"2020-01-01\"\nvalid_until = \"2021-01-01T12:00:00Z\"\nsource = \"a gazette\"\n\
+        confidence = \"primary\"\n\
+        [[finding]]\nset = \"mx-law-adequate\"\nzones = [\"EEA\"]\nvalid_from = \"2999-01-01\"\n";
+    let text = read(&dir, facts) + findings;
+    let today = text.lines().find_map(|line| line.strip_prefix("valid_from = ")).unwrap();
+    write(&dir, facts, &text.replace(today, "\"2026-11-22\""));
+    let ran = policies(&dir, &["explain", "mx-law-transfer"]);
+    insta::assert_snapshot!("explain", ran.stdout);
+
+    let said = policies(&dir, &["explain", "licence-attribution-cc-by-nc", "--json"]).json();
+    assert_eq!(said["effect"], "permit");
+    assert!(said["duty"].as_str().unwrap().contains("name its creator"), "{said:#}");
+    let row = &said["names"][0];
+    assert_eq!((&row["kind"], &row["id"]), (&json!("License"), &json!("CC-BY-NC-4.0")));
+    assert_eq!(row["facts"][0]["says"], "commerce: no; answers may train models: yes");
+    assert_eq!(row["facts"][0]["valid_from"], "2013-11-25T00:00:00Z");
+    assert!(!said["cases"].as_array().unwrap().is_empty(), "{said:#}");
+
+    let ran = policies(&dir, &["explain", "eu-gdpr-45"]);
+    assert_eq!(ran.code, Some(2));
+    let says = "error: there is no policy `eu-gdpr-45`: did you mean `eu-gdpr-44`, ";
+    assert!(ran.stderr.starts_with(says), "{}", ran.stderr);
+}

@@ -1,5 +1,6 @@
 //! The command line: one file for each subcommand. Arguments in, text and an exit code out.
 
+mod about;
 mod cases;
 mod demo;
 mod draft;

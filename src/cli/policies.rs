@@ -26,6 +26,8 @@ pub(super) enum Policies {
     Check(Check),
     /// Judge the cases of the policy folder.
     Test(super::cases::Test),
+    /// Say what a policy demands, on which dated facts it rests, and which cases show it.
+    Explain(super::about::About),
     /// Lay policies out in Cedar's own style.
     Fmt(super::fmt::Fmt),
     /// Write a template that already passes, to be made into the law that you read.
@@ -71,6 +73,7 @@ impl Policies {
         match self {
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
+            Self::Explain(about) => about.run(),
             Self::Fmt(fmt) => fmt.run(),
             Self::New(new) => new.run(),
         }
