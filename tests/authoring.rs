@@ -1,7 +1,15 @@
 //! The commands for whoever writes policies: templates, layout, explanations, and what they say when
 //! something is wrong.
 
-use std::{fmt::Write as _, fs};
+use std::{
+    fmt::Write as _,
+    fs,
+    io::{BufRead, BufReader, Read},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -331,4 +339,56 @@ fn a_policy_is_explained_with_its_facts_and_its_cases() {
     assert_eq!(ran.code, Some(2));
     let says = "error: there is no policy `eu-gdpr-45`: did you mean `eu-gdpr-44`, ";
     assert!(ran.stderr.starts_with(says), "{}", ran.stderr);
+}
+
+/// A process that ends with the test, however that ends.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends each line that a process writes.
+fn send_lines(output: impl Read + Send + 'static, lines: mpsc::Sender<String>) {
+    thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = lines.send(line);
+        }
+    });
+}
+
+#[test]
+fn a_watched_folder_is_checked_again_after_every_change() {
+    let dir = folder();
+    for (command, passes) in [("check", "policies are valid"), ("test", "cases passed")] {
+        let mut watching = Command::new(env!("CARGO_BIN_EXE_lexgate"));
+        watching.args(["policies", command, "policies", "--watch"]).current_dir(dir.path());
+        watching.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut watching = Running(watching.spawn().unwrap());
+        let (sender, lines) = mpsc::channel();
+        send_lines(watching.0.stderr.take().unwrap(), sender.clone());
+        send_lines(watching.0.stdout.take().unwrap(), sender);
+        // In any order: the two streams are read apart.
+        let wait_for = |texts: &[&str]| {
+            let mut open = texts.to_vec();
+            while !open.is_empty() {
+                let line = lines.recv_timeout(Duration::from_secs(120));
+                let line = line.unwrap_or_else(|_| panic!("{command}: {open:?} never came"));
+                open.retain(|text| !line.contains(text));
+            }
+        };
+        let waits = "waiting for a change in `policies`";
+        wait_for(&[passes, waits]);
+        let file = "policies/base/own.cedar";
+        write(&dir, file, "permit (principal, action, resource);\n");
+        wait_for(&["base/own.cedar:1:1", "1 fault found", waits]);
+        fs::remove_file(dir.path().join(file)).unwrap();
+        wait_for(&[passes, waits]);
+    }
+    let ran = policies(&dir, &["check", "nowhere", "--watch"]);
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+    assert!(ran.stderr.contains("cannot watch `nowhere`"), "{}", ran.stderr);
 }

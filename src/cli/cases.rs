@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     Failure,
     output::{self, Paint, paint},
+    watch,
 };
 use crate::{
     cases::{self, Case, Missed, Outcome, Tested},
@@ -42,12 +43,22 @@ pub(super) struct Test {
     #[arg(long)]
     coverage: bool,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     json: bool,
+    /// Judge again after every change of the policy folder, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Test {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        if self.watch {
+            return watch::watch(&self.dir, || self.once());
+        }
+        self.once()
+    }
+
+    fn once(&self) -> Result<(), Failure> {
         let tested = self.test()?;
         let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
         let unshown = tested

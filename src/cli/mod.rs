@@ -19,6 +19,7 @@ mod prune;
 mod serve;
 mod signing;
 mod verify;
+mod watch;
 mod witness;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -109,6 +110,14 @@ impl Failure {
         })
     }
 
+    /// Prints it to standard error.
+    fn show(&self) {
+        if let Self::Faults(faults) = self {
+            output::faults(faults);
+        }
+        output::error(&self.to_string());
+    }
+
     /// An I/O error with what was being done.
     fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
         Self::Environment(format!("cannot {doing} `{}`: {error}", path.display()))
@@ -165,10 +174,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if let Failure::Faults(faults) = &failure {
-                output::faults(faults);
-            }
-            output::error(&failure.to_string());
+            failure.show();
             failure.exit_code()
         }
     }

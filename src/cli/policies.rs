@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     ConfigFile, Failure,
     output::{self, count},
+    watch,
 };
 use crate::{
     app,
@@ -43,8 +44,11 @@ pub(super) struct Check {
     #[command(flatten)]
     config: ConfigFile,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     json: bool,
+    /// Check again after every change of the policy folder, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 /// A policy folder, and the organisation whose names its policies may use.
@@ -81,7 +85,15 @@ impl Policies {
 }
 
 impl Check {
-    fn run(self) -> Result<(), Failure> {
+    fn run(&self) -> Result<(), Failure> {
+        if self.watch {
+            let folder = Folder::find(self.dir.as_deref(), &self.config)?;
+            return watch::watch(&folder.dir, || self.once());
+        }
+        self.once()
+    }
+
+    fn once(&self) -> Result<(), Failure> {
         match self.check() {
             Ok((proposal, snapshot)) => self.report(&proposal, &snapshot),
             Err(faults) if self.json => {
