@@ -21,6 +21,7 @@ mod gateway;
 mod harness;
 mod lab;
 mod ledger;
+mod lesson;
 mod openapi;
 mod oracle;
 mod personal;

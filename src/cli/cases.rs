@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{
     Failure,
-    output::{self, Paint, paint},
+    output::{self, Paint, count, paint},
     watch,
 };
 use crate::{
@@ -73,7 +73,7 @@ impl Test {
         match (failed, unshown) {
             (0, 0) => Ok(()),
             (0, n) => Err(Failure::Finding(format!("{n} policies and exceptions have no case"))),
-            (n, _) => Err(Failure::Finding(format!("{n} cases failed"))),
+            (n, _) => Err(Failure::Finding(format!("{} failed", count(n, "case")))),
         }
     }
 
