@@ -9,6 +9,7 @@
 
 mod architecture;
 mod audit;
+mod authoring;
 mod backend;
 mod commands;
 mod configuration;
@@ -20,6 +21,7 @@ mod gateway;
 mod harness;
 mod lab;
 mod ledger;
+mod lesson;
 mod openapi;
 mod oracle;
 mod personal;

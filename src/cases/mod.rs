@@ -7,4 +7,4 @@ mod run;
 mod tests;
 
 pub use file::Case;
-pub use run::{Missed, Outcome, Tested, test};
+pub use run::{Missed, Outcome, Tested, test, test_cedar};

@@ -16,14 +16,18 @@ use crate::{
     facts::{Proposal, Snapshot},
     gate::{GateError, Judge},
     ledger::DecisionBody,
-    policy::{Probe, is_probe, permit_all, probes},
+    policy::{Bundle, CedarCase, Probe, is_probe, permit_all, probes},
 };
 
 /// What came of a case.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The case.
-    pub case: Case,
+    /// What the case shows.
+    pub name: String,
+    /// The file and the line of it.
+    pub place: String,
+    /// Where the law says so, where the case names it.
+    pub source: Option<String>,
     /// Why it failed; nothing when it passed.
     pub failure: Option<String>,
 }
@@ -89,9 +93,26 @@ pub fn test(policies: &[SourceFile], cases: Vec<Case>, coverage: bool) -> Result
             Ok(body) => failure(&case, &body),
             Err(error) => Some(error),
         },
-        case,
+        name: case.name,
+        place: case.place,
+        source: Some(case.source),
     });
     Ok(Tested { outcomes: outcomes.collect(), missed, points })
+}
+
+/// Judges tests of Cedar's own form by the rules of `policies`.
+///
+/// # Errors
+/// When the policies cannot be read.
+pub fn test_cedar(policies: &[SourceFile], cases: Vec<CedarCase>) -> Result<Vec<Outcome>, Faults> {
+    let bundle = Bundle::load(policies)?;
+    let outcomes = cases.into_iter().map(|case| Outcome {
+        failure: case.failure(&bundle),
+        name: case.name,
+        place: case.place,
+        source: None,
+    });
+    Ok(outcomes.collect())
 }
 
 /// What is decided of each case; or why it cannot be judged.
@@ -186,7 +207,8 @@ fn placed(faults: Faults, cases: &[(usize, &Case)], starts: &[usize]) -> Faults 
         let (file, line) = case.place.rsplit_once(':').unwrap_or((&case.place, "1"));
         let message = format!("case “{}”: {}", case.name, fault.message);
         let line = line.parse().unwrap_or(1);
-        Fault { file: file.into(), line, column: 1, source: String::new(), message, ..fault }
+        let (file, source) = (file.into(), String::new());
+        Fault { file, line, column: 1, length: 0, source, message, help: fault.help }
     };
     Faults(faults.0.into_iter().map(place).collect())
 }

@@ -103,7 +103,7 @@ fn an_instrument_may_be_past_or_somebody_else_s() {
     let text =
         case("past", past, "deny") + &case("other", other, "deny") + &case("now", now, "allow");
     for outcome in test(&files(), cases(&text), false).unwrap().outcomes {
-        assert_eq!(outcome.failure, None, "{}", outcome.case.name);
+        assert_eq!(outcome.failure, None, "{}", outcome.name);
     }
 }
 

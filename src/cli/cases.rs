@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use clap::Args;
@@ -10,12 +10,14 @@ use serde_json::json;
 
 use super::{
     Failure,
-    output::{self, Paint, paint},
+    output::{self, Paint, count, paint},
+    watch,
 };
 use crate::{
-    cases::{self, Case, Missed, Tested},
+    cases::{self, Case, Missed, Outcome, Tested},
     config,
-    domain::{Faults, SourceFile},
+    domain::{Fault, Faults, SourceFile},
+    policy::CedarCase,
 };
 
 /// Where the cases lie in a policy folder.
@@ -24,7 +26,8 @@ const FOLDER: &str = "cases";
 /// Judge the cases of `cases/*.toml`, each by the law that its author read.
 ///
 /// Every case is a call with an organisation of its own and the answer that it must get. `--coverage`
-/// also says which policies decide no case, and which exceptions let none pass.
+/// also says which policies decide no case, and which exceptions let none pass. `cases/*.json` are
+/// tests in Cedar's own form: single requests, which count as cases and show nothing for coverage.
 #[derive(Debug, Args)]
 pub(super) struct Test {
     /// The policy folder.
@@ -33,20 +36,30 @@ pub(super) struct Test {
     /// Only cases whose file or name holds this text.
     #[arg(long, value_name = "TEXT", conflicts_with = "coverage")]
     only: Option<String>,
+    /// A further file of tests as `cedar run-tests` reads them, beside `cases/*.json`.
+    #[arg(long, value_name = "FILE")]
+    cedar_tests: Vec<PathBuf>,
     /// Say what no case shows; that is a finding too.
     #[arg(long)]
     coverage: bool,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     json: bool,
+    /// Judge again after every change of the policy folder, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
 }
 
 impl Test {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let tested = self.test().map_err(|faults| {
-            let found = faults.0.len();
-            Failure::Finding(format!("{faults}\n{found} faults found"))
-        })?;
+    pub(super) fn run(&self) -> Result<(), Failure> {
+        if self.watch {
+            return watch::watch(&self.dir, || self.once());
+        }
+        self.once()
+    }
+
+    fn once(&self) -> Result<(), Failure> {
+        let tested = self.test()?;
         let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
         let unshown = tested
             .missed
@@ -60,45 +73,82 @@ impl Test {
         match (failed, unshown) {
             (0, 0) => Ok(()),
             (0, n) => Err(Failure::Finding(format!("{n} policies and exceptions have no case"))),
-            (n, _) => Err(Failure::Finding(format!("{n} cases failed"))),
+            (n, _) => Err(Failure::Finding(format!("{} failed", count(n, "case")))),
         }
     }
 
     fn test(&self) -> Result<Tested, Faults> {
         let policies = config::read_policies(&self.dir)?;
         let files = read_cases(&self.dir)?;
+        let is_meant = |name: &str, place: &str| {
+            self.only.as_ref().is_none_or(|only| name.contains(only) || place.contains(only))
+        };
         let mut cases = Case::load(&files)?;
-        if let Some(only) = &self.only {
-            cases.retain(|case| case.name.contains(only) || case.place.contains(only));
+        cases.retain(|case| is_meant(&case.name, &case.place));
+        let mut questions = self.read_cedar_tests()?;
+        questions.retain(|case| is_meant(&case.name, &case.place));
+        let mut tested = cases::test(&policies, cases, self.coverage)?;
+        if !questions.is_empty() {
+            tested.outcomes.extend(cases::test_cedar(&policies, questions)?);
         }
-        cases::test(&policies, cases, self.coverage)
+        Ok(tested)
+    }
+
+    /// The tests of Cedar's own form: those of the policy folder, and those that were named.
+    fn read_cedar_tests(&self) -> Result<Vec<CedarCase>, Faults> {
+        let (mut cases, mut faults) = (Vec::new(), Faults::default());
+        let own = files_of_kind(&self.dir.join(FOLDER), "json")?;
+        for path in own.iter().chain(&self.cedar_tests) {
+            let read = config::read_file(path).map_err(Faults::from).and_then(|file| {
+                CedarCase::load(&file, &|named| {
+                    // No test reads what lies outside the folder that it came with.
+                    let inside = |part| matches!(part, Component::Normal(_) | Component::CurDir);
+                    if Path::new(named).components().all(inside) {
+                        let help = format!("`{}` names it for its entities", file.path);
+                        return config::read_file(&path.with_file_name(named))
+                            .map_err(|fault| fault.help(help));
+                    }
+                    let message = format!("the entities `{named}` lie outside the test's folder");
+                    Err(file.fault(0..0, message).help("put the file beside the test"))
+                })
+            });
+            match read {
+                Ok(read) => cases.extend(read),
+                Err(found) => faults.0.extend(found.0),
+            }
+        }
+        faults.or(cases)
     }
 }
 
 /// The files of cases, in the order of their names.
-fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
-    let folder = dir.join(FOLDER);
+pub(super) fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
+    let paths = files_of_kind(&dir.join(FOLDER), "toml")?;
+    let files = paths.iter().map(|path| config::read_file(path));
+    Ok(files.collect::<Result<Vec<_>, _>>()?)
+}
+
+fn files_of_kind(folder: &Path, kind: &str) -> Result<Vec<PathBuf>, Fault> {
     let place = SourceFile::new(&folder.display().to_string(), "");
     let unreadable = |error: std::io::Error| {
         let fault = place.fault(0..0, format!("cannot be read: {error}"));
         fault.help("cases lie in `cases/*.toml` of the policy folder")
     };
     let mut paths = Vec::new();
-    for entry in std::fs::read_dir(&folder).map_err(unreadable)? {
+    for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        if path.extension().is_some_and(|kind| kind == "toml") {
+        if path.extension().is_some_and(|is| is == kind) {
             paths.push(path);
         }
     }
     paths.sort();
-    let files = paths.iter().map(|path| config::read_file(path));
-    Ok(files.collect::<Result<Vec<_>, _>>()?)
+    Ok(paths)
 }
 
 fn report(tested: &Tested) {
     let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
     for outcome in &tested.outcomes {
-        let file = outcome.case.place.rsplit_once(':').map_or("", |(file, _)| file);
+        let file = outcome.place.rsplit_once(':').map_or("", |(file, _)| file);
         let (passed, failed) = files.entry(file).or_default();
         *(if outcome.failure.is_some() { failed } else { passed }) += 1;
     }
@@ -111,9 +161,12 @@ fn report(tested: &Tested) {
     }
     for outcome in &tested.outcomes {
         if let Some(failure) = &outcome.failure {
-            let case = &outcome.case;
-            output::line(&paint(Paint::Bad, &format!("\n{}: {}", case.place, case.name)));
-            output::line(&format!("      {failure}\n      says: {}", case.source));
+            let text = format!("\n{}: {}", outcome.place, outcome.name);
+            output::line(&paint(Paint::Bad, &text));
+            output::line(&format!("      {failure}"));
+            if let Some(source) = &outcome.source {
+                output::line(&format!("      says: {source}"));
+            }
         }
     }
     let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
@@ -144,8 +197,8 @@ fn report_json(tested: &Tested) -> Result<(), Failure> {
         .outcomes
         .iter()
         .map(|outcome| {
-            let case = &outcome.case;
-            json!({ "place": case.place, "name": case.name, "failure": outcome.failure })
+            let Outcome { place, name, failure, .. } = outcome;
+            json!({ "place": place, "name": name, "failure": failure })
         })
         .collect();
     let missed = tested.missed.as_ref().map(|missed| {

@@ -19,8 +19,8 @@ use crate::{
     config,
     dispatch::Fields,
     domain::{
-        Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Flow, FlowAction,
-        JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
+        Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Faults, Flow,
+        FlowAction, JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
     },
     facts::parse_toml,
     gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
@@ -90,7 +90,7 @@ impl Demo {
             .clone()
             .unwrap_or_else(|| config.organisation.file.with_file_name("demo.toml"));
         let script = config::read_file(&path).and_then(|file| parse_toml::<Script>(&file));
-        let script = script.map_err(|fault| Failure::Finding(fault.to_string()))?;
+        let script = script.map_err(Faults::from)?;
         let app = App::start(&config).await?;
         let mut rows = Vec::new();
         let total = script.call.len();

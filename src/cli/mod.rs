@@ -1,13 +1,17 @@
 //! The command line: one file for each subcommand. Arguments in, text and an exit code out.
 
+mod about;
 mod cases;
 mod demo;
+mod draft;
 mod explain;
 mod export;
+mod fmt;
 mod init;
 mod keys;
 mod ledger;
 mod migrate;
+mod new;
 mod openapi;
 mod output;
 mod policies;
@@ -15,6 +19,7 @@ mod prune;
 mod serve;
 mod signing;
 mod verify;
+mod watch;
 mod witness;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -85,6 +90,9 @@ enum Failure {
     /// Something that was looked at is wrong.
     #[error("{0}")]
     Finding(String),
+    /// What people wrote is wrong, at places that can be shown.
+    #[error("{} found", output::count(.0.0.len(), "fault"))]
+    Faults(Faults),
     /// The command was used wrongly.
     #[error("{0}")]
     Usage(String),
@@ -96,10 +104,18 @@ enum Failure {
 impl Failure {
     fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Finding(_) => 1,
+            Self::Finding(_) | Self::Faults(_) => 1,
             Self::Usage(_) => 2,
             Self::Environment(_) => 3,
         })
+    }
+
+    /// Prints it to standard error.
+    fn show(&self) {
+        if let Self::Faults(faults) = self {
+            output::faults(faults);
+        }
+        output::error(&self.to_string());
     }
 
     /// An I/O error with what was being done.
@@ -110,7 +126,7 @@ impl Failure {
 
 impl From<Faults> for Failure {
     fn from(faults: Faults) -> Self {
-        Self::Finding(faults.to_string())
+        Self::Faults(faults)
     }
 }
 
@@ -158,7 +174,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            output::error(&failure.to_string());
+            failure.show();
             failure.exit_code()
         }
     }

@@ -1,12 +1,19 @@
 //! `lexgate policies`
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use serde_json::json;
 
-use super::{ConfigFile, Failure, output};
+use super::{
+    ConfigFile, Failure,
+    output::{self, count},
+    watch,
+};
 use crate::{
     app,
     config::{self, Config},
@@ -21,6 +28,13 @@ pub(super) enum Policies {
     Check(Check),
     /// Judge the cases of the policy folder.
     Test(super::cases::Test),
+    /// Say what a policy demands, on which dated facts it rests, and which cases show it.
+    Explain(super::about::About),
+    /// Lay policies out in Cedar's own style.
+    Fmt(super::fmt::Fmt),
+    /// Write a template that already passes, to be made into the law that you read.
+    #[command(subcommand)]
+    New(super::new::New),
 }
 
 /// Parse and validate policies and facts, and check every name in them.
@@ -40,8 +54,32 @@ pub(super) struct Check {
     #[arg(long, value_name = "DATE")]
     at: Option<Date>,
     /// Print JSON.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     json: bool,
+    /// Check again after every change of the policy folder, until Ctrl-C.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// A policy folder, and the organisation whose names its policies may use.
+#[derive(Debug)]
+pub(super) struct Folder {
+    pub(super) dir: PathBuf,
+    pub(super) organisation: SourceFile,
+}
+
+impl Folder {
+    /// `dir`, or what the configuration names. The organisation is read where a configuration names
+    /// it: whoever writes policies alone needs none.
+    pub(super) fn find(dir: Option<&Path>, config: &ConfigFile) -> Result<Self, Faults> {
+        let config = config.config.exists().then(|| Config::load(&config.config)).transpose()?;
+        let organisation = match &config {
+            Some(config) => config::read_file(&config.organisation.file)?,
+            None => SourceFile::new("organisation.toml", ""),
+        };
+        let configured = config.map(|config| config.policies).unwrap_or_default().dir;
+        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation })
+    }
 }
 
 impl Policies {
@@ -49,31 +87,40 @@ impl Policies {
         match self {
             Self::Check(check) => check.run(),
             Self::Test(test) => test.run(),
+            Self::Explain(about) => about.run(),
+            Self::Fmt(fmt) => fmt.run(),
+            Self::New(new) => new.run(),
         }
     }
 }
 
 impl Check {
-    fn run(self) -> Result<(), Failure> {
+    fn run(&self) -> Result<(), Failure> {
+        if self.watch {
+            let folder = Folder::find(self.dir.as_deref(), &self.config)?;
+            return watch::watch(&folder.dir, || self.once());
+        }
+        self.once()
+    }
+
+    fn once(&self) -> Result<(), Failure> {
         match self.check() {
             Ok((proposal, snapshot, upkeep)) => self.report(&proposal, &snapshot, &upkeep),
             Err(faults) if self.json => {
                 output::json(&json!({ "valid": false, "faults": faults.0 }))?;
                 Err(Failure::Finding(format!("{} found", count(faults.0.len(), "fault"))))
             }
-            Err(faults) => {
-                let found = count(faults.0.len(), "fault");
-                Err(Failure::Finding(format!("{faults}\n{found} found")))
-            }
+            Err(faults) => Err(faults.into()),
         }
     }
 
     fn check(&self) -> Result<(Proposal, Snapshot, Upkeep), Faults> {
-        let (dir, proposal) = self.proposal()?;
+        let folder = Folder::find(self.dir.as_deref(), &self.config)?;
+        let proposal = app::propose(&folder.dir, folder.organisation)?;
         let now = self.instant();
         let mut upkeep = proposal.world.upkeep(now.to_zoned(TimeZone::UTC).date());
         for fault in &mut upkeep.faults.0 {
-            fault.file = dir.join(&*fault.file).display().to_string().into();
+            fault.file = folder.dir.join(&*fault.file).display().to_string().into();
         }
         if self.strict_sources {
             std::mem::take(&mut upkeep.faults).or(())?;
@@ -89,21 +136,6 @@ impl Check {
     fn instant(&self) -> Timestamp {
         let midnight = self.at.and_then(|day| day.to_zoned(TimeZone::UTC).ok());
         midnight.map_or_else(|| SystemClock.now(), |midnight| midnight.timestamp())
-    }
-
-    /// Policies may name apps and tenants: the organisation is read where a configuration names it.
-    fn proposal(&self) -> Result<(PathBuf, Proposal), Faults> {
-        let config = self.config.config.exists().then(|| Config::load(&self.config.config));
-        let config = config.transpose()?;
-        let dir =
-            self.dir.clone().or_else(|| config.as_ref().map(|config| config.policies.dir.clone()));
-        let dir = dir.unwrap_or_else(|| config::PoliciesConfig::default().dir);
-        let organisation = match &config {
-            Some(config) => config::read_file(&config.organisation.file)?,
-            None => SourceFile::new("organisation.toml", ""),
-        };
-        let proposal = app::propose(&dir, organisation)?;
-        Ok((dir, proposal))
     }
 
     fn report(
@@ -162,13 +194,5 @@ impl Check {
             output::line(&format!("the next dated fact begins or ends at {until}"));
         }
         Ok(())
-    }
-}
-
-fn count(n: usize, noun: &str) -> String {
-    match (n, noun.strip_suffix('y')) {
-        (1, _) => format!("1 {noun}"),
-        (n, Some(stem)) => format!("{n} {stem}ies"),
-        (n, None) => format!("{n} {noun}s"),
     }
 }

@@ -27,10 +27,12 @@ impl SourceFile {
         let before = self.text.get(..span.start).unwrap_or(&self.text);
         let line_start = before.rfind('\n').map_or(0, |at| at + 1);
         let rest = self.text.get(line_start..).unwrap_or("");
+        let marked = self.text.get(span).and_then(|text| text.lines().next()).unwrap_or("");
         Fault {
             file: self.path.clone(),
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
+            length: marked.trim_end().chars().count(),
             source: rest.lines().next().unwrap_or("").trim_end().to_owned(),
             message: message.into(),
             help: None,
@@ -47,6 +49,8 @@ pub struct Fault {
     pub line: usize,
     /// The column in characters, counted from 1.
     pub column: usize,
+    /// How many characters of the line are meant, from the column on; 0 where it is a point.
+    pub length: usize,
     /// The line itself.
     pub source: String,
     /// What is wrong.
@@ -139,6 +143,9 @@ mod tests {
         let file = SourceFile::new("a.toml", "x = 1\nname = \"é\" bad\n");
         let at = file.text.find("bad").unwrap();
         let fault = file.fault(at..at + 3, "no").help("remove it");
+        assert_eq!(fault.length, 3);
+        assert_eq!(file.fault(at..at + 4, "").length, 3, "only what stands on the first line");
+        assert_eq!(file.fault(at..99, "").length, 0, "a span that is none is a point");
         assert_eq!(
             fault.to_string(),
             "a.toml:2:12: no\n    2 | name = \"é\" bad\n    help: remove it"

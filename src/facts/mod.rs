@@ -1,6 +1,7 @@
 //! What is known: dated facts of the world, the organisation's own facts, and the snapshot of both
 //! with the policies that judge by them. Not the judging.
 
+mod about;
 mod confidence;
 mod counting;
 mod dated;

@@ -105,6 +105,7 @@ const ORGANISATION: &str = "the organisation file";
 fn refuse_unknown(known: bool, rule: &Rule, name: &str, remedy: &str, faults: &mut Faults) {
     if !known {
         let message = format!("policy `{}` names {name}, which nothing declares", rule.id);
-        faults.0.push(rule.fault(message).help(format!("correct it, or declare it in {remedy}")));
+        let fault = rule.fault_at(name, message);
+        faults.0.push(fault.help(format!("correct it, or declare it in {remedy}")));
     }
 }

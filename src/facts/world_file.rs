@@ -140,6 +140,8 @@ impl World {
                 }
             }
         }
+        // What is missing because something else cannot be read is no fault of its own.
+        faults = faults.or(()).map(|()| Faults::default())?;
         let mut reader = Reader { world: Self::default(), files, faults };
         // Names first: rows of any file may refer to them.
         for (file, rows) in &mut parsed {
@@ -148,6 +150,7 @@ impl World {
         for (file, rows) in &mut parsed {
             reader.classes(file, rows);
         }
+        std::mem::take(&mut reader.faults).or(())?;
         for (file, rows) in parsed {
             reader.relations(file, rows);
         }

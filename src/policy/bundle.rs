@@ -142,13 +142,9 @@ fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
 }
 
 fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults: &mut Faults) {
-    let set: PolicySet = match file.text.parse() {
+    let set = match parse(file) {
         Ok(set) => set,
-        Err(errors) => {
-            let errors: cedar_policy::ParseErrors = errors;
-            faults.0.extend(errors.iter().map(|error| diagnose(file, 0..0, error)));
-            return;
-        }
+        Err(found) => return faults.0.extend(found.0),
     };
     if let Some(template) = set.templates().next() {
         let id = template.annotation("id").unwrap_or("?");
@@ -173,6 +169,13 @@ fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults
             Err(fault) => faults.0.push(fault),
         }
     }
+}
+
+/// The policies of one text, under Cedar's own ids.
+pub(super) fn parse(file: &SourceFile) -> Result<PolicySet, Faults> {
+    file.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
+        Faults(errors.iter().map(|error| diagnose(file, 0..0, error)).collect())
+    })
 }
 
 fn check_unique<'a>(
@@ -201,7 +204,7 @@ fn fault_at(files: &[SourceFile], rule: &Rule, message: String) -> Fault {
     match files.iter().find(|file| *file.path == *rule.file) {
         Some(file) => {
             let start = file.text.find(&rule.text).unwrap_or(0);
-            file.fault(start..start, message)
+            file.fault(start..start + rule.text.len(), message)
         }
         None => SourceFile::new(&rule.file, "").fault(0..0, message),
     }
@@ -211,15 +214,21 @@ impl Rule {
     /// A fault at the policy's first line, for what only the facts can tell is wrong.
     #[must_use]
     pub fn fault(&self, message: String) -> Fault {
-        let first = self.text.lines().next().unwrap_or("");
-        Fault {
-            file: self.file.as_str().into(),
-            line: self.line,
-            column: 1,
-            source: first.to_owned(),
-            message,
-            help: None,
+        self.fault_in(0..self.text.len(), message)
+    }
+
+    /// The same where the policy first writes `name`.
+    #[must_use]
+    pub fn fault_at(&self, name: &str, message: String) -> Fault {
+        match self.text.find(name) {
+            Some(start) => self.fault_in(start..start + name.len(), message),
+            None => self.fault(message),
         }
+    }
+
+    fn fault_in(&self, span: std::ops::Range<usize>, message: String) -> Fault {
+        let fault = SourceFile::new(&self.file, &self.text).fault(span, message);
+        Fault { line: self.line + fault.line - 1, ..fault }
     }
 }
 
@@ -237,12 +246,20 @@ fn validate(files: &[SourceFile], validator: &Validator, rules: &[Arc<Rule>], fa
         let rule = rules.iter().find(|rule| rule.id.as_str() == AsRef::<str>::as_ref(id));
         let file = rule.and_then(|rule| files.iter().find(|file| *file.path == *rule.file));
         if let Some(file) = file {
-            let start = rule.and_then(|rule| file.text.find(&rule.text)).unwrap_or(0);
-            found.push(diagnose(file, start..start, diagnostic));
+            let span = rule.and_then(|rule| {
+                let start = file.text.find(&rule.text)?;
+                Some(start..start + rule.text.len())
+            });
+            found.push(diagnose(file, span.unwrap_or(0..0), diagnostic));
         }
     }
     // Cedar's own order differs from run to run.
     found.sort_by(|a, b| (&a.file, a.line, &a.message).cmp(&(&b.file, b.line, &b.message)));
+    // A misspelt name is found once for each action that the policy is for.
+    found.dedup_by(|b, a| {
+        let place = |fault: &Fault| (fault.file.clone(), fault.line, fault.column, fault.length);
+        place(a) == place(b) && a.help.is_some() && a.help == b.help
+    });
     faults.0.extend(found);
 }
 

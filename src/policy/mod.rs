@@ -2,6 +2,7 @@
 //! of the organisation (`facts`), nor which questions a call raises (`gate`).
 
 mod bundle;
+mod cedar_case;
 mod context;
 #[cfg(test)]
 mod context_tests;
@@ -10,6 +11,7 @@ mod engine;
 mod engine_tests;
 #[cfg(test)]
 mod failing_tests;
+mod format;
 mod mentions;
 mod names;
 mod probe;
@@ -20,8 +22,10 @@ mod slice;
 mod volume;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
+pub use cedar_case::CedarCase;
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use engine::{Engine, Judgement, RuleSet};
+pub use format::format;
 pub use mentions::Mentions;
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};
