@@ -166,7 +166,7 @@ fn policies_are_laid_out_and_say_what_they_said() {
     let check = policies(&dir, &["fmt", "--check"]);
     assert_eq!(check.code, Some(1));
     assert!(check.stdout.contains(&format!("would change {file}\n")), "{}", check.stdout);
-    assert!(check.stderr.ends_with(" files would change\n"), "{}", check.stderr);
+    assert!(check.stderr.ends_with("error: 1 file would change\n"), "{}", check.stderr);
     assert_eq!(read(&dir, file), crowded, "a check writes nothing");
     let one = policies(&dir, &["fmt", file, "--json"]).json();
     assert_eq!(one, json!({ "changed": [file], "faults": [] }));

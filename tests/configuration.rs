@@ -364,7 +364,7 @@ async fn wrong_policies_are_refused() {
     shown += &refusal_of_all(
         "what every policy says of itself",
         &[
-            Replace(POLICY, "unless {", "unles {"),
+            Replace(POLICY, "unless\n", "unles\n"),
             Replace(rbi, "@id(\"in-rbi-payment-data\")\n", ""),
             Replace(sa, "@id(\"sa-ndmo-classified\")", "@id(\" \")"),
             Replace(licensing, "@citation(\"The model's licence: grant of rights limited to non-commercial use\")\n", ""),
@@ -390,8 +390,8 @@ async fn wrong_policies_are_refused() {
             Replace(rbi, "principal in Jurisdiction::\"IN\"", "principal in Jurisdction::\"IN\""),
             Replace(
                 base,
-                "forbid (principal, action in Action::\"use\"",
-                "forbid (principal, action in Action::\"usee\"",
+                "forbid (\n  principal,\n  action in Action::\"use\"",
+                "forbid (\n  principal,\n  action in Action::\"usee\"",
             ),
             Rewrite(own, own!("", "permit (principal is Zone, action, resource);")),
         ],
