@@ -1,6 +1,6 @@
 //! Explaining without deciding: nothing is recorded, nothing is sent.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -51,14 +51,18 @@ impl Gate {
     /// When it names something unknown, or what has left cannot be read.
     pub async fn explain(
         &self,
-        judge: &Judge,
+        judge: &Arc<Judge>,
         caller: &Caller,
         request: &CallRequest,
     ) -> Result<Explanation, GateError> {
         let now = instant(&*self.clock);
         let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
         let asked = tally.ask(judge, caller, request);
-        judge.explain(&caller.app, request, &Reached::of(&asked))
+        let (app, request) = (caller.app.clone(), request.clone());
+        let (judge, reached) = (judge.clone(), Reached::of(&asked));
+        // Hundreds of judgements: requests do not wait behind them.
+        let explained = move || judge.explain(&app, &request, &reached);
+        tokio::task::spawn_blocking(explained).await.map_err(|_| GateError::Closed)?
     }
 }
 

@@ -47,7 +47,7 @@ pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
 pub use reaper::Reaper;
 pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
-pub use volume::{is_settled, reserved, sent};
+pub use volume::{is_settled, people, reserved, sent};
 
 use crate::{
     dispatch::Backends,

@@ -23,6 +23,9 @@ const TRANSFERS: [FlowAction; 3] = [FlowAction::Process, FlowAction::Store, Flow
 /// The flows by which somebody else has power over it.
 const EXPOSURES: [FlowAction; 2] = [FlowAction::Operate, FlowAction::Own];
 
+/// More people than there are: no call counts for more, so that no sum outgrows a store's numbers.
+const MOST_PEOPLE: i64 = 10_000_000_000;
+
 /// What has left so far, for calls that are judged one after the other.
 #[derive(Debug)]
 pub(super) struct Tally {
@@ -49,8 +52,7 @@ impl Tally {
         decided: &Decided,
     ) -> Volume {
         let body = &decided.body;
-        let people = body.call.data.as_ref().map_or(0, |data| data.subject_count);
-        let people = i64::try_from(people).unwrap_or(i64::MAX);
+        let people = people(body);
         let leaving = decided.exports.iter().cloned();
         let adds =
             leaving.map(|export| counted(judge, &body.caller.tenant, export, self.now, people));
@@ -108,8 +110,7 @@ impl Gate {
         if reserved == sent {
             return None;
         }
-        let people = body.call.data.as_ref().map_or(0, |data| data.subject_count);
-        let people = i64::try_from(people).unwrap_or(i64::MAX);
+        let people = people(body);
         let judge = self.keeper.current();
         let count = |exports: Vec<(JurisdictionCode, Export)>, people| {
             let tenant = &body.caller.tenant;
@@ -130,6 +131,13 @@ fn counted(
 ) -> Exported {
     let day = judge.snapshot().day_of(&origin, now);
     Exported { tenant: tenant.clone(), origin, day, export, subjects }
+}
+
+/// How many people a decision's call is about, as far as they are counted.
+#[must_use]
+pub fn people(decision: &DecisionBody) -> i64 {
+    let declared = decision.call.data.as_ref().map_or(0, |data| data.subject_count);
+    i64::try_from(declared).unwrap_or(MOST_PEOPLE).min(MOST_PEOPLE)
 }
 
 /// Whether an outcome tells where a call went that Lexgate sent. One that was cut off keeps all that it

@@ -13,7 +13,7 @@ use crate::{
         Asked, CallRequest, Counts, Export, JurisdictionCode, Reached, Seq, TenantId, day_of,
     },
     facts::Snapshot,
-    gate::{is_settled, reserved, sent},
+    gate::{is_settled, people, reserved, sent},
     ledger::{DecisionBody, OutcomeBody},
 };
 
@@ -120,8 +120,7 @@ impl Decided {
     }
 
     fn count(&self, left: &mut Left, exports: Vec<(JurisdictionCode, Export)>, sign: i64) {
-        let people = self.body.call.data.as_ref().map_or(0, |data| data.subject_count);
-        let people = i64::try_from(people).unwrap_or(i64::MAX) * sign;
+        let people = people(&self.body) * sign;
         for (origin, export) in exports {
             let day = self.days.get(&origin).copied().unwrap_or_else(|| day_of(self.ts, 0));
             let known = left.entry((self.body.caller.tenant.clone(), origin)).or_default();

@@ -29,6 +29,8 @@ use crate::{
 const MOST_CHANGES: usize = 3;
 /// How often what was hidden behind lifted policies is lifted too.
 const MOST_ROUNDS: usize = 3;
+/// For how many deployments it is said.
+const MOST_DEPLOYMENTS: usize = 8;
 /// How many ways are given for a deployment.
 const MOST_WAYS: usize = 4;
 /// How many ways of lifting single policies are put together.
@@ -100,7 +102,7 @@ impl Judge {
                 destinations: search.destinations(candidate),
             }
         };
-        denied.map(of).collect()
+        denied.take(MOST_DEPLOYMENTS).map(of).collect()
     }
 }
 

@@ -2,7 +2,7 @@
 //! recorded.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
@@ -17,6 +17,9 @@ use crate::{
     gate::Judge,
 };
 
+/// How often a call is judged for one deployment, at the most: what nobody can read is not computed.
+const MOST_JUDGED: u32 = 2_000;
+
 /// A call for one deployment, and worlds that differ from the one that is.
 #[derive(Debug)]
 pub(super) struct Suppose<'a> {
@@ -24,6 +27,8 @@ pub(super) struct Suppose<'a> {
     pub(super) app: &'a AppId,
     pub(super) request: CallRequest,
     pub(super) reached: &'a [Reached],
+    /// How often it was judged.
+    judged: Cell<u32>,
     /// Judges of other organisations, by the changes that make them.
     others: RefCell<BTreeMap<BTreeSet<Change>, Option<Arc<Judge>>>>,
 }
@@ -38,11 +43,16 @@ impl<'a> Suppose<'a> {
     ) -> Self {
         let (model, deployment) = (None, Some(deployment.to_string()));
         let request = CallRequest { model, deployment, ..request.clone() };
-        Self { judge, app, request, reached, others: RefCell::default() }
+        Self { judge, app, request, reached, judged: Cell::new(0), others: RefCell::default() }
     }
 
-    /// What would be found of the deployment after `changes`.
+    /// What would be found of the deployment after `changes`; nothing once too much was asked.
     pub(super) fn candidate(&self, changes: &BTreeSet<Change>) -> Option<Candidate> {
+        let judged = self.judged.get();
+        if judged >= MOST_JUDGED {
+            return None;
+        }
+        self.judged.set(judged + 1);
         let (mut request, mut kinds) = (self.request.clone(), Vec::new());
         let mut reached = self.reached.to_vec();
         for change in changes {

@@ -4,6 +4,7 @@ pub(crate) mod faulty;
 pub(crate) mod kit;
 mod search;
 mod shared;
+mod volumes;
 mod wire;
 
 use std::sync::Arc;
