@@ -166,6 +166,7 @@ fn outcome(decision: &DecisionBody, seq: usize, leaf: Digest) -> Vec<u8> {
         model: None,
         reported: None,
         retention: decision.retention.clone(),
+        skipped: Vec::new(),
         status: OutcomeStatus::Unknown,
         tokens: TokenCount::default(),
     };

@@ -8,7 +8,7 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AF
 use tokio::time::timeout;
 
 use super::{BackendReply, BackendRequest, Backends, SendError};
-use crate::facts::BackendAddress;
+use crate::facts::{BackendAddress, KeySource};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Backends for OpenAiClient {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .header("x-request-id", request.request_id);
-        if let Some(variable) = &address.api_key_env {
+        if let Some(variable) = &address.key {
             call = call.header(AUTHORIZATION, bearer(variable)?);
         }
         let limit = if request.stream { FIRST_BYTE } else { WHOLE_ANSWER };
@@ -77,7 +77,8 @@ impl Backends for OpenAiClient {
 }
 
 /// The key in the environment variable, marked so that it is never printed.
-fn bearer(variable: &str) -> Result<HeaderValue, SendError> {
+fn bearer(source: &KeySource) -> Result<HeaderValue, SendError> {
+    let (KeySource::Environment(variable) | KeySource::Secret(variable)) = source;
     let missing = || SendError::NoKey(variable.to_owned());
     let key = std::env::var(variable).map_err(|_| missing())?;
     let mut value =

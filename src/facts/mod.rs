@@ -2,6 +2,8 @@
 //! with the policies that judge by them. Not the judging.
 
 mod about;
+mod backend;
+mod claims;
 mod confidence;
 mod counting;
 mod dated;
@@ -24,12 +26,14 @@ mod world_file;
 mod world_tests;
 
 pub use crate::domain::Confidence;
+pub use backend::{
+    BackendAddress, BreakerSettings, KeySource, PROBE_INTERVAL, Strategy, Timeouts, VirtualModel,
+};
+pub use claims::{AppClaims, ClaimName};
 pub use confidence::{ConfidenceAt, Covering};
 pub use dated::{Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
-pub use organisation::{
-    App, BackendAddress, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
-};
+pub use organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant};
 pub use proposal::Proposal;
 pub use resolve::{Resolved, check_end_user, resolve};
 pub use snapshot::{Content, Snapshot, SnapshotError};

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::dated::Validity;
+use super::{
+    backend::{BackendAddress, VirtualModel},
+    claims::AppClaims,
+    dated::Validity,
+};
 use crate::domain::{
     AppId, DeploymentId, InstrumentId, JurisdictionCode, LicenceId, ModelId, OperatorId, Placement,
     TenantId, Tier, VirtualModelId,
@@ -24,8 +28,8 @@ pub struct Organisation {
     pub models: BTreeMap<ModelId, Model>,
     /// Deployments, in the file's order.
     pub deployments: Vec<Deployment>,
-    /// The organisation's names for several deployments, in order of preference.
-    pub virtual_models: BTreeMap<VirtualModelId, Vec<DeploymentId>>,
+    /// The organisation's names for several deployments.
+    pub virtual_models: BTreeMap<VirtualModelId, VirtualModel>,
     /// Legal instruments, in the file's order.
     pub instruments: Vec<Instrument>,
 }
@@ -56,6 +60,10 @@ pub struct App {
     pub location: JurisdictionCode,
     /// Whether it serves end users as a hosted product.
     pub hosted_for_end_users: bool,
+    /// What the organisation says of all its calls.
+    pub claims: AppClaims,
+    /// What a streamed answer begins with where a duty asks for a label.
+    pub stream_label: Option<String>,
 }
 
 /// Whoever runs a deployment.
@@ -116,17 +124,6 @@ pub struct Deployment {
     pub backend: Option<BackendAddress>,
 }
 
-/// How a deployment is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BackendAddress {
-    /// The base of its OpenAI-compatible API, such as `http://127.0.0.1:8091/v1`.
-    pub base_url: String,
-    /// What it calls the model.
-    pub model: String,
-    /// The environment variable that holds its key.
-    pub api_key_env: Option<String>,
-}
-
 /// A legal instrument between an exporter and a recipient.
 #[derive(Clone, Debug, Serialize)]
 pub struct Instrument {
@@ -155,7 +152,8 @@ impl Organisation {
     /// The deployments behind a virtual model, a model or a deployment id, in order of preference.
     #[must_use]
     pub fn deployments_of(&self, name: &str) -> Vec<&Deployment> {
-        if let Some(ids) = self.virtual_models.get(name) {
+        if let Some(virtual_model) = self.virtual_models.get(name) {
+            let ids = &virtual_model.deployments;
             return ids.iter().filter_map(|id| self.deployment(id.as_str())).collect();
         }
         let serves = |deployment: &&Deployment| {

@@ -44,6 +44,7 @@ pub fn resolve<'a>(
             format!("the credential's app `{app}` is not in the organisation file"),
         )]);
     };
+    let request = &*app.claims.tighten(request)?;
     let candidates = names.candidates(request);
     let data = request.data.as_ref().map(|data| names.data(data));
     let location = request.location.as_ref();

@@ -170,6 +170,7 @@ impl Course<'_> {
             };
             attempts.push(Attempt {
                 deployment: candidate.deployment.clone(),
+                failure: None,
                 finished: instant(&*self.gate.clock),
                 http_status,
                 started,

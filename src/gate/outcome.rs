@@ -61,6 +61,7 @@ impl Gate {
             model: report.model.map(|model| model.chars().take(256).collect()),
             reported: Some(report.status),
             retention: decision.body.retention.clone(),
+            skipped: Vec::new(),
             status: OutcomeStatus::Reported,
             tokens: TokenCount { input: report.input_tokens, output: report.output_tokens },
         };
@@ -84,6 +85,7 @@ impl Gate {
             model: answer.model,
             reported: None,
             retention: decision.body.retention.clone(),
+            skipped: Vec::new(),
             status,
             tokens: answer.tokens,
         };

@@ -82,6 +82,7 @@ impl Reaper {
             model: None,
             reported: None,
             retention: decision.body.retention.clone(),
+            skipped: Vec::new(),
             status: OutcomeStatus::Unknown,
             tokens: TokenCount::default(),
         };

@@ -8,11 +8,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::Commitment;
+use super::{Attempt, Commitment};
 use crate::domain::{
-    Call, Caller, Candidate, DeploymentId, Digest, Duty, EvaluationFault, FlowAction,
-    InstrumentInForce, JurisdictionCode, KeyName, Reached, Reason, Retention, Route, Seq,
-    SnapshotDigests, Verdict,
+    Call, Caller, Candidate, Digest, Duty, EvaluationFault, FlowAction, InstrumentInForce,
+    JurisdictionCode, KeyName, Reached, Reason, Retention, Route, Seq, SnapshotDigests, Verdict,
 };
 
 /// Entry 0: who keeps the log, and with which key.
@@ -90,7 +89,7 @@ pub struct DecisionBody {
 }
 
 /// A field that is absent, never `null`.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
@@ -158,85 +157,6 @@ fn touch(terms: &mut BTreeSet<String>, place: &JurisdictionCode) {
         terms.insert(format!("jurisdiction:{country}"));
     }
     terms.insert(format!("jurisdiction:{place}"));
-}
-
-/// What became of a call.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct OutcomeBody {
-    /// Each attempt, in order. Empty when the caller ran inference itself.
-    pub attempts: Vec<Attempt>,
-    /// The decision it belongs to.
-    pub decision: DecisionRef,
-    /// The model that the backend, or the caller, says was served.
-    pub model: Option<String>,
-    /// How it ended in the caller's words, when the status is `reported`.
-    pub reported: Option<ReportedStatus>,
-    /// How long the record is kept: as long as its decision's.
-    pub retention: Retention,
-    /// How it ended.
-    pub status: OutcomeStatus,
-    /// What was consumed, where it is known.
-    pub tokens: TokenCount,
-}
-
-/// A decision's place in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct DecisionRef {
-    /// Its leaf hash, 64 hexadecimal digits.
-    #[serde(with = "super::leaf_hex")]
-    #[schema(value_type = String)]
-    pub leaf: Digest,
-    /// Its position.
-    pub seq: Seq,
-}
-
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum OutcomeStatus {
-    /// An answer was received whole.
-    Ok,
-    /// Every backend that was tried failed, or one broke off.
-    UpstreamError,
-    /// No answer in time.
-    Timeout,
-    /// The client went away.
-    ClientDisconnected,
-    /// The caller ran inference itself and said how it ended.
-    Reported,
-    /// Nobody knows: the process that sent it ended first.
-    Unknown,
-}
-
-impl OutcomeStatus {
-    /// The word in the record.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::UpstreamError => "upstream_error",
-            Self::Timeout => "timeout",
-            Self::ClientDisconnected => "client_disconnected",
-            Self::Reported => "reported",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
-/// How a call ended, in the words of the caller that made it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ReportedStatus {
-    /// An answer was received whole.
-    Ok,
-    /// The backend failed.
-    UpstreamError,
-    /// No answer in time.
-    Timeout,
-    /// The end user went away.
-    ClientDisconnected,
 }
 
 /// Somebody read the ledger. What they found is not repeated.
@@ -334,32 +254,4 @@ pub struct TreeHead {
     pub root: Digest,
     /// How many entries it has.
     pub size: u64,
-}
-
-/// One try at one deployment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Attempt {
-    /// Where it was sent.
-    pub deployment: DeploymentId,
-    /// When the answer, or the failure, was complete.
-    #[serde(with = "super::time")]
-    #[schema(value_type = String, format = DateTime)]
-    pub finished: Timestamp,
-    /// The backend's HTTP status, where there was one.
-    pub http_status: Option<u16>,
-    /// When it was sent.
-    #[serde(with = "super::time")]
-    #[schema(value_type = String, format = DateTime)]
-    pub started: Timestamp,
-}
-
-/// Tokens, as the backend counts them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TokenCount {
-    /// Tokens read.
-    pub input: Option<u64>,
-    /// Tokens written.
-    pub output: Option<u64>,
 }

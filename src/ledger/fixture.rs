@@ -132,6 +132,7 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
     OutcomeBody {
         attempts: vec![super::Attempt {
             deployment: "smollm2@laptop".into(),
+            failure: None,
             finished: sent,
             http_status: Some(200),
             started: sent,
@@ -140,6 +141,7 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
         model: Some("smollm2".into()),
         reported: None,
         retention: retention(),
+        skipped: Vec::new(),
         status: OutcomeStatus::Ok,
         tokens: TokenCount { input: Some(12), output: None },
     }

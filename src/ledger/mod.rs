@@ -12,7 +12,8 @@ mod fault;
 pub(crate) mod fixture;
 pub mod key;
 pub mod note;
-pub mod proof;
+pub mod outcome;
+mod proof;
 mod retention;
 pub mod tile;
 pub mod time;
@@ -22,9 +23,8 @@ mod vectors_tests;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, Engine, ErasureBody,
-    GenesisBody, KeyChangeBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
-    RecoveryBody, ReportedStatus, SeqRange, TokenCount, TreeHead,
+    ActivationBody, AuditReadBody, DecisionBody, Engine, ErasureBody, GenesisBody, KeyChangeBody,
+    LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
@@ -36,6 +36,10 @@ pub use examine::{Examined, Examiner};
 pub use fault::{ChainFault, Finding};
 pub use key::{KeyError, Signer, SigningKey};
 pub use note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey};
+pub use outcome::{
+    Attempt, AttemptFailure, DecisionRef, OutcomeBody, OutcomeStatus, ReportedStatus, SkipReason,
+    Skipped, TokenCount,
+};
 pub use proof::{Plan, Tiles, is_consistent, root_of_inclusion};
 pub use retention::kept_until;
 pub use tile::{

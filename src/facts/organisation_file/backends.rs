@@ -1,0 +1,176 @@
+//! Reading how deployments are reached and chosen.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::SignedDuration;
+
+use super::{
+    super::{
+        backend::{
+            BackendAddress, BreakerSettings, KeySource, PROBE_INTERVAL, Timeouts, VirtualModel,
+        },
+        claims::AppClaims,
+        organisation::Organisation,
+        world::TermKind,
+    },
+    Reader,
+    rows::{BackendRow, ClaimsRow, File, Text, VirtualModelRow},
+};
+use crate::domain::DeploymentId;
+
+impl Reader<'_> {
+    pub(super) fn backend(&mut self, row: &BackendRow) -> BackendAddress {
+        let url = row.base_url.get_ref();
+        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+        let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
+        if host.is_none_or(|host| host.is_empty() || host.contains('@')) {
+            let message = format!("`{url}` is not the base URL of a backend");
+            self.faults.0.push(self.file.fault(row.base_url.span(), message).help(
+                "write `http://` or `https://`, a host and a path; a key belongs in the environment variable that `api_key_env` names",
+            ));
+        }
+        let key = match (&row.api_key_env, &row.api_key) {
+            (Some(_), Some(name)) => {
+                let message = "both `api_key_env` and `api_key` say where the key is";
+                self.faults.0.push(self.file.fault(name.span(), message).help("keep one"));
+                None
+            }
+            (Some(name), None) => Some(KeySource::Environment(name.get_ref().clone())),
+            (None, Some(name)) => Some(KeySource::Secret(name.get_ref().clone())),
+            (None, None) => None,
+        };
+        let timeouts = Timeouts::default();
+        let breaker = BreakerSettings::default();
+        BackendAddress {
+            base_url: url.trim_end_matches('/').to_owned(),
+            model: row.model.clone(),
+            served_as: row.served_as.clone(),
+            key,
+            ca_file: row.ca_file.clone(),
+            timeouts: Timeouts {
+                connect: self.duration(row.connect_timeout.as_ref(), timeouts.connect),
+                first_byte: self.duration(row.first_byte_timeout.as_ref(), timeouts.first_byte),
+                between_chunks: self.duration(row.chunk_timeout.as_ref(), timeouts.between_chunks),
+                total: self.duration(row.total_timeout.as_ref(), timeouts.total),
+            },
+            breaker: BreakerSettings {
+                failures: match &row.breaker_failures {
+                    Some(number) if *number.get_ref() == 0 => {
+                        let fault = self
+                            .file
+                            .fault(number.span(), "a breaker that no failure opens is always open");
+                        self.faults.0.push(fault.help("write 1 or more"));
+                        breaker.failures
+                    }
+                    Some(number) => *number.get_ref(),
+                    None => breaker.failures,
+                },
+                cool_down: self.duration(row.breaker_cool_down.as_ref(), breaker.cool_down),
+            },
+            probe_interval: self.duration(row.probe_interval.as_ref(), PROBE_INTERVAL),
+            max_waiting: row.max_waiting,
+        }
+    }
+
+    fn duration(&mut self, text: Option<&Text>, otherwise: Duration) -> Duration {
+        let Some(text) = text else { return otherwise };
+        let parsed = text.get_ref().parse::<SignedDuration>().ok();
+        let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
+        // Longer than a day is a slip of the pen, and would overflow clocks.
+        let fits = |duration: &Duration| {
+            *duration >= Duration::from_millis(1) && *duration <= Duration::from_secs(86_400)
+        };
+        parsed.filter(fits).unwrap_or_else(|| {
+            let message =
+                format!("`{}` is no duration from a millisecond to a day", text.get_ref());
+            self.faults.0.push(
+                self.file.fault(text.span(), message).help("write it as `5s`, `250ms` or `10m`"),
+            );
+            otherwise
+        })
+    }
+
+    pub(super) fn claims(&mut self, row: &ClaimsRow) -> AppClaims {
+        let defaults = &row.defaults;
+        let listed = |texts_of: &Option<Vec<Text>>| -> Vec<String> {
+            texts(texts_of.as_deref().unwrap_or_default()).map(str::to_owned).collect()
+        };
+        self.terms(TermKind::Category, defaults.data.as_deref().unwrap_or_default());
+        self.terms(TermKind::Purpose, defaults.purpose.as_slice());
+        for places in [&defaults.subjects, &defaults.audience] {
+            self.jurisdictions(places.as_deref().unwrap_or_default());
+        }
+        self.jurisdictions(defaults.location.as_slice());
+        AppClaims {
+            personal: defaults.personal,
+            categories: listed(&defaults.data),
+            subjects: listed(&defaults.subjects),
+            subject_count: defaults.subject_count,
+            purpose: defaults.purpose.as_ref().map(|text| text.get_ref().clone()),
+            audience: listed(&defaults.audience),
+            location: defaults.location.as_ref().map(|text| text.get_ref().clone()),
+            required: row.required.iter().copied().collect(),
+        }
+    }
+
+    pub(super) fn virtual_models(&mut self, rows: &File, organisation: &mut Organisation) {
+        self.unique("virtual model", rows.virtual_models.iter().map(|row| &row.id));
+        for row in &rows.virtual_models {
+            let id = row.id.get_ref();
+            let taken = rows.models.iter().any(|model| model.id.get_ref() == id)
+                || rows.deployments.iter().any(|deployment| deployment.id.get_ref() == id);
+            if taken {
+                let message =
+                    format!("virtual model `{id}` has the name of a model or a deployment");
+                self.faults
+                    .0
+                    .push(self.file.fault(row.id.span(), message).help("choose another name"));
+            }
+            if row.deployments.get_ref().is_empty() {
+                let message = format!("virtual model `{id}` has no deployment");
+                self.faults.0.push(
+                    self.file.fault(row.deployments.span(), message).help("name at least one"),
+                );
+            }
+            for deployment in row.deployments.get_ref() {
+                let known =
+                    rows.deployments.iter().any(|row| row.id.get_ref() == deployment.get_ref());
+                self.refer("deployment", "[[deployments]]", deployment, known);
+            }
+            let virtual_model = VirtualModel {
+                deployments: texts(row.deployments.get_ref()).map(DeploymentId::from).collect(),
+                strategy: row.strategy,
+                weights: self.weights(row),
+            };
+            organisation.virtual_models.insert(id.as_str().into(), virtual_model);
+        }
+    }
+
+    fn weights(&mut self, row: &VirtualModelRow) -> BTreeMap<DeploymentId, u32> {
+        for id in row.weights.keys() {
+            if !texts(row.deployments.get_ref()).any(|listed| listed == id.get_ref()) {
+                let message = format!(
+                    "a weight for `{}`, which is not among the `deployments`",
+                    id.get_ref()
+                );
+                self.faults.0.push(
+                    self.file.fault(id.span(), message).help("name it there, or remove the weight"),
+                );
+            }
+        }
+        if !row.weights.is_empty() && row.weights.values().all(|weight| *weight == 0) {
+            let message = "every weight is 0";
+            self.faults.0.push(
+                self.file
+                    .fault(row.id.span(), message)
+                    .help("give one deployment a weight, or remove `weights`"),
+            );
+        }
+        let weights = row.weights.iter();
+        weights.map(|(id, weight)| (id.get_ref().as_str().into(), *weight)).collect()
+    }
+}
+
+fn texts(texts: &[Text]) -> impl Iterator<Item = &str> {
+    texts.iter().map(|text| text.get_ref().as_str())
+}

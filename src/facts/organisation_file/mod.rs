@@ -1,0 +1,178 @@
+//! Reading `organisation.toml`: every name it uses must lead somewhere.
+
+mod backends;
+mod names;
+mod rows;
+
+use super::{
+    dated::{Validity, instant},
+    organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Tenant},
+    toml_file,
+    world::{TermKind, World},
+};
+use crate::domain::{Faults, SourceFile};
+use rows::{File, InstrumentRow};
+
+impl Organisation {
+    /// Reads `file`, whose names must be known to `world` or to the file itself.
+    ///
+    /// # Errors
+    /// Every fault found, with its place and remedy.
+    pub fn load(file: &SourceFile, world: &World) -> Result<Self, Faults> {
+        let rows: File = toml_file::parse(file)?;
+        let mut reader = Reader { file, world, faults: Faults::default() };
+        let mut organisation = Self::default();
+        reader.parties(&rows, &mut organisation);
+        reader.models(&rows, &mut organisation);
+        reader.deployments(&rows, &mut organisation);
+        reader.virtual_models(&rows, &mut organisation);
+        reader.instruments(&rows, &mut organisation);
+        reader.faults.or(organisation)
+    }
+}
+
+struct Reader<'a> {
+    file: &'a SourceFile,
+    world: &'a World,
+    faults: Faults,
+}
+
+impl Reader<'_> {
+    fn parties(&mut self, rows: &File, organisation: &mut Organisation) {
+        self.unique("tenant", rows.tenants.iter().map(|row| &row.id));
+        self.unique("app", rows.apps.iter().map(|row| &row.id));
+        self.unique("operator", rows.operators.iter().map(|row| &row.id));
+        for row in &rows.tenants {
+            let Some(domicile) = self.jurisdiction(&row.domicile) else { continue };
+            for licence in &row.side_licences {
+                self.licence(licence);
+            }
+            let tenant = Tenant {
+                domicile,
+                commercial: row.commercial,
+                monthly_active_users: row.monthly_active_users,
+                monthly_revenue_usd: row.monthly_revenue_usd,
+                annual_revenue_usd: row.annual_revenue_usd,
+                side_licences: row
+                    .side_licences
+                    .iter()
+                    .map(|id| id.get_ref().as_str().into())
+                    .collect(),
+            };
+            organisation.tenants.insert(row.id.get_ref().as_str().into(), tenant);
+        }
+        for row in &rows.apps {
+            let known =
+                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.tenant.get_ref());
+            self.refer("tenant", "[[tenants]]", &row.tenant, known);
+            let Some(location) = self.jurisdiction(&row.location) else { continue };
+            let app = App {
+                tenant: row.tenant.get_ref().as_str().into(),
+                location,
+                hosted_for_end_users: row.hosted_for_end_users,
+                claims: self.claims(&row.claims),
+                stream_label: row.stream_label.clone(),
+            };
+            organisation.apps.insert(row.id.get_ref().as_str().into(), app);
+        }
+        for row in &rows.operators {
+            self.terms(TermKind::Certification, &row.certifications);
+            let owners = self.jurisdictions(&row.owners);
+            let Some(seat) = self.jurisdiction(&row.seat) else { continue };
+            let certifications =
+                row.certifications.iter().map(|text| text.get_ref().clone()).collect();
+            let operator = Operator { seat, owners, certifications };
+            organisation.operators.insert(row.id.get_ref().as_str().into(), operator);
+        }
+    }
+
+    fn models(&mut self, rows: &File, organisation: &mut Organisation) {
+        self.unique("model", rows.models.iter().map(|row| &row.id));
+        for row in &rows.models {
+            self.licence(&row.license);
+            let model = Model {
+                license: row.license.get_ref().as_str().into(),
+                provider: row.provider.clone(),
+                modalities: row.modalities.clone(),
+            };
+            organisation.models.insert(row.id.get_ref().as_str().into(), model);
+        }
+    }
+
+    fn deployments(&mut self, rows: &File, organisation: &mut Organisation) {
+        self.unique("deployment", rows.deployments.iter().map(|row| &row.id));
+        for row in &rows.deployments {
+            let known = rows.models.iter().any(|model| model.id.get_ref() == row.model.get_ref());
+            self.refer("model", "[[models]]", &row.model, known);
+            let known = rows
+                .operators
+                .iter()
+                .any(|operator| operator.id.get_ref() == row.operator.get_ref());
+            self.refer("operator", "[[operators]]", &row.operator, known);
+            self.terms(TermKind::Safeguard, &row.safeguards);
+            for (what, sites) in [("processes", &row.process), ("stores", &row.store)] {
+                if sites.get_ref().is_empty() {
+                    let message =
+                        format!("deployment `{}` {what} in no declared place", row.id.get_ref());
+                    self.faults.0.push(self.file.fault(sites.span(), message).help(
+                        "name each jurisdiction (`[\"DE\"]`), or `\"@location\"` where the call is made; memory and logs count",
+                    ));
+                }
+            }
+            organisation.deployments.push(Deployment {
+                id: row.id.get_ref().as_str().into(),
+                model: row.model.get_ref().as_str().into(),
+                operator: row.operator.get_ref().as_str().into(),
+                tier: row.tier,
+                approved: row.approved,
+                process: self.sites(row.process.get_ref()),
+                store: self.sites(row.store.get_ref()),
+                access: self.sites(&row.access),
+                retention_hours: row.retention_hours,
+                safeguards: row.safeguards.iter().map(|text| text.get_ref().clone()).collect(),
+                backend: row.backend.as_ref().map(|backend| self.backend(backend)),
+            });
+        }
+    }
+
+    fn instruments(&mut self, rows: &File, organisation: &mut Organisation) {
+        self.unique("instrument", rows.instruments.iter().map(|row| &row.id));
+        for row in &rows.instruments {
+            self.terms(TermKind::Instrument, std::slice::from_ref(&row.kind));
+            let known =
+                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.exporter.get_ref());
+            self.refer("tenant", "[[tenants]]", &row.exporter, known);
+            let known = rows
+                .operators
+                .iter()
+                .any(|operator| operator.id.get_ref() == row.recipient.get_ref());
+            self.refer("operator", "[[operators]]", &row.recipient, known);
+            let Some(valid) = self.validity(row) else { continue };
+            organisation.instruments.push(Instrument {
+                exporter: row.exporter.get_ref().as_str().into(),
+                id: row.id.get_ref().as_str().into(),
+                kind: row.kind.get_ref().clone(),
+                recipient: row.recipient.get_ref().as_str().into(),
+                reference: row.reference.clone(),
+                valid,
+            });
+        }
+    }
+
+    fn validity(&mut self, row: &InstrumentRow) -> Option<Validity> {
+        let read = || {
+            let from = instant(&row.valid_from, self.file)?;
+            let until =
+                row.valid_until.as_ref().map(|until| instant(until, self.file)).transpose()?;
+            if until.is_some_and(|until| until <= from) {
+                let message = format!("instrument `{}` ends before it begins", row.id.get_ref());
+                return Err(self
+                    .file
+                    .fault(row.id.span(), message)
+                    .help("correct `valid_from` or `valid_until`"));
+            }
+            Ok(Validity { from, until })
+        };
+        read().map_err(|fault| self.faults.0.push(fault)).ok()
+    }
+}
