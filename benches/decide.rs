@@ -13,7 +13,7 @@ use lexgate::{
     config,
     domain::{AppId, CallRequest, Caller, Revision, SourceFile},
     facts::{Proposal, Snapshot},
-    gate::Judge,
+    gate::{How, Judge},
 };
 
 #[global_allocator]
@@ -84,8 +84,8 @@ fn memo(bencher: divan::Bencher<'_, '_>, other_policies: usize) {
         key: "support-copilot".into(),
         tenant: "meridian".into(),
     };
-    judge.decide(&caller, &call, false, &[]).unwrap();
-    bencher.bench_local(|| judge.decide(&caller, &call, false, &[]).unwrap());
+    judge.decide(&caller, &call, &How::default()).unwrap();
+    bencher.bench_local(|| judge.decide(&caller, &call, &How::default()).unwrap());
 }
 
 /// All that a start does before it can judge: every pack and fact read, checked and made ready.

@@ -30,7 +30,7 @@ use lexgate::{
     config,
     domain::{CallRequest, Caller, DecisionId, Digest, Revision, Seq, SystemClock},
     facts::{Proposal, Snapshot},
-    gate::Judge,
+    gate::{How, Judge},
     ledger::{
         ActivationBody, Edge, Engine, Envelope, GenesisBody, Kind, Origin, Plan, Signer,
         SigningKey, TILE_WIDTH, Tile, TileId, TilePath, canonical, leaf_of, read_bundle,
@@ -108,7 +108,7 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<(Bytes, Arc<[String]>)> {
                         },
                     });
                     let call: CallRequest = serde_json::from_value(call).unwrap();
-                    let decided = judge.decide(&caller, &call, false, &[]).unwrap();
+                    let decided = judge.decide(&caller, &call, &How::default()).unwrap();
                     decisions.push((decided.json.clone(), decided.terms.clone()));
                 }
             }
@@ -165,6 +165,7 @@ async fn sequenced(
         origin: origin(),
         process: fresh_id(),
         queue: 4 * size,
+        reserved: 4096,
         max_batch: size,
         genesis: genesis(&signer),
         signer,

@@ -30,6 +30,8 @@ use crate::{
 const FLUSH: Duration = Duration::from_secs(5);
 /// How many records may wait for the ledger.
 const QUEUE: usize = 4096;
+/// How many calls may be under way: each keeps a place for its outcome.
+const RESERVED: usize = 65_536;
 /// How many records are committed at once.
 const MAX_BATCH: usize = 1024;
 
@@ -231,6 +233,7 @@ impl App {
             store: store.clone(),
             vault: open_vault(config, &store).await?,
             backends: Arc::new(OpenAiClient::new()?),
+            fleet: Arc::default(),
             clock,
             tasks: lifecycle.calls.clone(),
             halt: lifecycle.halt.clone(),
@@ -309,6 +312,7 @@ fn settings(config: &Config, process: Uuid, signer: Arc<Signer>) -> SequencerSet
         origin: config.ledger.origin.clone(),
         process,
         queue: QUEUE,
+        reserved: RESERVED,
         max_batch: MAX_BATCH,
         signer,
         genesis: GenesisBody {

@@ -120,6 +120,13 @@ async fn serve(
     let mut seen = Seen { head, body: read.split_off(end) };
     let length: usize = seen.header("content-length").map_or(0, |text| text.parse().unwrap());
     while seen.body.len() < length && stream.read_buf(&mut seen.body).await? > 0 {}
+    // Somebody asks who and how it is: it cannot tell.
+    if seen.head.starts_with("GET ") {
+        stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            .await?;
+        return stream.shutdown().await;
+    }
     let steps = script(&seen);
     sink.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     for step in steps {

@@ -378,16 +378,21 @@ both_stores! {
         })
         .await;
         let service = with(store, &backend)
+            .reached("smollm2@laptop", "breaker_failures = 100")
             .backend("mistral-small@dc-frankfurt", "http://127.0.0.1:9/v1")
             .env("FRANKFURT_API_KEY", "k")
             .start()
             .await;
-        let scenarios: [(&str, Option<u16>); 11] = [
-            ("500", Some(500)), ("401", Some(401)), ("garbage", None), ("nothing", None),
-            ("html", Some(200)), ("untyped", Some(200)), ("redirect", Some(307)),
-            ("not_json", Some(200)), ("half", None), ("huge", None), ("unasked_stream", Some(200)),
+        // What may pass is tried once more.
+        let scenarios: [(&str, Option<u16>, &str, usize); 11] = [
+            ("500", Some(500), "status", 2), ("401", Some(401), "status", 1),
+            ("garbage", None, "broke_off", 2), ("nothing", None, "broke_off", 2),
+            ("html", Some(200), "bad_answer", 1), ("untyped", Some(200), "bad_answer", 1),
+            ("redirect", Some(307), "redirected", 1), ("not_json", Some(200), "bad_answer", 1),
+            ("half", None, "broke_off", 2), ("huge", None, "bad_answer", 1),
+            ("unasked_stream", Some(200), "bad_answer", 1),
         ];
-        for (scenario, _) in scenarios {
+        for (scenario, ..) in scenarios {
             let mut body = chat("smollm2@laptop");
             body["scenario"] = json!(scenario);
             let answer = service.openai(CHAT, &HARMLESS, &body).await;
@@ -399,13 +404,15 @@ both_stores! {
         }
         // Nobody listens there.
         let answer = service.openai(CHAT, &HARMLESS, &chat("mistral-small@dc-frankfurt")).await;
-        error(&answer, 502, "upstream_error");
+        assert_eq!(error(&answer, 503, "upstream_error")["code"], "upstream_down");
+        assert!(answer.header("retry-after").is_some());
         assert!(elsewhere.seen().is_empty(), "a redirect was followed");
         let outcomes = outcomes(&service).await;
         assert!(statuses(&outcomes).iter().all(|status| *status == "upstream_error"));
-        for ((scenario, status), outcome) in scenarios.iter().zip(&outcomes) {
-            assert_eq!(outcome["attempts"].as_array().unwrap().len(), 1, "{outcome}");
+        for ((scenario, status, failure, attempts), outcome) in scenarios.iter().zip(&outcomes) {
+            assert_eq!(outcome["attempts"].as_array().unwrap().len(), *attempts, "{scenario} {outcome}");
             assert_eq!(outcome["attempts"][0]["http_status"], json!(status), "{scenario}");
+            assert_eq!(outcome["attempts"][0]["failure"], *failure, "{scenario}");
         }
         nothing_is_open(&service).await;
     }
@@ -537,7 +544,7 @@ both_stores! {
         assert_eq!(answer.header("x-lexgate-deployment"), Some("mistral-small@dc-frankfurt"));
         let mut body = chat("assistant");
         body["scenario"] = json!("all_fail");
-        error(&service.openai(CHAT, &GERMAN, &body).await, 502, "upstream_error");
+        error(&service.openai(CHAT, &GERMAN, &body).await, 503, "upstream_error");
         assert!(singapore.seen().is_empty(), "availability bought a border crossing");
         // Data about nobody may go there.
         let answer = service.openai(CHAT, &HARMLESS, &body).await;
@@ -554,7 +561,8 @@ both_stores! {
             .collect();
         let (laptop, gpus) = ("smollm2@laptop", "mistral-small@dc-frankfurt");
         let remote = "qwen3-32b@dashscope-sg";
-        assert_eq!(tried, [vec![laptop, gpus], vec![laptop, gpus], vec![laptop, gpus, remote]]);
+        let twice = vec![laptop, gpus, laptop, gpus];
+        assert_eq!(tried, [vec![laptop, gpus], twice, vec![laptop, gpus, remote]]);
     }
 
     async fn without_a_backend_the_caller_is_told_to_run_inference_itself(store: Store) {

@@ -118,6 +118,7 @@ enum Edit {
     Replace(String, String, String),
     Write(String, String),
     Backend(String, String),
+    Reach(String, String),
 }
 
 impl Setup {
@@ -152,6 +153,12 @@ impl Setup {
     /// Sends what is meant for `deployment` to `base_url`.
     pub(crate) fn backend(mut self, deployment: &str, base_url: &str) -> Self {
         self.edits.push(Edit::Backend(deployment.to_owned(), base_url.to_owned()));
+        self
+    }
+
+    /// Adds a line to how `deployment` is reached, such as `max_waiting = 2`.
+    pub(crate) fn reached(mut self, deployment: &str, line: &str) -> Self {
+        self.edits.push(Edit::Reach(deployment.to_owned(), line.to_owned()));
         self
     }
 
@@ -266,18 +273,26 @@ impl Site {
             Edit::Append(path, text) => self.append(path, text),
             Edit::Replace(path, from, to) => self.replace(path, from, to),
             Edit::Write(path, text) => self.write(path, text),
-            Edit::Backend(deployment, url) => self.point(deployment, url),
+            // What the tests' own backends call the model.
+            Edit::Backend(deployment, url) => {
+                let lines = format!("base_url = \"{url}\"\nserved_as = [\"served-model\"]");
+                self.reach(deployment, |_| lines.clone());
+            }
+            Edit::Reach(deployment, more) => {
+                self.reach(deployment, |line| format!("{line}\n{more}"));
+            }
         }
     }
 
-    fn point(&self, deployment: &str, base_url: &str) {
+    /// Rewrites the line with the address of `deployment`.
+    pub(crate) fn reach(&self, deployment: &str, rewrite: impl Fn(&str) -> String) {
         let path = "config/organisation.toml";
         let text = self.read(path);
         let table = format!("[[deployments]]\nid = \"{deployment}\"\n");
         let table = text.find(&table).unwrap_or_else(|| panic!("no deployment `{deployment}`"));
         let (before, rest) = text.split_at(table);
         let line = rest.lines().find(|line| line.starts_with("base_url = ")).expect("a backend");
-        let rest = rest.replacen(line, &format!("base_url = \"{base_url}\""), 1);
+        let rest = rest.replacen(line, &rewrite(line), 1);
         self.write(path, &format!("{before}{rest}"));
     }
 

@@ -8,7 +8,7 @@ use lexgate::{
     config,
     domain::{CallRequest, Caller, Digest, Retention, Revision, Seq},
     facts::{Proposal, Snapshot},
-    gate::{Decided, Judge},
+    gate::{Decided, How, Judge},
     ledger::{
         ActivationBody, AuditReadBody, DecisionBody, DecisionRef, Edge, Engine, Envelope,
         GenesisBody, Kind, Origin, OutcomeBody, OutcomeStatus, Signer, SigningKey, TILE_WIDTH,
@@ -149,7 +149,7 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<Arc<Decided>> {
     let decide = |data: Value| {
         let call = json!({ "action": "infer", "model": "assistant", "data": data });
         let call: CallRequest = serde_json::from_value(call).unwrap();
-        judge.decide(&caller, &call, true, &[]).unwrap()
+        judge.decide(&caller, &call, &How { dispatch: true, ..How::default() }).unwrap()
     };
     vec![
         decide(json!({ "personal": false })),

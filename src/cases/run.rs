@@ -14,7 +14,7 @@ use crate::{
         SourceFile, Verdict,
     },
     facts::{Proposal, Snapshot},
-    gate::{GateError, Judge},
+    gate::{GateError, How, Judge},
     ledger::DecisionBody,
     policy::{Bundle, CedarCase, Probe, is_probe, permit_all, probes},
 };
@@ -155,7 +155,7 @@ pub(super) fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<Decisio
     };
     let call = CallRequest { deployment: Some(format!("candidate-{n}")), ..case.call.clone() };
     let reached = reached(judge, case, &caller, &call);
-    match judge.decide(&caller, &call, false, &reached) {
+    match judge.decide(&caller, &call, &How { reached, ..How::default() }) {
         Ok(decided) => Ok(decided.body.clone()),
         Err(GateError::Invalid(faults)) => {
             let faults = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     app::{App, AppError},
     config,
-    dispatch::Fields,
+    dispatch::{Endpoint, Fields},
     domain::{
         Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Faults, Flow,
         FlowAction, JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
@@ -163,7 +163,8 @@ async fn ask(
     set.map_err(|_| GateError::Corrupt)?;
     let call = ModelCall {
         request: CallRequest { action: Action::Infer, ..request.clone() },
-        path: "/chat/completions",
+        endpoint: Endpoint::ChatCompletions,
+        headers: Vec::new(),
         body,
         stream: false,
         wants_usage: false,
@@ -171,14 +172,14 @@ async fn ask(
     };
     Ok(match gate.call(caller, call).await? {
         Reply::Denied(recorded) => (*recorded, None),
-        Reply::Failed { recorded, status, .. } => {
-            let why = match status {
+        Reply::Failed(failed) => {
+            let why = match failed.status {
                 OutcomeStatus::Timeout => "the model did not answer in time",
                 _ => {
                     "the model cannot be reached: `scripts/on-device-model` starts the one on this device"
                 }
             };
-            ((*recorded).clone(), Some(format!("({why})")))
+            ((*failed.recorded).clone(), Some(format!("({why})")))
         }
         Reply::Answered(served, body) => {
             let answer = match body {

@@ -57,6 +57,9 @@ impl Backends for OpenAiClient {
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .header("x-request-id", request.request_id);
+        for (name, value) in request.headers {
+            call = call.header(name, value);
+        }
         if let Some(variable) = &address.key {
             call = call.header(AUTHORIZATION, bearer(variable)?);
         }
@@ -88,7 +91,9 @@ fn bearer(source: &KeySource) -> Result<HeaderValue, SendError> {
 }
 
 fn broken(error: reqwest::Error) -> SendError {
-    if error.is_timeout() {
+    if error.is_connect() {
+        SendError::Unreachable(error.without_url())
+    } else if error.is_timeout() {
         SendError::Timeout("connection")
     } else {
         // The URL is configuration, not news; it may not reach a client.

@@ -2,7 +2,10 @@
 //! (`gate`), nor what the record says of it (`ledger`).
 
 mod client;
+mod endpoint;
 mod fields;
+mod health;
+mod identity;
 mod sse;
 
 use std::fmt;
@@ -12,7 +15,10 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use client::OpenAiClient;
+pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
+pub use health::{Fleet, Probed, Standing, Trial};
+pub use identity::names_same_model;
 pub use sse::{Event, Events};
 
 use crate::facts::BackendAddress;
@@ -24,6 +30,8 @@ pub struct BackendRequest {
     pub path: &'static str,
     /// The JSON body, with the backend's own name for the model.
     pub body: Bytes,
+    /// Headers that it gets beside Lexgate's own.
+    pub headers: Vec<(&'static str, String)>,
     /// Whether the answer is to come in chunks.
     pub stream: bool,
     /// The identifier under which the caller knows the request.
@@ -60,8 +68,11 @@ pub enum SendError {
         "the environment variable `{0}`, which holds the backend's key, is not set or is no header value"
     )]
     NoKey(String),
-    /// It could not be asked, or broke off.
-    #[error("the backend cannot be reached or broke off")]
+    /// It could not be asked: nothing was sent.
+    #[error("the backend cannot be reached")]
+    Unreachable(#[source] reqwest::Error),
+    /// It broke off.
+    #[error("the backend broke off")]
     Broken(#[source] reqwest::Error),
     /// It took too long.
     #[error("the backend took too long: no {0} in time")]

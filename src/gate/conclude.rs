@@ -21,7 +21,12 @@ use crate::{
 
 impl<'a> Bench<'a> {
     pub(super) fn conclude(&mut self, found: Vec<Found<'a>>) -> Evaluation {
-        let chosen = found.iter().find(|found| found.verdict() == Verdict::Allow);
+        let mut allowed = found.iter().filter(|found| found.verdict() == Verdict::Allow);
+        let preferred = self.preferred;
+        let chosen = allowed
+            .clone()
+            .find(|found| preferred.is_some_and(|id| *id == found.deployment.id))
+            .or_else(|| allowed.next());
         let duties = chosen.map(|found| self.duties(found)).unwrap_or_default();
         let route = chosen.map(|found| Route {
             deployment: found.deployment.id.clone(),

@@ -8,7 +8,12 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Judge, vault::Kept, volume::Tally};
+use super::{
+    Gate, GateError, Judge,
+    memo::{Decided, How},
+    vault::Kept,
+    volume::Tally,
+};
 use crate::{
     domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Reached, Seq},
     facts::check_end_user,
@@ -227,7 +232,8 @@ impl Gate {
     ) -> Result<(Arc<DecisionBody>, Draft), GateError> {
         let started = Instant::now();
         let asked = tally.ask(judge, caller, request);
-        let decided = judge.decide(caller, request, manner.dispatch, &Reached::of(&asked))?;
+        let decided =
+            self.decide_well(judge, caller, request, manner.dispatch, Reached::of(&asked))?;
         metrics::histogram!("lexgate_evaluate_seconds").record(started.elapsed().as_secs_f64());
         let snapshot = judge.snapshot();
         let json = match user {
@@ -247,6 +253,30 @@ impl Gate {
             ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
         Ok((decided.body.clone(), draft))
+    }
+
+    /// The decision, with a route to the deployment that is best now: which one that is decides nothing
+    /// about what is allowed.
+    fn decide_well(
+        &self,
+        judge: &Judge,
+        caller: &Caller,
+        request: &CallRequest,
+        dispatch: bool,
+        reached: Vec<Reached>,
+    ) -> Result<Arc<Decided>, GateError> {
+        let mut how = How { dispatch, reached, preferred: None };
+        let decided = judge.decide(caller, request, &how)?;
+        let first = decided.body.route.as_ref().map(|route| &route.deployment);
+        let Some(first) = first else { return Ok(decided) };
+        let best = self.choices(request, &decided.body).fit.into_iter().next();
+        match best {
+            Some(best) if best.deployment != *first => {
+                how.preferred = Some(best.deployment);
+                judge.decide(caller, request, &how)
+            }
+            _ => Ok(decided),
+        }
     }
 
     fn recorded(&self, id: Uuid, body: Arc<DecisionBody>, receipt: &Receipt) -> Recorded {

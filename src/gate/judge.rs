@@ -12,8 +12,9 @@ use cedar_policy::Context;
 use super::{grounds::Grounds, memo::Memo};
 use crate::{
     domain::{
-        AppId, Call, CallRequest, Data, Effect, Evaluation, FieldFault, Flow, FlowAction,
-        InstrumentInForce, JurisdictionCode, Placement, PolicyId, Reached, TenantId, Verdict,
+        AppId, Call, CallRequest, Data, DeploymentId, Effect, Evaluation, FieldFault, Flow,
+        FlowAction, InstrumentInForce, JurisdictionCode, Placement, PolicyId, Reached, TenantId,
+        Verdict,
     },
     facts::{Deployment, Resolved, Snapshot, resolve},
     policy::{
@@ -68,6 +69,20 @@ impl Judge {
         self.judge_supposing(app, request, reached, &[])
     }
 
+    /// The same, with the route to `preferred` where the call may go there.
+    ///
+    /// # Errors
+    /// Each field that names something unknown.
+    pub(super) fn judge_preferring(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+        preferred: Option<&DeploymentId>,
+    ) -> Result<Judged, Vec<FieldFault>> {
+        self.judge_with(app, request, reached, &[], preferred)
+    }
+
     /// The same, if instruments of these kinds were in force too.
     ///
     /// # Errors
@@ -79,9 +94,21 @@ impl Judge {
         reached: &[Reached],
         instruments: &[String],
     ) -> Result<Judged, Vec<FieldFault>> {
+        self.judge_with(app, request, reached, instruments, None)
+    }
+
+    fn judge_with(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        reached: &[Reached],
+        supposed: &[String],
+        preferred: Option<&DeploymentId>,
+    ) -> Result<Judged, Vec<FieldFault>> {
         let Resolved { call, tenant, candidates } = resolve(&self.snapshot, app, request)?;
         let mut bench = Bench::new(self, &call, app, &tenant, reached);
-        bench.supposed = instruments;
+        bench.supposed = supposed;
+        bench.preferred = preferred;
         let found: Vec<_> =
             candidates.into_iter().map(|candidate| bench.candidate(candidate)).collect();
         let evaluation = bench.conclude(found);
@@ -216,6 +243,8 @@ pub(super) struct Bench<'a> {
     classes: Vec<&'a str>,
     /// Kinds of instrument that are in force in thought only.
     supposed: &'a [String],
+    /// Where the call goes, if it may.
+    pub(super) preferred: Option<&'a DeploymentId>,
     reached: &'a [Reached],
     origins: Vec<(&'a JurisdictionCode, Part)>,
     flow_actions: [(FlowAction, Part); 5],
@@ -246,6 +275,7 @@ impl<'a> Bench<'a> {
             action: engine.action(action_uid(call.action)),
             classes: snapshot.classes(call.data.as_ref()),
             supposed: &[],
+            preferred: None,
             reached,
             origins: origins.map(|code| (code, place(snapshot, code))).collect(),
             flow_actions: FlowAction::ALL.map(|action| (action, engine.action(flow_uid(action)))),

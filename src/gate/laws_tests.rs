@@ -9,7 +9,7 @@ use proptest::{
     test_runner::{Config, TestCaseError, TestRunner},
 };
 
-use super::judge_tests::*;
+use super::{How, judge_tests::*};
 use crate::{
     domain::{
         Action, AppId, CallRequest, Caller, DataRequest, Evaluation, Place, PolicyId, Verdict,
@@ -116,7 +116,7 @@ fn a_remembered_answer_is_the_answer() {
                 let app: AppId = (*app).into();
                 let afresh = forgetful.judge_afresh(&app, &request, &[]).expect("known names");
                 for _ in 0..2 {
-                    let decided = remembering.decide(&caller(&app), &request, false, &[]);
+                    let decided = remembering.decide(&caller(&app), &request, &How::default());
                     let body = &decided.expect("known names").body;
                     prop_assert_eq!(&body.call, &afresh.call);
                     prop_assert_eq!(&body.caller.tenant, &afresh.tenant);

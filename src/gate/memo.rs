@@ -7,7 +7,7 @@ use moka::sync::Cache;
 
 use super::{GateError, Judge, Judged, volume::reserved};
 use crate::{
-    domain::{CallRequest, Caller, Export, JurisdictionCode, Reached, Verdict},
+    domain::{CallRequest, Caller, DeploymentId, Export, JurisdictionCode, Reached, Verdict},
     facts::check_end_user,
     ledger::{DecisionBody, Engine, canonical},
     policy,
@@ -16,8 +16,24 @@ use crate::{
 /// How many decisions a snapshot remembers.
 const CAPACITY: u64 = 2_000;
 
-/// Who asked what, whether Lexgate sends the call, and which thresholds it reaches.
-type Question = (Caller, CallRequest, bool, Vec<Reached>);
+/// Who asked what, and how it is to be decided.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Question {
+    caller: Caller,
+    request: CallRequest,
+    how: How,
+}
+
+/// How a call is to be decided, beside what it says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct How {
+    /// Whether Lexgate sends the call when it is allowed.
+    pub dispatch: bool,
+    /// The thresholds that it reaches.
+    pub reached: Vec<Reached>,
+    /// Where it goes, if it may; else to the first deployment that is allowed.
+    pub preferred: Option<DeploymentId>,
+}
 
 /// The decisions that are remembered.
 #[derive(Debug)]
@@ -43,8 +59,7 @@ pub struct Decided {
 }
 
 impl Judge {
-    /// What is decided of `request`, made by `caller`, which reaches these thresholds; `dispatch`
-    /// when Lexgate sends the call if it is allowed.
+    /// What is decided of `request`, made by `caller`.
     ///
     /// # Errors
     /// Each field that names something unknown.
@@ -52,21 +67,21 @@ impl Judge {
         &self,
         caller: &Caller,
         request: &CallRequest,
-        dispatch: bool,
-        reached: &[Reached],
+        how: &How,
     ) -> Result<Arc<Decided>, GateError> {
         // Who the end user is decides nothing, unless the name cannot be taken.
         let known = CallRequest { end_user: None, ..request.clone() };
-        let question = (caller.clone(), known, dispatch, reached.to_vec());
+        let question = Question { caller: caller.clone(), request: known, how: how.clone() };
         if check_end_user(request).is_none()
             && let Some(decided) = self.memo.0.get(&question)
         {
             return Ok(decided);
         }
         let started = Instant::now();
-        let judged = self.judge_afresh(&caller.app, request, reached);
+        let judged =
+            self.judge_preferring(&caller.app, request, &how.reached, how.preferred.as_ref());
         let judged = judged.map_err(GateError::Invalid)?;
-        let decided = Arc::new(self.write(caller, judged, dispatch, reached, started)?);
+        let decided = Arc::new(self.write(caller, judged, how, started)?);
         self.memo.0.insert(question, decided.clone());
         Ok(decided)
     }
@@ -75,8 +90,7 @@ impl Judge {
         &self,
         caller: &Caller,
         judged: Judged,
-        dispatch: bool,
-        reached: &[Reached],
+        how: &How,
         started: Instant,
     ) -> Result<Decided, GateError> {
         let Judged { call, tenant, evaluation } = judged;
@@ -85,7 +99,7 @@ impl Judge {
             caller: Caller { tenant, ..caller.clone() },
             candidates: evaluation.candidates,
             decision: evaluation.decision,
-            dispatch: dispatch && evaluation.decision == Verdict::Allow,
+            dispatch: how.dispatch && evaluation.decision == Verdict::Allow,
             duties: evaluation.duties,
             engine: Engine {
                 name: policy::ENGINE_NAME.to_owned(),
@@ -94,7 +108,7 @@ impl Judge {
             errors: evaluation.errors,
             evaluation_us: u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
             instruments: evaluation.instruments,
-            reached: reached.to_vec(),
+            reached: how.reached.clone(),
             reasons: evaluation.reasons,
             retention: evaluation.retention,
             route: evaluation.route,

@@ -1,7 +1,10 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
+mod attempt;
+mod choose;
 mod conclude;
 mod counterfactual;
+mod course;
 mod decide;
 mod dispatch;
 mod error;
@@ -35,13 +38,13 @@ use uuid::Uuid;
 
 pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
-pub use dispatch::{ModelCall, Reply, ReplyBody, Served};
+pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
 pub use error::GateError;
 pub use explain::{Considered, Explanation};
 pub use holds::{Hold, holds};
 pub use judge::{Judge, Judged};
 pub use keeper::{Activate, Keeper, KeeperError};
-pub use memo::Decided;
+pub use memo::{Decided, How};
 pub use outcome::OutcomeReport;
 pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
@@ -50,7 +53,7 @@ pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
 pub use volume::{is_settled, people, reserved, sent};
 
 use crate::{
-    dispatch::Backends,
+    dispatch::{Backends, Fleet},
     domain::{Clock, DecisionId},
     sequencer::Sequencer,
     store::Store,
@@ -64,6 +67,7 @@ pub struct Gate {
     store: Arc<dyn Store>,
     vault: Option<Vault>,
     backends: Arc<dyn Backends>,
+    fleet: Arc<Fleet>,
     clock: Arc<dyn Clock>,
     random: SystemRandom,
     /// Calls under way, which outlive the request that began them.
@@ -85,6 +89,8 @@ pub struct GateParts {
     pub vault: Option<Vault>,
     /// Takes calls for deployments.
     pub backends: Arc<dyn Backends>,
+    /// Knows how the deployments are.
+    pub fleet: Arc<Fleet>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
     /// Holds the calls under way.
@@ -97,9 +103,10 @@ impl Gate {
     /// A gate of these parts.
     #[must_use]
     pub fn new(parts: GateParts) -> Self {
-        let GateParts { keeper, sequencer, store, vault, backends, clock, tasks, halt } = parts;
+        let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
+            parts;
         let random = SystemRandom::new();
-        Self { keeper, sequencer, store, vault, backends, clock, random, tasks, halt }
+        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt }
     }
 
     /// The snapshot that decides.

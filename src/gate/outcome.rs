@@ -4,14 +4,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Recorded, decide::refused};
+use super::{Gate, GateError, Recorded, course::Ending, decide::refused};
 use crate::{
+    dispatch::Said,
     domain::{Caller, Seq, Verdict},
     ledger::{
-        Attempt, DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount,
-        canonical,
+        DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount, canonical,
     },
-    sequencer::{Draft, Receipt, SubmitError},
+    sequencer::{Draft, Receipt, Reserved, SubmitError},
 };
 
 /// What a caller that ran inference itself says of it.
@@ -75,25 +75,25 @@ impl Gate {
     pub(super) async fn record_outcome(
         &self,
         decision: &Recorded,
-        attempts: Vec<Attempt>,
-        status: OutcomeStatus,
-        answer: Answered,
+        place: Reserved,
+        ending: Ending,
     ) -> Result<(), GateError> {
+        let Ending { attempts, skipped, status, answered } = ending;
         let body = OutcomeBody {
             attempts,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
-            model: answer.model,
+            model: answered.model,
             reported: None,
             retention: decision.body.retention.clone(),
-            skipped: Vec::new(),
+            skipped,
             status,
-            tokens: answer.tokens,
+            tokens: answered.tokens,
         };
         let volume = self.settle_exports(decision, status, &body.attempts);
         let draft = Draft { volume, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
-        settled(self.sequencer.submit_patiently(draft).await)
+        settled(self.sequencer.submit_reserved(place, draft).await)
     }
 
     pub(super) fn outcome_draft(
@@ -114,6 +114,24 @@ impl Gate {
 pub(super) struct Answered {
     pub(super) model: Option<String>,
     pub(super) tokens: TokenCount,
+}
+
+impl Answered {
+    /// Takes what an answer, or one event of it, says: the latest word holds.
+    pub(super) fn add(&mut self, said: &Said) {
+        // A number that no record can hold is no count.
+        let countable = |count: &u64| *count < 1 << 53;
+        if let Some(model) = &said.model {
+            self.model = Some(short(model));
+        }
+        self.tokens.input = said.input.filter(countable).or(self.tokens.input);
+        self.tokens.output = said.output.filter(countable).or(self.tokens.output);
+    }
+}
+
+/// A backend's name for a model, as far as a record holds it.
+fn short(model: &str) -> String {
+    if model.len() <= 256 { model.to_owned() } else { model.chars().take(64).collect() }
 }
 
 /// An outcome that somebody else recorded first is recorded.

@@ -1,112 +1,239 @@
-//! Handing a streamed answer on, chunk by chunk. A stream that breaks ends in an error event and
+//! Handing a streamed answer on, event by event. A stream that breaks ends in an error event and
 //! never looks complete.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
-use tokio::sync::mpsc::{self, OwnedPermit};
+use tokio::{
+    sync::mpsc::{self, OwnedPermit},
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    dispatch::{AnswerFields, short},
-    outcome::Answered,
-};
+use super::outcome::Answered;
 use crate::{
-    dispatch::{Event, Events, SendError},
-    ledger::OutcomeStatus,
+    dispatch::{Endpoint, Event, Events, Said, SendError, names_same_model},
+    facts::BackendAddress,
+    ledger::{AttemptFailure, OutcomeStatus},
 };
 
-/// The error event of a stream that broke, in the shape that the OpenAI SDKs raise.
-const BROKEN: &str = concat!(
-    r#"data: {"error":{"message":"the backend broke off its answer","type":"upstream_error","#,
-    r#""param":null,"code":"upstream_error"}}"#,
-    "\n\n"
-);
+/// How long a client hears nothing before it is told that the stream goes on.
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// What it is told: a comment, which every reader of events skips.
+const STILL_HERE: &[u8] = b": keepalive\n\n";
+/// How many comments a backend may send before its answer begins.
+const MOST_COMMENTS: usize = 10_000;
+
+type Body = BoxStream<'static, Result<Bytes, SendError>>;
+
+/// A streamed answer whose first event has come.
+pub(super) struct Begun {
+    body: Body,
+    events: Events,
+    first: Event,
+    said: Said,
+}
+
+/// Waits for the first event of a streamed answer. Until then another deployment can still be tried.
+pub(super) async fn begin(
+    endpoint: Endpoint,
+    address: &BackendAddress,
+    mut body: Body,
+) -> Result<Begun, AttemptFailure> {
+    let mut events = Events::default();
+    let mut comments = 0;
+    loop {
+        while let Some(event) = events.next_event() {
+            let Some(data) = event.data().filter(|data| !data.trim().is_empty()) else {
+                comments += 1;
+                if comments > MOST_COMMENTS {
+                    return Err(AttemptFailure::BadAnswer);
+                }
+                continue;
+            };
+            let said = read(endpoint, address, &data)?;
+            if said.is_error {
+                return Err(AttemptFailure::ErrorInAnswer);
+            }
+            return Ok(Begun { body, events, first: event, said });
+        }
+        match body.next().await {
+            None => return Err(AttemptFailure::BrokeOff),
+            Some(piece) => {
+                piece.and_then(|piece| events.push(&piece)).map_err(|error| failure(&error))?;
+            }
+        }
+    }
+}
+
+/// What an event says; an error when it is of no such answer, or of another model than is approved.
+fn read(endpoint: Endpoint, address: &BackendAddress, data: &str) -> Result<Said, AttemptFailure> {
+    let said = endpoint.read_event(data.trim()).ok_or(AttemptFailure::BadAnswer)?;
+    match &said.model {
+        Some(model) if !names_same_model(address, model) => Err(AttemptFailure::WrongModel),
+        _ => Ok(said),
+    }
+}
+
+/// What an error of the way is in the record's words.
+pub(super) fn failure(error: &SendError) -> AttemptFailure {
+    match error {
+        SendError::Unreachable(_) => AttemptFailure::Unreachable,
+        SendError::Broken(_) => AttemptFailure::BrokeOff,
+        SendError::Timeout(_) => AttemptFailure::Timeout,
+        SendError::TooLarge(_) => AttemptFailure::BadAnswer,
+        SendError::NoKey(_) => AttemptFailure::NoKey,
+    }
+}
+
+/// How an outcome says that its last attempt failed.
+pub(super) fn status_of(failure: AttemptFailure) -> OutcomeStatus {
+    match failure {
+        AttemptFailure::Timeout => OutcomeStatus::Timeout,
+        _ => OutcomeStatus::UpstreamError,
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug)]
+pub(super) struct Pumped {
+    pub(super) status: OutcomeStatus,
+    /// Why, where the backend broke it.
+    pub(super) failure: Option<AttemptFailure>,
+    pub(super) answered: Answered,
+}
 
 /// Moves events from a backend to a client.
 #[derive(Debug)]
-pub(super) struct Pump {
+pub(super) struct Pump<'a> {
     client: mpsc::Sender<Bytes>,
     /// A place kept free, so that a client that reads slowly hears too that the stream broke.
     last_word: Option<OwnedPermit<Bytes>>,
+    endpoint: Endpoint,
+    address: &'a BackendAddress,
     wants_usage: bool,
+    label: Option<String>,
     answered: Answered,
-    done: bool,
 }
 
-impl Pump {
+impl<'a> Pump<'a> {
     /// A pump towards `client`, an empty channel of two places or more; the client gets usage only
     /// when it asked for it.
-    pub(super) fn new(client: mpsc::Sender<Bytes>, wants_usage: bool) -> Self {
+    pub(super) fn new(
+        client: mpsc::Sender<Bytes>,
+        endpoint: Endpoint,
+        address: &'a BackendAddress,
+        wants_usage: bool,
+    ) -> Self {
         let last_word = client.clone().try_reserve_owned().ok();
-        Self { client, last_word, wants_usage, answered: Answered::default(), done: false }
+        let answered = Answered::default();
+        Self { client, last_word, endpoint, address, wants_usage, label: None, answered }
+    }
+
+    /// Begins the client's stream with `label`.
+    pub(super) fn label(&mut self, label: Option<String>) {
+        self.label = label;
     }
 
     /// Pumps until the stream ends, breaks, or nobody listens.
-    pub(super) async fn run(
-        mut self,
-        body: BoxStream<'static, Result<Bytes, SendError>>,
-        halt: &CancellationToken,
-    ) -> (OutcomeStatus, Answered) {
+    pub(super) async fn run(mut self, begun: Begun, halt: &CancellationToken) -> Pumped {
         let client = self.client.clone();
-        let status = tokio::select! {
-            status = self.pump(body) => status,
-            () = client.closed() => OutcomeStatus::ClientDisconnected,
-            () = halt.cancelled() => OutcomeStatus::Unknown,
+        // Also a client that does not read, and so holds the backend back, has an end.
+        let deadline = Instant::now() + self.address.timeouts.total;
+        let ended = tokio::select! {
+            ended = self.pump(begun) => ended,
+            () = client.closed() => Err(Stop::Client),
+            () = halt.cancelled() => Err(Stop::Halt),
+            () = sleep_until(deadline) => Err(Stop::Broke(AttemptFailure::Timeout)),
         };
-        if matches!(
+        let (status, failure) = match ended {
+            Ok(()) => (OutcomeStatus::Ok, None),
+            Err(Stop::Client) => (OutcomeStatus::ClientDisconnected, None),
+            Err(Stop::Halt) => (OutcomeStatus::Unknown, None),
+            Err(Stop::Broke(failure)) => (status_of(failure), Some(failure)),
+        };
+        let broken = matches!(
             status,
             OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
-        ) {
-            let broken = Bytes::from_static(BROKEN.as_bytes());
-            if let Some(last_word) = self.last_word.take() {
-                last_word.send(broken);
-            }
+        );
+        if let Some(last_word) = self.last_word.take_if(|_| broken) {
+            last_word.send(Bytes::from_static(self.endpoint.broken().as_bytes()));
         }
-        (status, self.answered)
+        Pumped { status, failure, answered: self.answered }
     }
 
-    async fn pump(
-        &mut self,
-        mut body: BoxStream<'static, Result<Bytes, SendError>>,
-    ) -> OutcomeStatus {
-        let mut events = Events::default();
-        while let Some(piece) = body.next().await {
-            let pushed = piece.and_then(|piece| events.push(&piece));
-            if let Err(error) = pushed {
-                tracing::warn!(%error, "a streamed answer broke");
-                let timed_out = matches!(error, SendError::Timeout(_));
-                return if timed_out {
-                    OutcomeStatus::Timeout
-                } else {
-                    OutcomeStatus::UpstreamError
-                };
-            }
+    async fn pump(&mut self, begun: Begun) -> Result<(), Stop> {
+        let Begun { mut body, mut events, first, said } = begun;
+        let label = self.label.take();
+        let label = label.and_then(|label| self.endpoint.label(first.data()?.trim(), &label));
+        if let Some(label) = label
+            && self.client.send(label).await.is_err()
+        {
+            return Err(Stop::Client);
+        }
+        if self.pass(&first, Some(said)).await? {
+            return Ok(());
+        }
+        loop {
             while let Some(event) = events.next_event() {
-                if self.note(&event) && self.client.send(event.bytes().clone()).await.is_err() {
-                    return OutcomeStatus::ClientDisconnected;
+                let data = event.data().filter(|data| !data.trim().is_empty());
+                let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
+                if self.pass(&event, said).await? {
+                    return Ok(());
                 }
-                if self.done {
-                    return OutcomeStatus::Ok;
+            }
+            let piece = self.wait(&mut body).await?;
+            let piece = piece.ok_or(Stop::Broke(AttemptFailure::BrokeOff))?;
+            let pushed = piece.and_then(|piece| events.push(&piece));
+            pushed.map_err(|error| {
+                tracing::warn!(%error, "a streamed answer broke");
+                Stop::Broke(failure(&error))
+            })?;
+        }
+    }
+
+    /// The next piece. The client is told every now and then that one is waited for.
+    async fn wait(&mut self, body: &mut Body) -> Result<Option<Result<Bytes, SendError>>, Stop> {
+        let mut quiet = Instant::now() + KEEPALIVE;
+        loop {
+            tokio::select! {
+                biased;
+                piece = body.next() => return Ok(piece),
+                () = sleep_until(quiet) => {
+                    // A client that has not read what it was sent needs no more to read.
+                    let _ = self.client.try_send(Bytes::from_static(STILL_HERE));
+                    quiet = Instant::now() + KEEPALIVE;
                 }
             }
         }
-        OutcomeStatus::UpstreamError
     }
 
-    /// Takes from an event what the record keeps; says whether the client gets the event.
-    fn note(&mut self, event: &Event) -> bool {
-        let Some(data) = event.data() else { return true };
-        if data.trim() == "[DONE]" {
-            self.done = true;
-            return true;
+    /// Hands an event on, unless the client did not ask for it; says whether the stream ends with it.
+    async fn pass(&mut self, event: &Event, said: Option<Said>) -> Result<bool, Stop> {
+        let said = said.unwrap_or_default();
+        let is_unasked = said.is_usage_only && !self.wants_usage;
+        self.answered.add(&said);
+        if !is_unasked && self.client.send(event.bytes().clone()).await.is_err() {
+            return Err(Stop::Client);
         }
-        let fields: AnswerFields = serde_json::from_str(&data).unwrap_or_default();
-        if let Some(model) = fields.model {
-            self.answered.model = Some(short(model));
+        if said.is_error {
+            return Err(Stop::Broke(AttemptFailure::ErrorInAnswer));
         }
-        let Some(usage) = fields.usage else { return true };
-        self.answered.tokens = usage.into();
-        let only_usage = fields.choices.is_none_or(|choices| choices.is_empty());
-        self.wants_usage || !only_usage
+        Ok(said.is_last)
+    }
+}
+
+/// Why a stream goes no further.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    Broke(AttemptFailure),
+    Client,
+    Halt,
+}
+
+impl From<AttemptFailure> for Stop {
+    fn from(failure: AttemptFailure) -> Self {
+        Self::Broke(failure)
     }
 }

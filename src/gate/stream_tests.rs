@@ -5,11 +5,29 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stream::Pump;
-use crate::ledger::OutcomeStatus;
+use super::stream::{Pump, begin};
+use crate::{
+    dispatch::Endpoint,
+    facts::{BackendAddress, BreakerSettings, PROBE_INTERVAL, Timeouts},
+    ledger::OutcomeStatus,
+};
 
 /// How many pieces wait for the client.
 const BUFFER: usize = 4;
+
+fn address() -> BackendAddress {
+    BackendAddress {
+        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        model: "m".to_owned(),
+        served_as: Vec::new(),
+        key: None,
+        ca_file: None,
+        timeouts: Timeouts::default(),
+        breaker: BreakerSettings::default(),
+        probe_interval: PROBE_INTERVAL,
+        max_waiting: None,
+    }
+}
 
 /// What a client reads that begins only once the pump can do no more, and how the stream ended.
 async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeStatus) {
@@ -19,7 +37,10 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
         .chain([Ok(Bytes::from_static(end.as_bytes()))])
         .collect();
     let halt = CancellationToken::new();
-    let pump = Pump::new(client, false).run(stream::iter(sent).boxed(), &halt);
+    let address = address();
+    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(sent).boxed());
+    let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
+    let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt);
     let read = async {
         // The pump runs first, until it waits for this client or has ended.
         for _ in 0..1_000 {
@@ -31,13 +52,13 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
         }
         read
     };
-    let ((status, _), read) = tokio::join!(pump, read);
-    (read, status)
+    let (pumped, read) = tokio::join!(pump, read);
+    (read, pumped.status)
 }
 
 #[tokio::test]
 async fn a_slow_client_hears_that_the_stream_broke() {
-    for events in 0..3 * BUFFER {
+    for events in 1..3 * BUFFER {
         let (read, status) = read_late(events, "").await;
         assert_eq!(status, OutcomeStatus::UpstreamError);
         let (last, before) = read.split_last().expect("there is a last word");

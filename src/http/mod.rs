@@ -3,13 +3,12 @@
 mod audit;
 mod auth;
 mod body;
-mod claims;
 mod decisions;
 mod examples;
 mod export;
+mod gateway;
 mod holds;
 mod observe;
-mod openai;
 mod openapi;
 mod personal;
 mod problem;
@@ -74,7 +73,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .layer(middleware::from_fn(within_time))
         .split_for_parts();
     let (models, _) =
-        openai::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
+        gateway::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
     let wrong_method = || async {
         Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")

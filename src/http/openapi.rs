@@ -11,7 +11,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use super::{openai, problem, prompt_routes, tlog};
+use super::{gateway, problem, prompt_routes, tlog};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -40,11 +40,10 @@ struct Outline;
 pub fn openapi() -> Document {
     let mut document = OpenApiRouter::with_openapi(Outline::openapi())
         .merge(prompt_routes())
-        .merge(openai::routes())
+        .merge(gateway::routes())
         .into_openapi();
     let components = document.components.get_or_insert_default();
-    let (name, schema) = problem::schema();
-    components.schemas.insert(name, schema);
+    components.schemas.extend([problem::schema(), gateway::schema()]);
     let key = HttpBuilder::new()
         .scheme(HttpAuthScheme::Bearer)
         .description(Some("An API key, from `lexgate init` or `lexgate keys create`"))

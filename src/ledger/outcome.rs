@@ -165,7 +165,9 @@ pub struct Skipped {
 }
 
 /// Why a deployment that the law allows was passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum SkipReason {
     /// It has no `backend`: callers run inference themselves.

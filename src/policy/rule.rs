@@ -22,6 +22,8 @@ pub struct Rule {
     pub advice: Option<String>,
     /// `@duty`: what an allowed caller must do.
     pub duty: Option<String>,
+    /// `@enforcement("label")`: the gateway can do the duty by labelling the answer.
+    pub labels: bool,
     /// The file that holds it, relative to the policy folder.
     pub file: String,
     /// Its first line in that file.
@@ -87,6 +89,18 @@ impl Rule {
             return Err(fault(format!("policy `{id}` has a `@duty` outside `duties/`"))
                 .help("move it to a file in `duties/`"));
         }
+        let labels = match annotation("enforcement").as_deref() {
+            None => false,
+            Some("label") if is_duty => true,
+            Some(_) => {
+                return Err(fault(format!(
+                    "policy `{id}` has an `@enforcement` that nobody knows"
+                ))
+                .help(
+                    "duties that ask for a label have `@enforcement(\"label\")`; others have none",
+                ));
+            }
+        };
         let policy = policy.new_id(cedar_policy::PolicyId::new(&id));
         let conditions = without_scope(&policy).map_err(fault)?;
         let json = conditions.to_json().map_err(|error| fault(error.to_string()))?;
@@ -105,6 +119,7 @@ impl Rule {
             citation,
             advice,
             duty,
+            labels,
             file: file.path.to_string(),
             text,
         })

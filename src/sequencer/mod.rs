@@ -141,6 +141,8 @@ pub struct SequencerSettings {
     pub process: Uuid,
     /// How many records may wait.
     pub queue: usize,
+    /// How many places may be kept for records that are still to come ([`Sequencer::reserve`]).
+    pub reserved: usize,
     /// How many records are committed at once.
     pub max_batch: usize,
     /// What signs the checkpoints.
@@ -156,9 +158,14 @@ pub struct Sequencer {
     origin: Origin,
     queue: mpsc::Sender<Group>,
     room: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
     size: usize,
     closing: CancellationToken,
 }
+
+/// A place in the queue that is kept for one record: it can come late, and finds room.
+#[derive(Debug)]
+pub struct Reserved(OwnedSemaphorePermit);
 
 impl Sequencer {
     /// Starts the writer; `tracker` sees it end.
@@ -173,11 +180,14 @@ impl Sequencer {
         tracker: &TaskTracker,
     ) -> io::Result<Self> {
         let size = settings.queue.clamp(1, Semaphore::MAX_PERMITS);
-        let (queue, waiting) = mpsc::channel(size);
+        let places = settings.reserved.clamp(1, Semaphore::MAX_PERMITS - size);
+        let (queue, waiting) = mpsc::channel(size + places);
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(size));
         let origin = settings.origin.clone();
-        let handle = Self { origin, queue, room: room.clone(), size, closing: closing.clone() };
+        let reserved = Arc::new(Semaphore::new(places));
+        let handle =
+            Self { origin, queue, room: room.clone(), reserved, size, closing: closing.clone() };
         let worker = worker::Worker::new(store, settings, mark, clock, waiting, room, closing);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, end) = oneshot::channel();
@@ -222,14 +232,30 @@ impl Sequencer {
         }
     }
 
-    /// Writes a record that must not be lost, such as an outcome: waits for room, and for a store
-    /// that is away to come back. Also when the caller stops waiting, it is written.
+    /// Keeps a place for a record that must not be lost, such as the outcome of a call that is about to
+    /// be sent.
+    ///
+    /// # Errors
+    /// When too many are kept already: nothing may begin then whose end must be recorded.
+    pub fn reserve(&self) -> Result<Reserved, SubmitError> {
+        if self.closing.is_cancelled() {
+            return Err(SubmitError::Closed);
+        }
+        let place = self.reserved.clone().try_acquire_owned();
+        place.map(Reserved).map_err(|_| SubmitError::QueueFull)
+    }
+
+    /// Writes a record in the place that was kept for it: waits for a store that is away to come back.
+    /// Also when the caller stops waiting, it is written.
     ///
     /// # Errors
     /// When it is refused, or the ledger is closed before it could be written.
-    pub async fn submit_patiently(&self, draft: Draft) -> Result<Receipt, SubmitError> {
-        let room = self.room.clone().acquire_owned().await.map_err(|_| SubmitError::Closed)?;
-        let answers = self.send(vec![draft], None, room)?;
+    pub async fn submit_reserved(
+        &self,
+        place: Reserved,
+        draft: Draft,
+    ) -> Result<Receipt, SubmitError> {
+        let answers = self.send(vec![draft], None, place.0)?;
         let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
         answers.pop().unwrap_or(Err(SubmitError::Closed))
     }
@@ -260,7 +286,7 @@ impl Sequencer {
     ) -> Result<oneshot::Receiver<Vec<Result<Receipt, SubmitError>>>, SubmitError> {
         let (reply, answers) = oneshot::channel();
         let group = Group::new(drafts, reply, deadline, room);
-        // There are as many places in the channel as in the room: it cannot be full.
+        // There are as many places in the channel as in the room and kept: it cannot be full.
         self.queue.try_send(group).map_err(|_| SubmitError::Closed)?;
         metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));
         Ok(answers)

@@ -166,7 +166,11 @@ async fn a_failure_is_told_to_decisions_at_once_and_kept_from_outcomes() {
     let refused = timeout(Duration::from_millis(500), desk.sequencer.submit(decision(false))).await;
     assert!(matches!(refused, Ok(Err(SubmitError::Unavailable(_)))));
     faulty.will([Fault::Refuse, Fault::Refuse, Fault::LoseCommit, Fault::LoseAnswer]);
-    let outcome = desk.sequencer.submit_patiently(outcome(&sent)).await.unwrap();
+    let outcome = desk
+        .sequencer
+        .submit_reserved(desk.sequencer.reserve().unwrap(), outcome(&sent))
+        .await
+        .unwrap();
     assert_eq!(outcome.seq.get(), 3);
     assert_eq!(desk.verified().await.open, []);
 }
@@ -178,8 +182,10 @@ async fn an_outcome_is_written_though_its_caller_has_gone() {
     faulty.will([Fault::Wait, Fault::Refuse]);
     let first = under_way!(desk, faulty, async |s: Sequencer| s.submit(decision(false)).await);
     let (sequencer, draft) = (desk.sequencer.clone(), outcome(&sent));
-    let gone = desk.tracker.spawn(async move { sequencer.submit_patiently(draft).await });
-    while desk.sequencer.depth() < 1 {
+    let gone = desk
+        .tracker
+        .spawn(async move { sequencer.submit_reserved(sequencer.reserve().unwrap(), draft).await });
+    while in_queue(&desk) < 1 {
         tokio::task::yield_now().await;
     }
     gone.abort();
@@ -200,9 +206,10 @@ async fn one_record_that_cannot_be_written_does_not_stop_the_others() {
     // The identifier of another record: the store refuses the whole batch.
     let poison = Draft { id: decision_id(&sent.entry), ..outcome(&sent) };
     let (a, b) = (desk.sequencer.clone(), desk.sequencer.clone());
-    let poison = desk.tracker.spawn(async move { a.submit_patiently(poison).await });
+    let poison =
+        desk.tracker.spawn(async move { a.submit_reserved(a.reserve().unwrap(), poison).await });
     let good = desk.tracker.spawn(async move { b.submit(decision(false)).await });
-    while desk.sequencer.depth() < 2 {
+    while in_queue(&desk) < 2 {
         tokio::task::yield_now().await;
     }
     faulty.gate.add_permits(1);
@@ -210,8 +217,16 @@ async fn one_record_that_cannot_be_written_does_not_stop_the_others() {
     good.await.unwrap().unwrap();
     let Err(SubmitError::Unavailable(error)) = poison.await.unwrap() else { panic!("written") };
     assert!(error.is_refusal());
-    desk.sequencer.submit_patiently(outcome(&sent)).await.unwrap();
+    desk.sequencer
+        .submit_reserved(desk.sequencer.reserve().unwrap(), outcome(&sent))
+        .await
+        .unwrap();
     assert_eq!(desk.verified().await.entries, 6);
+}
+
+/// How many records the writer has not taken up yet.
+fn in_queue(desk: &Desk) -> usize {
+    desk.sequencer.queue.max_capacity() - desk.sequencer.queue.capacity()
 }
 
 fn decision_id(entry: &[u8]) -> Uuid {
@@ -230,8 +245,7 @@ async fn closing_finishes_what_was_accepted() {
     }
     desk.sequencer.close();
     assert!(matches!(desk.sequencer.submit(decision(false)).await, Err(SubmitError::Closed)));
-    let late = desk.sequencer.submit_patiently(decision(false)).await;
-    assert!(matches!(late, Err(SubmitError::Closed)));
+    assert!(matches!(desk.sequencer.reserve(), Err(SubmitError::Closed)));
     faulty.gate.add_permits(1);
     first.await.unwrap().unwrap();
     second.await.unwrap().unwrap();
@@ -246,7 +260,9 @@ async fn closing_does_not_wait_for_a_store_that_is_gone() {
     let sent = desk.sequencer.submit(decision(true)).await.unwrap();
     faulty.will([Fault::Refuse; 1000]);
     let (sequencer, draft) = (desk.sequencer.clone(), outcome(&sent));
-    let kept = desk.tracker.spawn(async move { sequencer.submit_patiently(draft).await });
+    let kept = desk
+        .tracker
+        .spawn(async move { sequencer.submit_reserved(sequencer.reserve().unwrap(), draft).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     desk.sequencer.close();
     assert!(matches!(kept.await.unwrap(), Err(SubmitError::Unavailable(_))));

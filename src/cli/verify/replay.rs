@@ -14,7 +14,7 @@ use super::{files::Export, recount::Recount};
 use crate::{
     domain::{Call, CallRequest, DataRequest, Seq, SnapshotDigests, SourceFile},
     facts::{Proposal, Snapshot},
-    gate::Judge,
+    gate::{How, Judge},
     ledger::{DecisionBody, Entry, Kind, OutcomeBody},
 };
 
@@ -73,11 +73,16 @@ impl<'a> Replay<'a> {
         };
         let request = request(&recorded.call);
         self.recount.decision(seq, ts, recorded, &request, judge.snapshot());
-        let decided =
-            match judge.decide(&recorded.caller, &request, recorded.dispatch, &recorded.reached) {
-                Ok(decided) => decided,
-                Err(error) => return Some(format!("cannot be judged: {error}")),
-            };
+        let how = How {
+            dispatch: recorded.dispatch,
+            reached: recorded.reached.clone(),
+            // Which of the allowed deployments was well at the time is no matter of law.
+            preferred: recorded.route.as_ref().map(|route| route.deployment.clone()),
+        };
+        let decided = match judge.decide(&recorded.caller, &request, &how) {
+            Ok(decided) => decided,
+            Err(error) => return Some(format!("cannot be judged: {error}")),
+        };
         let again = DecisionBody {
             engine: recorded.engine.clone(),
             evaluation_us: recorded.evaluation_us,

@@ -155,6 +155,7 @@ impl Desk {
             origin: fixture::origin(),
             process,
             queue: 1024,
+            reserved: 4096,
             max_batch: 256,
             signer: fixture::signer(),
             genesis: fixture::genesis(),

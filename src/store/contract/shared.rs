@@ -24,7 +24,10 @@ async fn two_processes_write_one_chain(bed: Bed) {
         for n in 0..40 {
             let receipt = desk.insist(decision(n % 2 == 0)).await;
             if n % 2 == 0 {
-                desk.sequencer.submit_patiently(outcome(&receipt)).await.unwrap();
+                desk.sequencer
+                    .submit_reserved(desk.sequencer.reserve().unwrap(), outcome(&receipt))
+                    .await
+                    .unwrap();
             }
             // Leaves the other one room: SQLite's lock is not fair.
             tokio::time::sleep(std::time::Duration::from_millis(2)).await;

@@ -169,7 +169,11 @@ async fn a_line_cut_at_commit_writes_nothing_twice_and_loses_nothing() {
             desk.sequencer.submit(decision(false)).await.unwrap();
         }
         line.will(mode);
-        let receipt = desk.sequencer.submit_patiently(outcome(&sent)).await.unwrap();
+        let receipt = desk
+            .sequencer
+            .submit_reserved(desk.sequencer.reserve().unwrap(), outcome(&sent))
+            .await
+            .unwrap();
         assert_eq!(receipt.seq.get(), 4);
         assert_eq!(line.mode.load(Ordering::SeqCst), PASS, "the line was cut");
         if mode == DELAY_COMMIT {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use axum::http::HeaderMap;
 use serde_json::{Map, Value};
 
-use super::problem::{Problem, ProblemKind};
+use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
     domain::{Action, CallRequest, DataRequest, FieldFault},
@@ -26,6 +26,7 @@ pub(super) fn take(
     headers: &HeaderMap,
     body: &mut Fields,
     organisation: &Organisation,
+    action: Action,
 ) -> Result<CallRequest, Problem> {
     let mut claims = from_headers(headers)?;
     for (name, value) in from_metadata(body)? {
@@ -41,7 +42,7 @@ pub(super) fn take(
     let Some(model) = model else { return Err(invalid("/model", "name a model".to_owned())) };
     let is_deployment = organisation.deployment(&model).is_some();
     Ok(CallRequest {
-        action: Action::Infer,
+        action,
         deployment: is_deployment.then(|| model.clone()),
         model: (!is_deployment).then_some(model),
         data: data(&claims)?,
@@ -162,7 +163,7 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         let mut fields = Fields::parse(body.as_bytes()).unwrap();
-        let call = take(&map, &mut fields, &Organisation::default());
+        let call = take(&map, &mut fields, &Organisation::default(), Action::Infer);
         (call, String::from_utf8(fields.to_vec().unwrap()).unwrap())
     }
 

@@ -1,0 +1,324 @@
+//! The APIs through which models are called: what Lexgate must read of their requests and answers.
+//! Everything else passes as it is.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Fields, FieldsError};
+use crate::domain::Action;
+
+/// One of the APIs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// OpenAI's `POST /v1/chat/completions`.
+    ChatCompletions,
+    /// OpenAI's `POST /v1/completions`.
+    Completions,
+    /// OpenAI's `POST /v1/embeddings`.
+    Embeddings,
+    /// OpenAI's `POST /v1/responses`.
+    Responses,
+    /// Anthropic's `POST /v1/messages`.
+    Messages,
+}
+
+/// What an answer, or one event of a streamed one, says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The model that it names.
+    pub model: Option<String>,
+    /// Tokens read.
+    pub input: Option<u64>,
+    /// Tokens written.
+    pub output: Option<u64>,
+    /// Whether it is an error.
+    pub is_error: bool,
+    /// Whether it holds nothing but usage.
+    pub is_usage_only: bool,
+    /// Of an event: whether the stream ends with it.
+    pub is_last: bool,
+}
+
+impl Endpoint {
+    /// The path below a backend's base URL.
+    #[must_use]
+    pub const fn path(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "/chat/completions",
+            Self::Completions => "/completions",
+            Self::Embeddings => "/embeddings",
+            Self::Responses => "/responses",
+            Self::Messages => "/messages",
+        }
+    }
+
+    /// What the policies are asked.
+    #[must_use]
+    pub const fn action(self) -> Action {
+        match self {
+            Self::Embeddings => Action::Embed,
+            _ => Action::Infer,
+        }
+    }
+
+    /// Whether usage stands in a stream only where it is asked for.
+    const fn hides_usage(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions)
+    }
+
+    /// Whether the same request twice does the same as once. A response that is stored, or that lets the
+    /// backend call tools, is not sent again once a backend may have begun it.
+    #[must_use]
+    pub fn is_repeatable(self, body: &Fields) -> bool {
+        self != Self::Responses || matches!(body.read::<bool>("store"), Ok(Some(false)))
+    }
+
+    /// What `body` asks for that nobody could keep a record of.
+    #[must_use]
+    pub fn unanswerable(self, body: &Fields) -> Option<(&'static str, &'static str)> {
+        let in_background = matches!(body.read::<bool>("background"), Ok(Some(true)));
+        (self == Self::Responses && in_background).then_some((
+            "/background",
+            "a response in the background has no outcome that the ledger could hold: leave `background` out",
+        ))
+    }
+
+    /// Asks for usage in a streamed answer, for the ledger.
+    ///
+    /// # Errors
+    /// When `stream_options` is no object.
+    pub fn ask_for_usage(self, body: &mut Fields) -> Result<(), FieldsError> {
+        if self.hides_usage() {
+            let mut options: Fields = body.read("stream_options")?.unwrap_or_default();
+            options.set("include_usage", &true)?;
+            body.set("stream_options", &options)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the client asked for usage in a streamed answer, or gets it anyway.
+    ///
+    /// # Errors
+    /// When `stream_options` is not what it must be.
+    pub fn wants_usage(self, body: &Fields) -> Result<bool, FieldsError> {
+        if !self.hides_usage() {
+            return Ok(true);
+        }
+        let options: Fields = body.read("stream_options")?.unwrap_or_default();
+        Ok(options.read::<bool>("include_usage")?.unwrap_or(false))
+    }
+
+    /// Reads an answer in one piece; `None` when it is no JSON object.
+    #[must_use]
+    pub fn read_answer(self, answer: &[u8]) -> Option<Said> {
+        let text = std::str::from_utf8(answer).ok()?;
+        Some(self.said(&parse(text)?))
+    }
+
+    /// Reads the data of one event; `None` when it cannot be of this API.
+    #[must_use]
+    pub fn read_event(self, data: &str) -> Option<Said> {
+        if data == "[DONE]" {
+            return Some(Said { is_last: true, ..Said::default() });
+        }
+        let wire = parse(data)?;
+        let mut said = self.said(&wire);
+        let kind = wire.kind.and_then(text).unwrap_or_default();
+        match self {
+            Self::ChatCompletions | Self::Completions | Self::Embeddings => {
+                let choices = wire.choices.map_or("[]", RawValue::get);
+                let is_empty =
+                    choices.trim_matches(|c: char| "[]".contains(c) || c.is_whitespace());
+                said.is_usage_only = said.has_usage() && (is_empty.is_empty() || choices == "null");
+            }
+            Self::Responses => {
+                let ends = ["response.completed", "response.incomplete", "response.cancelled"];
+                said.is_last = ends.contains(&&*kind);
+                said.is_error |= kind == "response.failed" || kind == "error";
+            }
+            Self::Messages => {
+                said.is_last = kind == "message_stop";
+                said.is_error |= kind == "error";
+            }
+        }
+        Some(said)
+    }
+
+    fn said(self, wire: &Wire<'_>) -> Said {
+        let mut said = Said { is_error: wire.error.is_some_and(is_something), ..Said::default() };
+        said.take(wire.model, wire.usage);
+        let inner = match self {
+            Self::Responses => wire.response,
+            Self::Messages => wire.message,
+            _ => None,
+        };
+        if let Some(inner) = inner.and_then(|inner| parse(inner.get())) {
+            said.is_error |= inner.error.is_some_and(is_something);
+            said.take(inner.model, inner.usage);
+        }
+        said
+    }
+
+    /// An event that says `label` before anything else does, made after the model of the first event;
+    /// `None` where this API has no place for one.
+    #[must_use]
+    pub fn label(self, first: &str, label: &str) -> Option<Bytes> {
+        let choice = match self {
+            Self::ChatCompletions => serde_json::json!([{
+                "index": 0, "delta": { "role": "assistant", "content": label },
+                "logprobs": null, "finish_reason": null,
+            }]),
+            Self::Completions => serde_json::json!([{
+                "index": 0, "text": label, "logprobs": null, "finish_reason": null,
+            }]),
+            Self::Embeddings | Self::Responses | Self::Messages => return None,
+        };
+        let mut event = Fields::parse(first.as_bytes()).ok()?;
+        event.retain(|name| name != "usage");
+        event.set("choices", &choice).ok()?;
+        let event = String::from_utf8(event.to_vec().ok()?).ok()?;
+        Some(Bytes::from(format!("data: {event}\n\n")))
+    }
+
+    /// The event that ends a stream which broke, in the form in which this API's SDKs raise it.
+    #[must_use]
+    pub const fn broken(self) -> &'static str {
+        match self {
+            Self::ChatCompletions | Self::Completions | Self::Embeddings => concat!(
+                r#"data: {"error":{"message":"the backend broke off its answer","#,
+                r#""type":"upstream_error","param":null,"code":"upstream_error"}}"#,
+                "\n\n"
+            ),
+            Self::Responses => concat!(
+                "event: error\n",
+                r#"data: {"type":"error","code":"upstream_error","#,
+                r#""message":"the backend broke off its answer","param":null,"#,
+                r#""sequence_number":0,"#,
+                r#""error":{"message":"the backend broke off its answer","#,
+                r#""type":"upstream_error","param":null,"code":"upstream_error"}}"#,
+                "\n\n"
+            ),
+            Self::Messages => concat!(
+                "event: error\n",
+                r#"data: {"type":"error","error":{"type":"api_error","#,
+                r#""message":"the backend broke off its answer"}}"#,
+                "\n\n"
+            ),
+        }
+    }
+}
+
+impl Said {
+    fn has_usage(&self) -> bool {
+        self.input.is_some() || self.output.is_some()
+    }
+
+    fn take(&mut self, model: Option<&RawValue>, usage: Option<&RawValue>) {
+        if let Some(model) = model.filter(|value| is_something(value)) {
+            // A name that is no text is some other name.
+            self.model = Some(text(model).map_or_else(|| model.get().to_owned(), Cow::into_owned));
+        }
+        let usage = usage.and_then(|usage| serde_json::from_str::<Usage>(usage.get()).ok());
+        if let Some(usage) = usage {
+            let cached = [usage.cache_creation_input_tokens, usage.cache_read_input_tokens];
+            let cached: u64 = cached.iter().flatten().sum();
+            let input = usage.prompt_tokens.or(usage.input_tokens);
+            self.input = input.map(|input| input.saturating_add(cached)).or(self.input);
+            self.output = usage.completion_tokens.or(usage.output_tokens).or(self.output);
+        }
+    }
+}
+
+fn parse(text: &str) -> Option<Wire<'_>> {
+    serde_json::from_str(text).ok()
+}
+
+fn is_something(value: &RawValue) -> bool {
+    value.get() != "null"
+}
+
+fn text(value: &RawValue) -> Option<Cow<'_, str>> {
+    let plain = value.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    match plain.filter(|plain| !plain.contains('\\')) {
+        Some(plain) => Some(Cow::Borrowed(plain)),
+        None => serde_json::from_str(value.get()).ok().map(Cow::Owned),
+    }
+}
+
+#[derive(Deserialize)]
+struct Wire<'a> {
+    #[serde(rename = "type", borrow, default)]
+    kind: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    model: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    usage: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    choices: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    message: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+    input_tokens: Option<u64>,
+    output_tokens: Option<u64>,
+    cache_creation_input_tokens: Option<u64>,
+    cache_read_input_tokens: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_api_says_model_usage_and_end_in_its_own_way() {
+        let said = |endpoint: Endpoint, data: &str| endpoint.read_event(data).unwrap();
+        let chat = said(
+            Endpoint::ChatCompletions,
+            r#"{"model":"m","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#,
+        );
+        assert_eq!((chat.model.as_deref(), chat.input, chat.output), (Some("m"), Some(3), Some(4)));
+        assert!(chat.is_usage_only && !chat.is_last && !chat.is_error);
+        let last =
+            r#"{"choices":[{"delta":{}}],"usage":{"prompt_tokens":3,"completion_tokens":4}}"#;
+        assert!(!said(Endpoint::ChatCompletions, last).is_usage_only);
+        assert!(
+            !said(Endpoint::ChatCompletions, r#"{"choices":[{"x":1}],"usage":null}"#).is_usage_only
+        );
+        assert!(said(Endpoint::Completions, "[DONE]").is_last);
+        let done = r#"{"type":"response.completed","response":{"model":"m","error":null,"usage":{"input_tokens":5,"output_tokens":6}}}"#;
+        let done = said(Endpoint::Responses, done);
+        assert_eq!((done.model.as_deref(), done.input, done.output), (Some("m"), Some(5), Some(6)));
+        assert!(done.is_last && !done.is_error);
+        assert!(said(Endpoint::Responses, r#"{"type":"error","message":"x"}"#).is_error);
+        let start = r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":1}}}"#;
+        assert_eq!(said(Endpoint::Messages, start).input, Some(7));
+        assert!(said(Endpoint::Messages, r#"{"type":"message_stop"}"#).is_last);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_known_for_it() {
+        for garbage in ["", "x", "[]", "1", r#"{"model":"a","model":"b"}"#, r#"{"a":"#] {
+            assert_eq!(Endpoint::ChatCompletions.read_event(garbage), None, "{garbage}");
+        }
+        let error = Endpoint::ChatCompletions.read_answer(br#"{"error":{"message":"x"}}"#).unwrap();
+        assert!(error.is_error);
+        assert!(
+            !Endpoint::Responses.read_answer(br#"{"error":null,"model":"m"}"#).unwrap().is_error
+        );
+        // A name that is no text, and usage that is none, do not hide the rest.
+        let odd =
+            Endpoint::ChatCompletions.read_answer(br#"{"model":7,"usage":{"prompt_tokens":-1}}"#);
+        assert_eq!(odd.unwrap().model.as_deref(), Some("7"));
+    }
+}

@@ -1,0 +1,362 @@
+//! One allowed call on its way through the deployments of its allowed set: which are tried, what is
+//! tried again, and how it ends.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    Gate, GateError, Recorded,
+    attempt::{Exchange, Outcome},
+    choose::Choice,
+    decide::instant,
+    dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
+    outcome::Answered,
+    stream::{Begun, Pump, status_of},
+};
+use crate::{
+    domain::{Caller, Candidate, DeploymentId, Verdict},
+    facts::BackendAddress,
+    ledger::{Attempt, AttemptFailure, OutcomeStatus, SkipReason, Skipped},
+};
+
+/// How often the allowed deployments are gone through.
+const ROUNDS: u32 = 2;
+/// The pause before the second round, at least and at most; a `Retry-After` beyond it is the client's to
+/// wait for.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How many pieces of a streamed answer wait for a slow client.
+const STREAM_BUFFER: usize = 32;
+
+/// One allowed call on its way.
+pub(super) struct Course<'a> {
+    gate: &'a Arc<Gate>,
+    caller: &'a Caller,
+    call: &'a ModelCall,
+    recorded: &'a Arc<Recorded>,
+    attempts: Vec<Attempt>,
+    skipped: BTreeMap<DeploymentId, SkipReason>,
+    last: Option<Failure>,
+}
+
+/// How an attempt failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failure {
+    pub(super) why: AttemptFailure,
+    pub(super) status: Option<u16>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl Failure {
+    /// Whether the backend surely did nothing with the call.
+    fn is_untouched(self) -> bool {
+        let refusals = [401, 403, 404, 405, 408, 425, 429, 501, 503, 529];
+        match self.why {
+            AttemptFailure::Unreachable | AttemptFailure::NoKey | AttemptFailure::Redirected => {
+                true
+            }
+            AttemptFailure::Status => self.status.is_some_and(|status| refusals.contains(&status)),
+            _ => false,
+        }
+    }
+
+    /// Whether the same deployment may answer when it is asked once more.
+    fn may_pass(self) -> bool {
+        let passing = |status| matches!(status, 408 | 425 | 429 | 500 | 502..);
+        match self.why {
+            AttemptFailure::Unreachable | AttemptFailure::BrokeOff => true,
+            AttemptFailure::Status => self.status.is_some_and(passing),
+            _ => false,
+        }
+    }
+}
+
+/// How a call ended.
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) skipped: Vec<Skipped>,
+    pub(super) status: OutcomeStatus,
+    pub(super) answered: Answered,
+}
+
+/// What one round came to.
+enum Round {
+    /// The call has ended.
+    Ended(OutcomeStatus, Answered),
+    /// These may answer if they are asked again.
+    Again(BTreeSet<DeploymentId>),
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        gate: &'a Arc<Gate>,
+        caller: &'a Caller,
+        call: &'a ModelCall,
+        recorded: &'a Arc<Recorded>,
+    ) -> Self {
+        let (attempts, skipped) = (Vec::new(), BTreeMap::new());
+        Self { gate, caller, call, recorded, attempts, skipped, last: None }
+    }
+
+    /// Tries the allowed deployments until one answers.
+    pub(super) async fn run(mut self, reply: ReplySender) -> Ending {
+        let mut reply = Some(reply);
+        let mut only = None;
+        for round in 1..=ROUNDS {
+            match self.round(&mut reply, only.as_ref()).await {
+                Round::Ended(status, answered) => return self.end(status, answered),
+                Round::Again(again) if again.is_empty() || round == ROUNDS => break,
+                Round::Again(again) => only = Some(again),
+            }
+            let Some(pause) = self.pause() else { break };
+            if let Some(status) = self.rest(pause, &mut reply).await {
+                return self.end(status, Answered::default());
+            }
+        }
+        let status = self.last.map_or(OutcomeStatus::UpstreamError, |last| status_of(last.why));
+        if let Some(reply) = reply {
+            drop(reply.send(self.nobody_answered(status)));
+        }
+        self.end(status, Answered::default())
+    }
+
+    fn end(self, status: OutcomeStatus, answered: Answered) -> Ending {
+        let tried = |deployment: &DeploymentId| {
+            self.attempts.iter().any(|attempt| attempt.deployment == *deployment)
+        };
+        let skipped = self.skipped.into_iter().filter(|(deployment, _)| !tried(deployment));
+        let skipped = skipped.map(|(deployment, reason)| Skipped { deployment, reason });
+        Ending { skipped: skipped.collect(), attempts: self.attempts, status, answered }
+    }
+
+    /// What the client hears when no allowed deployment answered.
+    fn nobody_answered(&self, status: OutcomeStatus) -> Result<Reply, GateError> {
+        let reasons: BTreeSet<SkipReason> = self.skipped.values().copied().collect();
+        let asked = !self.attempts.is_empty();
+        if !asked && !reasons.is_empty() {
+            if reasons.iter().all(|reason| *reason == SkipReason::NoBackend) {
+                return Err(GateError::NoBackend);
+            }
+            // The snapshot moved after the decision, and allows none of them any more.
+            if reasons.iter().all(|reason| *reason == SkipReason::NoLongerAllowed) {
+                return Err(GateError::Unsettled);
+            }
+        }
+        let choices = self.gate.choices(&self.call.request, &self.recorded.body);
+        let opens = choices.again.map(|at| at.saturating_duration_since(Instant::now()));
+        let down = |attempt: &Attempt| {
+            attempt.failure == Some(AttemptFailure::Unreachable) || attempt.http_status == Some(503)
+        };
+        Ok(Reply::Failed(Box::new(Failed {
+            recorded: self.recorded.clone(),
+            status,
+            upstream: self.last.and_then(|last| last.status),
+            is_down: self.attempts.iter().all(down),
+            retry_after: self.last.and_then(|last| last.retry_after).or(opens),
+        })))
+    }
+
+    /// How long to wait for a second round; `None` when it is not worth it.
+    fn pause(&self) -> Option<Duration> {
+        let asked = self.last.and_then(|last| last.retry_after).unwrap_or_default();
+        // Callers that were refused together should not come back together.
+        let jitter = Duration::from_millis(self.gate.roll(100));
+        (asked <= PAUSE.1).then(|| asked.max(PAUSE.0) + jitter)
+    }
+
+    /// Waits; gives how the call ended if the client left, or the process is ending.
+    async fn rest(
+        &self,
+        pause: Duration,
+        reply: &mut Option<ReplySender>,
+    ) -> Option<OutcomeStatus> {
+        let reply = reply.as_mut()?;
+        tokio::select! {
+            () = reply.closed() => Some(OutcomeStatus::ClientDisconnected),
+            () = self.gate.halt.cancelled() => Some(OutcomeStatus::Unknown),
+            () = sleep(pause) => None,
+        }
+    }
+
+    /// Tries each of the allowed deployments, or `only` these of them, once.
+    async fn round(
+        &mut self,
+        reply: &mut Option<ReplySender>,
+        only: Option<&BTreeSet<DeploymentId>>,
+    ) -> Round {
+        let mut again = BTreeSet::new();
+        for choice in self.in_order() {
+            if only.is_some_and(|only| !only.contains(&choice.deployment)) {
+                continue;
+            }
+            let Some(candidate) = self.allowed(&choice.deployment) else { continue };
+            if !self.still_allowed(&choice.deployment).await {
+                self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
+                continue;
+            }
+            let Some(waiting) = reply.as_mut() else { break };
+            let trial = match choice.standing.begin(Instant::now()) {
+                Ok(trial) => trial,
+                Err(reason) => {
+                    self.skipped.insert(choice.deployment, reason);
+                    continue;
+                }
+            };
+            let started = instant(&*self.gate.clock);
+            let exchange = Exchange { gate: self.gate, call: self.call, recorded: self.recorded };
+            let outcome = exchange.run(choice.standing.address(), &trial, waiting).await;
+            self.note(&choice.deployment, started, &outcome);
+            match outcome {
+                Outcome::Given(status) => return Round::Ended(status, Answered::default()),
+                Outcome::Failed(failure) => {
+                    self.last = Some(failure);
+                    exchange.judge(trial, &choice.standing, failure);
+                    let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
+                    if !failure.is_untouched() && !repeatable {
+                        break;
+                    }
+                    if failure.may_pass() {
+                        again.insert(choice.deployment);
+                    }
+                }
+                Outcome::Whole { status, content_type, body, answered } => {
+                    let served = self.served(&candidate, status, content_type);
+                    let reply = reply.take().map(|reply| {
+                        reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body))))
+                    });
+                    let success = (200..300).contains(&status);
+                    let status = match (success, reply) {
+                        (_, None | Some(Err(_))) => OutcomeStatus::ClientDisconnected,
+                        (true, _) => OutcomeStatus::Ok,
+                        (false, _) => OutcomeStatus::UpstreamError,
+                    };
+                    return Round::Ended(status, answered);
+                }
+                Outcome::Stream { status, content_type, begun } => {
+                    let served = self.served(&candidate, status, content_type);
+                    let address = choice.standing.address();
+                    let (status, answered, failure) =
+                        self.stream(served, address, *begun, reply.take()).await;
+                    if let Some(attempt) = self.attempts.last_mut() {
+                        attempt.finished = instant(&*self.gate.clock);
+                        attempt.failure = failure;
+                    }
+                    if let Some(why) = failure {
+                        let failure = Failure { why, status: None, retry_after: None };
+                        exchange.judge(trial, &choice.standing, failure);
+                    }
+                    return Round::Ended(status, answered);
+                }
+            }
+        }
+        Round::Again(again)
+    }
+
+    async fn stream(
+        &self,
+        served: Served,
+        address: &BackendAddress,
+        begun: Begun,
+        reply: Option<ReplySender>,
+    ) -> (OutcomeStatus, Answered, Option<AttemptFailure>) {
+        let (pieces, receiver) = mpsc::channel(STREAM_BUFFER);
+        let label = self.label(&served);
+        let answer = Ok(Reply::Answered(served, ReplyBody::Stream(receiver)));
+        if reply.is_none_or(|reply| reply.send(answer).is_err()) {
+            return (OutcomeStatus::ClientDisconnected, Answered::default(), None);
+        }
+        let mut pump = Pump::new(pieces, self.call.endpoint, address, self.call.wants_usage);
+        pump.label(label);
+        let pumped = pump.run(begun, &self.gate.halt).await;
+        (pumped.status, pumped.answered, pumped.failure)
+    }
+
+    /// What a streamed answer begins with, where a duty asks for a label and the app has one.
+    fn label(&self, served: &Served) -> Option<String> {
+        let judge = self.gate.keeper.current();
+        let snapshot = judge.snapshot();
+        let app = snapshot.organisation.apps.get(&self.caller.app)?;
+        let mut rules = served.duties.iter().filter_map(|duty| snapshot.engine.rule(duty));
+        app.stream_label.clone().filter(|_| rules.any(|rule| rule.labels))
+    }
+
+    /// The fit deployments, the decision's own route first.
+    fn in_order(&mut self) -> Vec<Choice> {
+        let choices = self.gate.choices(&self.call.request, &self.recorded.body);
+        let skipped = choices.skipped.into_iter().map(|one| (one.deployment, one.reason));
+        self.skipped.extend(skipped);
+        let mut fit = choices.fit;
+        let route = self.recorded.body.route.as_ref().map(|route| &route.deployment);
+        let chosen = fit.iter().position(|choice| Some(&choice.deployment) == route);
+        // What has filled up since waits behind the others.
+        if let Some(chosen) =
+            chosen.filter(|at| fit.get(*at).is_some_and(|c| !c.standing.is_full()))
+        {
+            let choice = fit.remove(chosen);
+            fit.insert(0, choice);
+        }
+        let full: Vec<DeploymentId> = fit
+            .iter()
+            .filter(|choice| choice.standing.is_full())
+            .map(|choice| choice.deployment.clone())
+            .collect();
+        self.skipped.extend(full.into_iter().map(|one| (one, SkipReason::Full)));
+        fit
+    }
+
+    /// The recorded candidate, which is allowed.
+    fn allowed(&self, deployment: &DeploymentId) -> Option<Candidate> {
+        let mut candidates = self.recorded.body.candidates.iter();
+        let found = candidates.find(|candidate| candidate.deployment == *deployment)?;
+        (found.decision == Verdict::Allow).then(|| found.clone())
+    }
+
+    fn served(&self, candidate: &Candidate, status: u16, content_type: String) -> Served {
+        Served {
+            recorded: self.recorded.clone(),
+            deployment: candidate.deployment.clone(),
+            jurisdictions: candidate.placement.process.clone(),
+            duties: candidate.duties.clone(),
+            status,
+            content_type,
+        }
+    }
+
+    fn note(&mut self, deployment: &DeploymentId, started: jiff::Timestamp, outcome: &Outcome) {
+        let (failure, http_status) = match outcome {
+            Outcome::Failed(failure) => (Some(failure.why), failure.status),
+            Outcome::Whole { status, .. } | Outcome::Stream { status, .. } => (None, Some(*status)),
+            Outcome::Given(_) => (None, None),
+        };
+        self.attempts.push(Attempt {
+            deployment: deployment.clone(),
+            failure,
+            finished: instant(&*self.gate.clock),
+            http_status,
+            started,
+        });
+    }
+
+    /// Where the snapshot has moved since the decision, an attempt needs an allow of the new one.
+    async fn still_allowed(&self, deployment: &DeploymentId) -> bool {
+        let judge = self.gate.keeper.current();
+        if judge.snapshot().digests == self.recorded.body.snapshot {
+            return true;
+        }
+        let (caller, request) = (self.caller, &self.call.request);
+        let Ok(reached) = self.gate.reached_again(&judge, caller, request).await else {
+            return false;
+        };
+        let judged = judge.judge_afresh(&caller.app, request, &reached);
+        judged.is_ok_and(|judged| {
+            judged.evaluation.candidates.iter().any(|candidate| {
+                candidate.deployment == *deployment && candidate.decision == Verdict::Allow
+            })
+        })
+    }
+}

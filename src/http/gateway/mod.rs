@@ -1,0 +1,290 @@
+//! The gateway: the APIs through which models are called, with each call judged before it leaves and
+//! the claims stripped.
+
+mod claims;
+mod failure;
+mod models;
+
+use std::{convert::Infallible, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
+    response::Response,
+};
+use futures_util::stream;
+use utoipa::IntoParams;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use super::{
+    RequestId, Shared,
+    auth::AsCaller,
+    body::{self, MODEL_BODY},
+    problem::{Problem, ProblemKind},
+};
+use crate::{
+    dispatch::{Endpoint, Fields},
+    domain::{FieldFault, JurisdictionCode, PolicyId},
+    gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
+};
+pub(super) use failure::schema;
+use failure::{Failure, Failures, MessageFailures};
+
+/// The headers of a request that a backend gets as they are.
+const PASSED_ON: [&str; 3] = ["anthropic-beta", "anthropic-version", "openai-beta"];
+
+/// The gateway's endpoints.
+pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
+    OpenApiRouter::new()
+        .routes(routes!(chat_completions))
+        .routes(routes!(completions))
+        .routes(routes!(embeddings))
+        .routes(routes!(responses))
+        .routes(routes!(messages))
+        .routes(routes!(models::models))
+        .routes(routes!(models::model))
+}
+
+/// What a call is about, where its `metadata` does not say it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes headers, which are read one by one")]
+struct Claims {
+    /// Whether the data relates to identifiable people; when absent: whether categories or subjects
+    /// are given.
+    #[param(rename = "x-lexgate-personal")]
+    personal: Option<bool>,
+    /// Categories, comma-separated; empty: classified, none apply.
+    #[param(rename = "x-lexgate-data", example = "dpv-pd:Health")]
+    data: Option<String>,
+    /// Jurisdictions of the data subjects, comma-separated.
+    #[param(rename = "x-lexgate-subjects", example = "DE")]
+    subjects: Option<String>,
+    /// How many people the data is about; one when absent and the data is personal.
+    #[param(rename = "x-lexgate-subject-count", example = 1)]
+    subject_count: Option<u64>,
+    /// The purpose.
+    #[param(rename = "x-lexgate-purpose", example = "dpv:ServiceProvision")]
+    purpose: Option<String>,
+    /// Jurisdictions in which the answer is used, comma-separated.
+    #[param(rename = "x-lexgate-audience", example = "DE")]
+    audience: Option<String>,
+    /// Where the call is made.
+    #[param(rename = "x-lexgate-location", example = "DE")]
+    location: Option<String>,
+}
+
+/// Declares an endpoint that calls a model. Its documentation is the operation's.
+macro_rules! model_endpoint {
+    (
+        $(#[$doc:meta])* $name:ident, $endpoint:ident, $path:literal, $id:literal,
+        $request:expr, $answer:expr, $errors:ty
+    ) => {
+        $(#[$doc])*
+        #[utoipa::path(
+            post, path = $path, tag = "gateway", operation_id = $id,
+            security(("api_key" = [])), params(Claims),
+            request_body(content = Object, description = "As the API's own; `model` is a virtual model, a model or a deployment",
+                example = $request),
+            responses(
+                (status = 200, description = "The backend's answer", body = Object,
+                    headers(
+                        ("x-lexgate-decision" = String, description = "The decision's identifier"),
+                        ("x-lexgate-record" = u64, description = "The decision's position in the ledger"),
+                        ("x-lexgate-deployment" = String, description = "The deployment that answered"),
+                        ("x-lexgate-jurisdictions" = String, description = "Where inference ran"),
+                        ("x-lexgate-duties" = String, description = "The duty policies that the answer brings with it; absent when none"),
+                    ),
+                    example = $answer),
+                $errors,
+            ),
+        )]
+        async fn $name(
+            State(shared): State<Arc<Shared>>,
+            caller: Result<AsCaller, Problem>,
+            request: Request,
+        ) -> Response {
+            answered(&shared, caller, Endpoint::$endpoint, request).await
+        }
+    };
+}
+
+model_endpoint! {
+    /// Call a chat model.
+    ///
+    /// OpenAI's endpoint, whole and streamed: the body goes to the chosen backend as it is, but for the
+    /// model's name and the claims. What the call is about comes in headers, or in `metadata` under the
+    /// same names in snake case (`lexgate_subjects`); a contradiction between them is a 400. A call that
+    /// declares nothing about its data is denied.
+    chat_completions, ChatCompletions, "/v1/chat/completions", "createChatCompletion",
+    json!({"model": "assistant", "messages": [{"role": "user", "content": "Good morning"}], "max_tokens": 32}),
+    json!({"id": "chatcmpl-1", "object": "chat.completion", "model": "smollm2-135m",
+        "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "Good morning!"}}],
+        "usage": {"prompt_tokens": 31, "completion_tokens": 4, "total_tokens": 35}}),
+    Failures
+}
+
+model_endpoint! {
+    /// Complete a text.
+    ///
+    /// OpenAI's older endpoint, whole and streamed. See `createChatCompletion` for what is the same.
+    completions, Completions, "/v1/completions", "createCompletion",
+    json!({"model": "assistant", "prompt": "Good", "max_tokens": 4}),
+    json!({"id": "cmpl-1", "object": "text_completion", "model": "smollm2-135m",
+        "choices": [{"index": 0, "finish_reason": "length", "text": " morning, everybody"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}}),
+    Failures
+}
+
+model_endpoint! {
+    /// Embed texts.
+    ///
+    /// OpenAI's endpoint. The policies are asked for the action `embed`. See `createChatCompletion` for
+    /// what is the same.
+    embeddings, Embeddings, "/v1/embeddings", "createEmbedding",
+    json!({"model": "assistant", "input": ["Good morning"]}),
+    json!({"object": "list", "model": "smollm2-135m",
+        "data": [{"object": "embedding", "index": 0, "embedding": [0.013, -0.021]}],
+        "usage": {"prompt_tokens": 3, "total_tokens": 3}}),
+    Failures
+}
+
+model_endpoint! {
+    /// Ask for a response.
+    ///
+    /// OpenAI's newer endpoint, whole and streamed, where the backend speaks it. A response in the
+    /// background is refused: its outcome could not be recorded. One that the backend stores (`store` is
+    /// not `false`) is not sent again once a backend may have begun it. See `createChatCompletion` for
+    /// what is the same.
+    responses, Responses, "/v1/responses", "createResponse",
+    json!({"model": "assistant", "input": "Good morning", "store": false}),
+    json!({"id": "resp_1", "object": "response", "status": "completed", "model": "smollm2-135m",
+        "output": [{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Good morning!", "annotations": []}]}],
+        "usage": {"input_tokens": 31, "output_tokens": 4, "total_tokens": 35}}),
+    Failures
+}
+
+model_endpoint! {
+    /// Send a message.
+    ///
+    /// Anthropic's endpoint, whole and streamed, where the backend speaks it; failures come in
+    /// Anthropic's shape. See `createChatCompletion` for what is the same.
+    messages, Messages, "/v1/messages", "createMessage",
+    json!({"model": "assistant", "max_tokens": 32, "messages": [{"role": "user", "content": "Good morning"}]}),
+    json!({"id": "msg_1", "type": "message", "role": "assistant", "model": "smollm2-135m",
+        "content": [{"type": "text", "text": "Good morning!"}], "stop_reason": "end_turn",
+        "usage": {"input_tokens": 31, "output_tokens": 4}}),
+    MessageFailures
+}
+
+async fn answered(
+    shared: &Shared,
+    caller: Result<AsCaller, Problem>,
+    endpoint: Endpoint,
+    request: Request,
+) -> Response {
+    match call(shared, caller, endpoint, request).await {
+        Ok(response) => response,
+        Err(failure) => failure.answer(endpoint),
+    }
+}
+
+async fn call(
+    shared: &Shared,
+    caller: Result<AsCaller, Problem>,
+    endpoint: Endpoint,
+    request: Request,
+) -> Result<Response, Failure> {
+    let AsCaller(caller) = caller?;
+    let call = model_call(shared, endpoint, request).await?;
+    match shared.gate.call(caller, call).await? {
+        Reply::Answered(served, body) => Ok(answer(&served, body)),
+        Reply::Denied(recorded) => {
+            let mut failure = Failure::denied(&recorded);
+            name_decision(failure.headers_mut(), &recorded);
+            Err(failure)
+        }
+        Reply::Failed(failed) => {
+            let mut failure = Failure::upstream(&failed);
+            name_decision(failure.headers_mut(), &failed.recorded);
+            Err(failure)
+        }
+    }
+}
+
+async fn model_call(
+    shared: &Shared,
+    endpoint: Endpoint,
+    request: Request,
+) -> Result<ModelCall, Failure> {
+    body::require_json(request.headers())?;
+    let headers = request.headers().clone();
+    let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+    let bytes = Bytes::from_request(request, &()).await;
+    let bytes = bytes.map_err(|rejection| body::unreadable(&rejection, MODEL_BODY))?;
+    let malformed =
+        |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
+    let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
+    if let Some((pointer, detail)) = endpoint.unanswerable(&body) {
+        let fault = FieldFault::new(pointer, detail);
+        return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into());
+    }
+    let judge = shared.gate.keeper().current();
+    let request =
+        claims::take(&headers, &mut body, &judge.snapshot().organisation, endpoint.action())?;
+    let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
+    let wants_usage = endpoint.wants_usage(&body).map_err(|error| malformed(&error))?;
+    Ok(ModelCall {
+        request,
+        endpoint,
+        body,
+        headers: passed_on(&headers),
+        stream: stream.unwrap_or(false),
+        wants_usage,
+        request_id: request_id.0.to_string(),
+    })
+}
+
+fn passed_on(headers: &HeaderMap) -> Vec<(&'static str, String)> {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    PASSED_ON.into_iter().filter_map(|name| Some((name, text(name)?.to_owned()))).collect()
+}
+
+fn answer(served: &Served, body: ReplyBody) -> Response {
+    let body = match body {
+        ReplyBody::Whole(whole) => Body::from(whole),
+        ReplyBody::Stream(pieces) => {
+            Body::from_stream(stream::unfold(pieces, |mut pieces| async {
+                let piece = pieces.recv().await?;
+                Some((Ok::<_, Infallible>(piece), pieces))
+            }))
+        }
+    };
+    let mut response = Response::new(body);
+    *response.status_mut() = StatusCode::from_u16(served.status).unwrap_or(StatusCode::OK);
+    let headers = response.headers_mut();
+    name_decision(headers, &served.recorded);
+    let jurisdictions: Vec<&str> =
+        served.jurisdictions.iter().map(JurisdictionCode::as_str).collect();
+    let duties: Vec<&str> = served.duties.iter().map(PolicyId::as_str).collect();
+    for (name, text) in [
+        ("content-type", served.content_type.clone()),
+        ("x-lexgate-deployment", served.deployment.to_string()),
+        ("x-lexgate-jurisdictions", jurisdictions.join(",")),
+        ("x-lexgate-duties", duties.join(",")),
+    ] {
+        let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
+        if let Some(value) = value {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    }
+    response
+}
+
+fn name_decision(headers: &mut HeaderMap, recorded: &Recorded) {
+    headers.insert("x-lexgate-record", HeaderValue::from(recorded.seq.get()));
+    if let Ok(id) = HeaderValue::from_str(&recorded.id.to_string()) {
+        headers.insert("x-lexgate-decision", id);
+    }
+}
