@@ -239,6 +239,8 @@ impl App {
             halt: lifecycle.halt.clone(),
         }));
         let closing = CancellationToken::new();
+        gate.meet_backends().await;
+        lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));

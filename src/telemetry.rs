@@ -81,6 +81,10 @@ fn describe() {
         "One HTTP request, up to its answer"
     );
     describe_histogram!("lexgate_batch_size", "Records committed at once");
+    describe_gauge!(
+        "lexgate_deployment_fit",
+        "1 while calls may be sent to the deployment; 0 while its breaker is open, it is not well, asked to be left alone, or is out of service"
+    );
     describe_gauge!("lexgate_queue_depth", "Records that wait for the ledger");
     describe_gauge!(
         "lexgate_open_dispatches",

@@ -2,6 +2,7 @@
 //! it remembers what it was sent.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -49,6 +50,8 @@ pub(crate) enum Step {
     Hang,
 }
 
+/// What a backend says of itself: the body under each path, for `GET`.
+type Told = Arc<Mutex<BTreeMap<String, String>>>;
 type Script = Arc<dyn Fn(&Seen) -> Vec<Step> + Send + Sync>;
 
 /// A listening backend. It ends when it is dropped.
@@ -56,6 +59,7 @@ pub(crate) struct Backend {
     /// The base URL of its API.
     pub(crate) url: String,
     seen: Arc<Mutex<Vec<Seen>>>,
+    told: Told,
     freed: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
@@ -69,17 +73,19 @@ impl Backend {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let freed = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
-        let (sink, count) = (seen.clone(), freed.clone());
+        let told = Told::default();
+        let (sink, count, tells) = (seen.clone(), freed.clone(), told.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, sink, count) = (script.clone(), sink.clone(), count.clone());
+                let tells = tells.clone();
                 connections.spawn(async move {
-                    let _ = serve(stream, &script, &sink, &count).await;
+                    let _ = serve(stream, &script, &sink, &count, &tells).await;
                 });
             }
         });
-        Self { url, seen, freed, _tasks: tasks }
+        Self { url, seen, told, freed, _tasks: tasks }
     }
 
     /// Answers every request with a short completion, streamed where that is asked for.
@@ -88,6 +94,12 @@ impl Backend {
             if seen.json()["stream"] == true { stream(&events()) } else { whole(&completion()) }
         })
         .await
+    }
+
+    /// Answers `GET path` with this from now on, such as `/v1/models`.
+    pub(crate) fn tell(&self, path: &str, body: impl ToString) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.insert(path.to_owned(), body.to_string());
     }
 
     /// Everything that it was sent so far.
@@ -106,6 +118,7 @@ async fn serve(
     script: &Script,
     sink: &Mutex<Vec<Seen>>,
     freed: &AtomicUsize,
+    told: &Mutex<BTreeMap<String, String>>,
 ) -> std::io::Result<()> {
     let mut read = Vec::new();
     let end = loop {
@@ -120,11 +133,16 @@ async fn serve(
     let mut seen = Seen { head, body: read.split_off(end) };
     let length: usize = seen.header("content-length").map_or(0, |text| text.parse().unwrap());
     while seen.body.len() < length && stream.read_buf(&mut seen.body).await? > 0 {}
-    // Somebody asks who and how it is: it cannot tell.
-    if seen.head.starts_with("GET ") {
-        stream
-            .write_all(b"HTTP/1.1 404 Not Found\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            .await?;
+    // Somebody asks who and how it is.
+    if let Some(path) = seen.head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) {
+        let found = told.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
+        let (status, body) =
+            found.map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
+        let json = "content-type: application/json\r\n";
+        for step in answer(status, json, body.as_bytes()) {
+            let Step::Send(bytes) = step else { continue };
+            stream.write_all(&bytes).await?;
+        }
         return stream.shutdown().await;
     }
     let steps = script(&seen);

@@ -27,6 +27,7 @@ mod oracle;
 mod personal;
 mod proofs;
 mod retention;
+mod routing;
 mod smoke;
 mod snapshots;
 mod tampering;

@@ -7,7 +7,7 @@ use futures_util::{StreamExt, stream};
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use tokio::time::timeout;
 
-use super::{BackendReply, BackendRequest, Backends, SendError};
+use super::{BackendReply, BackendRequest, Backends, Expected, Probed, SendError, probe::probe};
 use crate::facts::{BackendAddress, KeySource};
 
 /// How long a connection may take.
@@ -76,6 +76,31 @@ impl Backends for OpenAiClient {
             retry_after: header(RETRY_AFTER).map(str::to_owned),
             body: chunks(response),
         })
+    }
+
+    async fn probe(&self, expected: &Expected<'_>) -> Probed {
+        probe(self, expected).await
+    }
+}
+
+impl OpenAiClient {
+    /// Asks the backend at `address` a question without a body; `url` is below its own.
+    ///
+    /// # Errors
+    /// When it gives no whole answer within `limit`.
+    pub async fn get(
+        &self,
+        address: &BackendAddress,
+        url: &str,
+        limit: Duration,
+    ) -> Result<(u16, bytes::Bytes), SendError> {
+        let mut call = self.0.get(url).timeout(limit);
+        if let Some(variable) = &address.key {
+            call = call.header(AUTHORIZATION, bearer(variable)?);
+        }
+        let response = call.send().await.map_err(broken)?;
+        let status = response.status().as_u16();
+        Ok((status, response.bytes().await.map_err(broken)?))
     }
 }
 

@@ -233,7 +233,9 @@ impl Said {
 }
 
 fn parse(text: &str) -> Option<Wire<'_>> {
-    serde_json::from_str(text).ok()
+    // An array would be read as the fields in their order.
+    let is_object = text.trim_start().starts_with('{');
+    is_object.then(|| serde_json::from_str(text).ok())?
 }
 
 fn is_something(value: &RawValue) -> bool {

@@ -10,12 +10,23 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{domain::DeploymentId, facts::BackendAddress, ledger::SkipReason};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::{
+    domain::{DeploymentId, Tier},
+    facts::BackendAddress,
+    ledger::SkipReason,
+};
 
 /// How many probes must fail in a row before a deployment is not well.
 const FAILED_PROBES: u32 = 2;
 /// The longest time for which a backend's `Retry-After` is believed.
 const LONGEST_BUSY: Duration = Duration::from_secs(300);
+/// How often a backend is asked how it is, unless its address says otherwise: one of the organisation's
+/// own, one whose queue matters, and a provider's.
+const PROBE: Duration = Duration::from_secs(10);
+const PROBE_QUEUE: Duration = Duration::from_secs(1);
+const PROBE_REMOTE: Duration = Duration::from_secs(60);
 /// How much the latest answer counts in the average time to a first byte.
 const LATEST: f64 = 0.3;
 
@@ -51,6 +62,7 @@ pub struct Standing {
     deployment: DeploymentId,
     address: BackendAddress,
     in_flight: AtomicU64,
+    asking: Semaphore,
     known: Mutex<Known>,
 }
 
@@ -84,7 +96,31 @@ struct OutOfService {
 
 impl Standing {
     fn new(deployment: DeploymentId, address: BackendAddress) -> Self {
-        Self { deployment, address, in_flight: AtomicU64::new(0), known: Mutex::default() }
+        let (in_flight, asking) = (AtomicU64::new(0), Semaphore::new(1));
+        Self { deployment, address, in_flight, asking, known: Mutex::default() }
+    }
+
+    /// The deployment.
+    #[must_use]
+    pub fn deployment(&self) -> &DeploymentId {
+        &self.deployment
+    }
+
+    /// How often it is asked how it is: more often where its queue matters, less often where it is
+    /// somebody else's.
+    #[must_use]
+    pub fn probe_interval(&self, tier: Tier) -> Duration {
+        self.address.probe_interval.unwrap_or(match (tier, self.address.max_waiting) {
+            (_, Some(_)) => PROBE_QUEUE,
+            (Tier::Remote, None) => PROBE_REMOTE,
+            (_, None) => PROBE,
+        })
+    }
+
+    /// Takes the right to ask it, which one has at a time.
+    #[must_use]
+    pub fn asking(&self) -> Option<SemaphorePermit<'_>> {
+        self.asking.try_acquire().ok()
     }
 
     /// How it is reached.

@@ -6,6 +6,7 @@ mod endpoint;
 mod fields;
 mod health;
 mod identity;
+mod probe;
 mod sse;
 
 use std::fmt;
@@ -18,7 +19,7 @@ pub use client::OpenAiClient;
 pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
 pub use health::{Fleet, Probed, Standing, Trial};
-pub use identity::names_same_model;
+pub use identity::{Expected, names_same_model};
 pub use sse::{Event, Events};
 
 use crate::facts::BackendAddress;
@@ -91,4 +92,7 @@ pub trait Backends: Send + Sync + fmt::Debug {
         address: &BackendAddress,
         request: BackendRequest,
     ) -> Result<BackendReply, SendError>;
+
+    /// Asks the backend that `expected` describes who and how it is.
+    async fn probe(&self, expected: &Expected<'_>) -> Probed;
 }

@@ -23,8 +23,8 @@ pub struct BackendAddress {
     pub timeouts: Timeouts,
     /// When it is left alone for a while.
     pub breaker: BreakerSettings,
-    /// How often it is asked how it is.
-    pub probe_interval: Duration,
+    /// How often it is asked how it is, where the organisation says so.
+    pub probe_interval: Option<Duration>,
     /// How many requests may wait in its queue before others are preferred.
     pub max_waiting: Option<u64>,
 }
@@ -78,9 +78,6 @@ impl Default for BreakerSettings {
         Self { failures: 5, cool_down: Duration::from_secs(5) }
     }
 }
-
-/// How often a backend is asked how it is, unless its address says otherwise.
-pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The organisation's name for several deployments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -26,9 +26,7 @@ mod world_file;
 mod world_tests;
 
 pub use crate::domain::Confidence;
-pub use backend::{
-    BackendAddress, BreakerSettings, KeySource, PROBE_INTERVAL, Strategy, Timeouts, VirtualModel,
-};
+pub use backend::{BackendAddress, BreakerSettings, KeySource, Strategy, Timeouts, VirtualModel};
 pub use claims::{AppClaims, ClaimName};
 pub use confidence::{ConfidenceAt, Covering};
 pub use dated::{Dated, Validity, instant as parse_instant};

@@ -26,6 +26,8 @@ pub struct Organisation {
     pub operators: BTreeMap<OperatorId, Operator>,
     /// Models, wherever they run.
     pub models: BTreeMap<ModelId, Model>,
+    /// The names of the licences that are known.
+    pub licence_names: Vec<(LicenceId, String)>,
     /// Deployments, in the file's order.
     pub deployments: Vec<Deployment>,
     /// The organisation's names for several deployments.

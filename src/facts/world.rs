@@ -84,6 +84,7 @@ pub(super) struct Coverage {
 #[derive(Clone, Debug)]
 pub(super) struct RawLicence {
     pub(super) id: LicenceId,
+    pub(super) name: String,
     pub(super) licence: Licence,
     pub(super) excluded_zones: Vec<String>,
 }
@@ -212,6 +213,12 @@ impl World {
     #[must_use]
     pub fn knows_licence(&self, id: &str) -> bool {
         self.licences.iter().any(|row| row.fact.id.as_str() == id)
+    }
+
+    /// The licences with their names, at any time.
+    pub(super) fn licence_names(&self) -> Vec<(LicenceId, String)> {
+        let rows = self.licences.iter();
+        rows.map(|row| (row.fact.id.clone(), row.fact.name.clone())).collect()
     }
 
     /// The licences, at any time.

@@ -337,7 +337,7 @@ impl Reader<'_> {
     fn licence(&mut self, file: &SourceFile, defaults: &Provenance, row: Spanned<LicenceRow>) {
         let (span, mut row) = (row.span(), row.into_inner());
         let provenance = row.provenance();
-        let (Some(id), Some(_), Some(commercial_use), Some(output_training)) =
+        let (Some(id), Some(name), Some(commercial_use), Some(output_training)) =
             (row.id, row.name, row.commercial_use, row.output_training)
         else {
             return self.missing(file, &span, "id`, `name`, `commercial_use` and `output_training");
@@ -356,7 +356,7 @@ impl Reader<'_> {
         };
         let excluded_zones = self.known_zones(file, &row.excluded_zones);
         self.faults.0.extend(licence_id::check(id.get_ref(), file, id.span()).err());
-        let fact = RawLicence { id: id.into_inner().into(), licence, excluded_zones };
+        let fact = RawLicence { id: id.into_inner().into(), name, licence, excluded_zones };
         let Some(dated) = provenance.date(fact, span, defaults, file, &mut self.faults) else {
             return;
         };

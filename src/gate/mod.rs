@@ -21,6 +21,7 @@ mod keeper;
 mod laws_tests;
 mod memo;
 mod outcome;
+mod prober;
 mod proof;
 mod reading;
 mod reaper;

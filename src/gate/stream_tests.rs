@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::stream::{Pump, begin};
 use crate::{
     dispatch::Endpoint,
-    facts::{BackendAddress, BreakerSettings, PROBE_INTERVAL, Timeouts},
+    facts::{BackendAddress, BreakerSettings, Timeouts},
     ledger::OutcomeStatus,
 };
 
@@ -24,7 +24,7 @@ fn address() -> BackendAddress {
         ca_file: None,
         timeouts: Timeouts::default(),
         breaker: BreakerSettings::default(),
-        probe_interval: PROBE_INTERVAL,
+        probe_interval: None,
         max_waiting: None,
     }
 }

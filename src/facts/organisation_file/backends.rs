@@ -6,9 +6,7 @@ use jiff::SignedDuration;
 
 use super::{
     super::{
-        backend::{
-            BackendAddress, BreakerSettings, KeySource, PROBE_INTERVAL, Timeouts, VirtualModel,
-        },
+        backend::{BackendAddress, BreakerSettings, KeySource, Timeouts, VirtualModel},
         claims::AppClaims,
         organisation::Organisation,
         world::TermKind,
@@ -67,7 +65,10 @@ impl Reader<'_> {
                 },
                 cool_down: self.duration(row.breaker_cool_down.as_ref(), breaker.cool_down),
             },
-            probe_interval: self.duration(row.probe_interval.as_ref(), PROBE_INTERVAL),
+            probe_interval: row
+                .probe_interval
+                .as_ref()
+                .map(|text| self.duration(Some(text), Duration::from_secs(10))),
             max_waiting: row.max_waiting,
         }
     }

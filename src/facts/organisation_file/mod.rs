@@ -21,7 +21,7 @@ impl Organisation {
     pub fn load(file: &SourceFile, world: &World) -> Result<Self, Faults> {
         let rows: File = toml_file::parse(file)?;
         let mut reader = Reader { file, world, faults: Faults::default() };
-        let mut organisation = Self::default();
+        let mut organisation = Self { licence_names: world.licence_names(), ..Self::default() };
         reader.parties(&rows, &mut organisation);
         reader.models(&rows, &mut organisation);
         reader.deployments(&rows, &mut organisation);

@@ -1,0 +1,113 @@
+//! One probe of one backend: who it is, how it is, and how much waits in its queue. It sends no data
+//! of anybody.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+
+use super::{
+    OpenAiClient, SendError,
+    health::Probed,
+    identity::{Expected, Licensed, Metadata, Models, Server, Tags, waiting},
+};
+use crate::domain::Tier;
+
+/// How long each question may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Asks the backend that `expected` describes.
+pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Probed {
+    let base = &expected.address.base_url;
+    let root = base.strip_suffix("/v1").unwrap_or(base);
+    let get = async |url: String| client.get(expected.address, &url, PATIENCE).await;
+    let is_own = expected.tier != Tier::Remote;
+    let own = async |url: String| match is_own {
+        true => client.get(expected.address, &url, PATIENCE).await.ok(),
+        false => None,
+    };
+    let (listed, version, metadata) = tokio::join!(
+        get(format!("{base}/models")),
+        own(format!("{root}/api/version")),
+        own(format!("{base}/metadata")),
+    );
+    let Some(reached) = reachability(&listed) else {
+        // Without its key nothing is asked, and nothing is known.
+        return Probed { is_well: true, ..Probed::default() };
+    };
+    let models = listed.ok().and_then(read::<Models>);
+    let metadata = metadata.and_then(read::<Metadata>);
+    let is_ollama = version.and_then(read::<Version>).is_some();
+    let server = match &models {
+        _ if metadata.is_some() => Some(Server::Nim),
+        _ if is_ollama => Some(Server::Ollama),
+        Some(models) => models.server(),
+        None => None,
+    };
+    let mut contradictions = vec![
+        models.and_then(|models| models.contradiction(expected, server)),
+        metadata.and_then(|metadata| metadata.contradiction(expected)),
+    ];
+    contradictions.push(match server {
+        Some(Server::Nim) => {
+            let licensed = own(format!("{base}/license")).await.and_then(read::<Licensed>);
+            licensed.and_then(|licensed| licensed.contradiction(expected))
+        }
+        Some(Server::Ollama) => {
+            let tags = own(format!("{root}/api/tags")).await.and_then(read::<Tags>);
+            tags.and_then(|tags| tags.contradiction(expected))
+        }
+        _ => None,
+    });
+    let health = match server {
+        Some(Server::LlamaCpp | Server::Vllm) => Some(format!("{root}/health")),
+        Some(Server::Nim) => Some(format!("{base}/health/ready")),
+        Some(Server::Ollama) | None => None,
+    };
+    let is_well = match health {
+        Some(url) => get(url).await.is_ok_and(|(status, _)| status < 500),
+        None => reached,
+    };
+    Probed {
+        is_well,
+        waiting: queue(client, expected, server).await,
+        contradiction: contradictions.into_iter().flatten().next(),
+    }
+}
+
+/// Whether it answered at all; `None` when it could not be asked.
+fn reachability(listed: &Result<(u16, Bytes), SendError>) -> Option<bool> {
+    match listed {
+        Ok((status, _)) => Some(*status < 500),
+        Err(SendError::NoKey(_)) => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// How much waits in its queue, where somebody wants to know.
+async fn queue(
+    client: &OpenAiClient,
+    expected: &Expected<'_>,
+    server: Option<Server>,
+) -> Option<u64> {
+    expected.address.max_waiting?;
+    let base = &expected.address.base_url;
+    let root = base.strip_suffix("/v1").unwrap_or(base);
+    let metrics = match server {
+        Some(Server::Nim) => format!("{base}/metrics"),
+        _ => format!("{root}/metrics"),
+    };
+    let (status, text) = client.get(expected.address, &metrics, PATIENCE).await.ok()?;
+    (status == 200).then(|| waiting(&String::from_utf8_lossy(&text)))?
+}
+
+/// The answer to Ollama's `GET /api/version`.
+#[derive(serde::Deserialize)]
+struct Version {
+    #[serde(rename = "version")]
+    _version: String,
+}
+
+fn read<T: DeserializeOwned>((status, body): (u16, Bytes)) -> Option<T> {
+    (status == 200).then(|| serde_json::from_slice(&body).ok())?
+}
