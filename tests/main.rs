@@ -7,6 +7,7 @@
     reason = "clippy knows test functions, and not the helpers of a crate of tests"
 )]
 
+mod allowed_set;
 mod architecture;
 mod audit;
 mod authoring;

@@ -143,9 +143,11 @@ both_stores! {
         let log = service.stderr();
         assert!(log.contains("it serves `another-model`, not `mistral-small`"), "{log}");
         assert!(log.contains("runs at `https://cloud.example`, not here"), "{log}");
-        let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
         let gauge = format!("lexgate_deployment_fit{{deployment=\"{FRANKFURT}\"}} 0");
-        assert!(metrics.contains(&gauge), "{metrics}");
+        eventually("an operator sees it", async || {
+            Answer::of(service.anonymous("GET", "/metrics")).await.text().contains(&gauge)
+        })
+        .await;
 
         // What it says of itself brings it back.
         frankfurt.tell("/v1/models", json!({ "data": [{ "id": "mistral-small", "owned_by": "vllm" }] }));
