@@ -61,6 +61,7 @@ pub(crate) struct Backend {
     seen: Arc<Mutex<Vec<Seen>>>,
     told: Told,
     freed: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -73,19 +74,22 @@ impl Backend {
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let freed = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
-        let told = Told::default();
+        let (told, open) = (Told::default(), Arc::<AtomicUsize>::default());
+        let held = open.clone();
         let (sink, count, tells) = (seen.clone(), freed.clone(), told.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, sink, count) = (script.clone(), sink.clone(), count.clone());
-                let tells = tells.clone();
+                let (tells, held) = (tells.clone(), held.clone());
                 connections.spawn(async move {
+                    held.fetch_add(1, Ordering::SeqCst);
                     let _ = serve(stream, &script, &sink, &count, &tells).await;
+                    held.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { url, seen, told, freed, _tasks: tasks }
+        Self { url, seen, told, freed, open, _tasks: tasks }
     }
 
     /// Answers every request with a short completion, streamed where that is asked for.
@@ -105,6 +109,11 @@ impl Backend {
     /// Everything that it was sent so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// How many connections are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 
     /// How many connections the other side closed while this one hung.

@@ -407,6 +407,11 @@ impl Service {
         self.process.log.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
     /// Ends the process as a power cut would.
     pub(crate) fn kill9(mut self) {
         self.process.kill();

@@ -20,6 +20,7 @@ mod durability;
 mod faults;
 mod gateway;
 mod harness;
+mod hostile;
 mod lab;
 mod ledger;
 mod lesson;

@@ -32,7 +32,9 @@ impl Event {
 #[derive(Debug, Default)]
 pub struct Events {
     held: BytesMut,
-    /// How much of it is known to hold no end of an event: whole lines only.
+    /// Where the line begins that has no end yet.
+    line: usize,
+    /// Up to where no end of it was found: nothing is looked at twice, however small the pieces are.
     seen: usize,
 }
 
@@ -49,16 +51,22 @@ impl Events {
         Ok(())
     }
 
-    /// The next whole event.
+    /// The next whole event: up to a blank line, lines ending in LF or CRLF as every backend writes
+    /// them.
     pub fn next_event(&mut self) -> Option<Event> {
-        match event_end(&self.held, self.seen) {
-            Ok(end) => {
-                self.seen = 0;
-                Some(Event(self.held.split_to(end).freeze()))
-            }
-            Err(seen) => {
-                self.seen = seen;
-                None
+        loop {
+            let unseen = self.held.get(self.seen..).unwrap_or_default();
+            let Some(end) = memchr::memchr(b'\n', unseen) else {
+                self.seen = self.held.len();
+                return None;
+            };
+            let end = self.seen + end;
+            let line = self.held.get(self.line..end).unwrap_or_default();
+            let is_last = self.line > 0 && (line.is_empty() || line == b"\r");
+            (self.line, self.seen) = (end + 1, end + 1);
+            if is_last {
+                (self.line, self.seen) = (0, 0);
+                return Some(Event(self.held.split_to(end + 1).freeze()));
             }
         }
     }
@@ -68,22 +76,6 @@ impl Events {
     pub fn is_empty(&self) -> bool {
         self.held.iter().all(u8::is_ascii_whitespace)
     }
-}
-
-/// Where the first event ends: after a blank line, lines ending in LF or CRLF as every backend
-/// writes them. Else the start of the last line, from where to look when there is more.
-fn event_end(bytes: &[u8], from: usize) -> Result<usize, usize> {
-    let mut line_start = from;
-    for (index, byte) in bytes.iter().enumerate().skip(from) {
-        if *byte == b'\n' {
-            let line = bytes.get(line_start..index).unwrap_or_default();
-            if line_start > 0 && (line.is_empty() || line == b"\r") {
-                return Ok(index + 1);
-            }
-            line_start = index + 1;
-        }
-    }
-    Err(line_start)
 }
 
 #[cfg(test)]

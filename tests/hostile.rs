@@ -1,0 +1,247 @@
+//! A hostile backend: it refuses, hangs, lies, sends garbage or never ends. Each call has a defined
+//! answer and one outcome, each connection is freed, and a thousand of them leave nothing behind.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, stream::iter};
+use serde_json::{Value, json};
+
+use crate::{
+    backend::{
+        Backend, Seen, Step, answer, chunk, completion, event, piece, stream, stream_end,
+        stream_head, whole,
+    },
+    gateway::outcomes,
+    harness::{Answer, Service, Store, both_stores},
+};
+
+const CHAT: &str = "/v1/chat/completions";
+const HARMLESS: [(&str, &str); 1] = [("personal", "false")];
+const HOSTILE: &str = "smollm2@laptop";
+const NOBODY: &str = "mistral-small@dc-frankfurt";
+const LIAR: &str = "qwen3-32b@dashscope-sg";
+/// How many calls are made at a time.
+const AT_ONCE: usize = 25;
+
+/// One way to misbehave, and what becomes of it.
+struct Case {
+    name: &'static str,
+    stream: bool,
+    /// The client's HTTP status.
+    status: u16,
+    /// The outcome's status.
+    outcome: &'static str,
+    /// Why the last attempt failed.
+    failure: &'static str,
+}
+
+const fn case(
+    name: &'static str,
+    stream: bool,
+    status: u16,
+    outcome: &'static str,
+    failure: &'static str,
+) -> Case {
+    Case { name, stream, status, outcome, failure }
+}
+
+/// All of them. A stream that has begun has answered 200 already: it ends in an error event.
+const CASES: [Case; 20] = [
+    case("closes", false, 502, "upstream_error", "broke_off"),
+    case("hangs", false, 504, "timeout", "timeout"),
+    case("hangs", true, 504, "timeout", "timeout"),
+    case("hangs after headers", false, 504, "timeout", "timeout"),
+    case("hangs after headers", true, 504, "timeout", "timeout"),
+    case("hangs in the middle", false, 504, "timeout", "timeout"),
+    case("hangs in the middle", true, 200, "timeout", "timeout"),
+    case("garbage", false, 502, "upstream_error", "broke_off"),
+    case("garbage", true, 502, "upstream_error", "bad_answer"),
+    case("half a character", false, 502, "upstream_error", "bad_answer"),
+    case("half a character", true, 200, "upstream_error", "broke_off"),
+    case("huge line", true, 502, "upstream_error", "bad_answer"),
+    case("wrong type", false, 502, "upstream_error", "bad_answer"),
+    case("wrong type", true, 502, "upstream_error", "bad_answer"),
+    case("endless", true, 200, "timeout", "timeout"),
+    case("endless", false, 504, "timeout", "timeout"),
+    case("error", false, 502, "upstream_error", "error_in_answer"),
+    case("error", true, 502, "upstream_error", "error_in_answer"),
+    case("redirect", false, 502, "upstream_error", "redirected"),
+    case("half the length", false, 502, "upstream_error", "broke_off"),
+];
+
+fn misbehave(seen: &Seen, elsewhere: &str) -> Vec<Step> {
+    let body = seen.json();
+    let is_stream = body["stream"] == true;
+    let json = "content-type: application/json\r\n";
+    let whole_head = |length: usize| {
+        Step::Send(
+            format!("HTTP/1.1 200 OK\r\n{json}content-length: {length}\r\n\r\n").into_bytes(),
+        )
+    };
+    match (body["scenario"].as_str().unwrap(), is_stream) {
+        ("closes", _) => vec![],
+        ("hangs", _) => vec![Step::Hang],
+        ("hangs after headers", false) => vec![whole_head(100), Step::Hang],
+        ("hangs after headers", true) => vec![stream_head(), Step::Hang],
+        ("hangs in the middle", false) => {
+            vec![whole_head(100), Step::Send(b"{\"a\":".to_vec()), Step::Hang]
+        }
+        ("hangs in the middle", true) => vec![stream_head(), piece(chunk("one")), Step::Hang],
+        ("garbage", false) => vec![Step::Send(b"\0\x01not http\r\n\r\n".to_vec())],
+        ("garbage", true) => vec![stream_head(), piece("data: }{\n\n"), stream_end()],
+        ("half a character", false) => answer("200 OK", json, b"{\"a\":\"\xc3"),
+        ("half a character", true) => {
+            vec![stream_head(), piece(chunk("one")), piece(b"data: \xc3"), stream_end()]
+        }
+        ("huge line", _) => {
+            let line = (0..40).map(|_| piece(vec![b'x'; 64 << 10]));
+            std::iter::once(stream_head()).chain(line).chain([Step::Hang]).collect()
+        }
+        ("wrong type", _) => answer("200 OK", "content-type: text/html\r\n", b"<html>"),
+        ("endless", true) => {
+            let chunks =
+                (0..60).flat_map(|_| [piece(chunk("more")), Step::Wait(Duration::from_millis(50))]);
+            std::iter::once(stream_head()).chain(chunks).chain([Step::Hang]).collect()
+        }
+        ("endless", false) => {
+            let spaces = (0..60)
+                .flat_map(|_| [Step::Send(vec![b' '; 16]), Step::Wait(Duration::from_millis(50))]);
+            std::iter::once(whole_head(1 << 20)).chain(spaces).chain([Step::Hang]).collect()
+        }
+        ("error", false) => whole(&json!({ "error": { "message": "no memory" } })),
+        ("error", true) => stream(&[event(&json!({ "error": { "message": "no memory" } }))]),
+        ("redirect", _) => answer(
+            "308 Permanent Redirect",
+            &format!("location: {elsewhere}/chat/completions\r\n{json}"),
+            b"{}",
+        ),
+        ("half the length", _) => {
+            let mut steps = answer("200 OK", json, completion().to_string().as_bytes());
+            if let Some(Step::Send(bytes)) = steps.first_mut() {
+                bytes.truncate(bytes.len() - 20);
+            }
+            steps
+        }
+        (scenario, _) => panic!("{scenario}"),
+    }
+}
+
+fn body(case: &Case) -> Value {
+    json!({ "model": HOSTILE, "stream": case.stream, "scenario": case.name,
+        "messages": [{"role": "user", "content": "Good morning"}] })
+}
+
+async fn call(service: &Service, case: &Case) -> Answer {
+    let answer = service.openai(CHAT, &HARMLESS, &body(case)).await;
+    let name = case.name;
+    assert_eq!(answer.status, case.status, "{name}: {}", answer.text());
+    let text = answer.text();
+    assert!(!text.contains("[DONE]") && !text.contains("127.0.0.1"), "{name}: {text}");
+    if case.status == 200 {
+        let last = text.trim_end().rsplit("\n\n").next().unwrap();
+        assert!(last.contains("upstream_error"), "{name}: {text}");
+    } else {
+        assert_eq!(answer.json()["error"]["type"], "upstream_error", "{name}: {text}");
+    }
+    answer
+}
+
+/// The open files of a process, and its memory in kB.
+fn held(process: u32) -> (usize, u64) {
+    let files = fs::read_dir(format!("/proc/{process}/fd")).expect("a process has files").count();
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let memory = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    (files, memory.trim().trim_end_matches(" kB").parse().unwrap())
+}
+
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let patience = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < patience, "{what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn besieged(store: Store, hostile: &Backend, liar: &Backend) -> Service {
+    let limits = "first_byte_timeout = \"400ms\"\nchunk_timeout = \"400ms\"\ntotal_timeout = \"1500ms\"\n\
+        breaker_failures = 1_000_000";
+    Service::setup(store)
+        .backend(HOSTILE, &hostile.url)
+        .reached(HOSTILE, limits)
+        .backend(NOBODY, "http://127.0.0.1:9/v1")
+        .backend(LIAR, &liar.url)
+        .env("FRANKFURT_API_KEY", "k")
+        .env("DASHSCOPE_API_KEY", "k")
+        .start()
+        .await
+}
+
+async fn start() -> (Backend, Backend) {
+    let elsewhere = Backend::polite().await;
+    let target = elsewhere.url.clone();
+    (Backend::start(move |seen| misbehave(seen, &target)).await, elsewhere)
+}
+
+both_stores! {
+    async fn every_way_to_misbehave_has_an_answer_and_an_outcome(store: Store) {
+        let (hostile, elsewhere) = start().await;
+        let liar = Backend::start(|_| whole(&json!({ "model": "another", "choices": [] }))).await;
+        let service = besieged(store, &hostile, &liar).await;
+        for case in &CASES {
+            call(&service, case).await;
+        }
+        let refused = json!({ "model": NOBODY, "messages": [] });
+        assert_eq!(service.openai(CHAT, &HARMLESS, &refused).await.status, 503);
+        let lied = json!({ "model": LIAR, "messages": [] });
+        let answer = service.openai(CHAT, &HARMLESS, &lied).await;
+        assert!(!answer.text().contains("another"), "{}", answer.text());
+        assert_eq!(answer.status, 502);
+        assert!(elsewhere.seen().is_empty(), "a redirect was followed");
+        let found = outcomes(&service).await;
+        for (case, outcome) in CASES.iter().zip(&found) {
+            let (name, stream) = (case.name, case.stream);
+            assert_eq!(outcome["status"], case.outcome, "{name} {stream}: {outcome}");
+            let last = outcome["attempts"].as_array().unwrap().last().unwrap();
+            assert_eq!(last["failure"], case.failure, "{name} {stream}: {outcome}");
+        }
+        let (refused, lied) = (&found[CASES.len()], &found[CASES.len() + 1]);
+        assert_eq!(refused["attempts"][0]["failure"], "unreachable", "{refused}");
+        assert_eq!(lied["attempts"][0]["failure"], "wrong_model", "{lied}");
+        eventually("connections stay open", || hostile.open() == 0).await;
+        service.export_and_verify();
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_hostile_answers_leave_nothing_behind() {
+    let (hostile, _elsewhere) = start().await;
+    let liar = Backend::polite().await;
+    let service = besieged(Store::Sqlite, &hostile, &liar).await;
+    let siege = async |calls: usize| {
+        iter((0..calls).map(|n| call(&service, &CASES[n % CASES.len()])))
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await
+    };
+    // What is made once, caches and pools, is there after the first of them.
+    siege(200).await;
+    eventually("connections stay open", || hostile.open() == 0).await;
+    let before = held(service.id());
+    siege(1_000).await;
+    eventually("connections stay open", || hostile.open() == 0).await;
+    eventually("files stay open", || held(service.id()).0 <= before.0 + 3).await;
+    let grown = held(service.id()).1.saturating_sub(before.1);
+    assert!(grown < 40_000, "{grown} kB more than before");
+    let mut statuses = BTreeMap::<String, usize>::new();
+    for outcome in outcomes(&service).await {
+        *statuses.entry(outcome["status"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    assert_eq!(statuses.values().sum::<usize>(), 1_200, "{statuses:?}");
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["timeout", "upstream_error"]);
+    let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
+    assert!(metrics.contains("lexgate_outcomes_total"), "{metrics}");
+}
