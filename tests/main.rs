@@ -29,6 +29,7 @@ mod personal;
 mod proofs;
 mod retention;
 mod routing;
+mod sdk;
 mod smoke;
 mod snapshots;
 mod tampering;
