@@ -24,6 +24,9 @@ def main(gguf: str, port: int, alias: str) -> None:
     params.cpuparams.n_threads = 1
     params.endpoint_metrics = True
     params.use_jinja = True
+    # The same model embeds texts too: it was not trained to do it well, but what comes is real.
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     server = xllamacpp.Server(params)
 
     for name in (signal.SIGTERM, signal.SIGINT):

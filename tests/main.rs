@@ -30,6 +30,7 @@ mod personal;
 mod proofs;
 mod retention;
 mod routing;
+mod sdk;
 mod smoke;
 mod snapshots;
 mod tampering;

@@ -184,9 +184,21 @@ async fn answered(
     endpoint: Endpoint,
     request: Request,
 ) -> Response {
-    match call(shared, caller, endpoint, request).await {
+    let id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+    let mut response = match call(shared, caller, endpoint, request).await {
         Ok(response) => response,
         Err(failure) => failure.answer(endpoint),
+    };
+    name_request(response.headers_mut(), endpoint, &id);
+    response
+}
+
+/// Anthropic's SDKs read the request's identifier under another name than `x-request-id`.
+fn name_request(headers: &mut HeaderMap, endpoint: Endpoint, id: &RequestId) {
+    if endpoint == Endpoint::Messages
+        && let Ok(id) = HeaderValue::from_str(&id.0)
+    {
+        headers.insert("request-id", id);
     }
 }
 
@@ -286,5 +298,21 @@ fn name_decision(headers: &mut HeaderMap, recorded: &Recorded) {
     headers.insert("x-lexgate-record", HeaderValue::from(recorded.seq.get()));
     if let Ok(id) = HeaderValue::from_str(&recorded.id.to_string()) {
         headers.insert("x-lexgate-decision", id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_name_the_request_as_anthropic_does() {
+        let named = |endpoint| {
+            let mut headers = HeaderMap::new();
+            name_request(&mut headers, endpoint, &RequestId("r-1".into()));
+            headers.get("request-id").cloned()
+        };
+        assert_eq!(named(Endpoint::Messages), Some(HeaderValue::from_static("r-1")));
+        assert_eq!(named(Endpoint::ChatCompletions), None);
     }
 }

@@ -1,0 +1,46 @@
+"""Streams that break: they raise, whatever they were of, and hold what came before."""
+
+import openai
+
+from common import DEVICE, MESSAGES, openai_client
+
+client = openai_client()
+
+
+def chats(**options):
+    for chunk in client.chat.completions.create(messages=MESSAGES, **options):
+        yield chunk.choices[0].delta.content
+
+
+def completions(**options):
+    for chunk in client.completions.create(prompt="Good", **options):
+        yield chunk.choices[0].text
+
+
+def responses(**options):
+    for event in client.responses.create(input="Good", store=False, **options):
+        assert event.type != "response.completed", event
+        if event.type == "response.output_text.delta":
+            yield event.delta
+
+
+for read in (chats, completions, responses):
+    for scenario in ("cut", "ends", "error"):
+        texts = []
+        try:
+            for text in read(model=DEVICE, stream=True, extra_body={"scenario": scenario}):
+                texts.append(text)
+        except openai.APIError as error:
+            assert "broke off" in error.message or "no memory" in error.message, error
+        else:
+            raise AssertionError(f"{read.__name__} {scenario}: it looks complete")
+        assert texts == ["one ", "two"], (read.__name__, scenario, texts)
+
+try:
+    client.chat.completions.create(
+        model=DEVICE, messages=MESSAGES, extra_body={"scenario": "cut"}
+    )
+except openai.InternalServerError as error:
+    assert error.status_code == 502, error
+else:
+    raise AssertionError("half an answer passed for a whole one")
