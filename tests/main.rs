@@ -33,5 +33,6 @@ mod routing;
 mod smoke;
 mod snapshots;
 mod tampering;
+mod telemetry;
 mod volumes;
 mod witness;
