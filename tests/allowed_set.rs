@@ -314,6 +314,7 @@ fn call(number: u64, subjects: usize, model: usize, stream: bool) -> ModelCall {
         stream,
         wants_usage: false,
         request_id: number.to_string(),
+        trace: lexgate::telemetry::Trace::default(),
     }
 }
 

@@ -19,13 +19,16 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ("store", &["domain", "ledger"]),
     ("witness", &["domain", "ledger", "store"]),
     // The address of a backend is a fact of the organisation.
-    ("dispatch", &["domain", "ledger", "facts"]),
+    ("dispatch", &["domain", "ledger", "facts", "telemetry"]),
     ("sequencer", &["domain", "ledger", "store"]),
-    ("gate", &["domain", "ledger", "policy", "facts", "store", "dispatch", "sequencer"]),
+    (
+        "gate",
+        &["domain", "ledger", "policy", "facts", "store", "dispatch", "sequencer", "telemetry"],
+    ),
     ("cases", &["domain", "ledger", "policy", "facts", "gate"]),
     // Reads TOML as the facts do.
-    ("config", &["domain", "ledger", "facts"]),
-    ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config"]),
+    ("config", &["domain", "ledger", "facts", "telemetry"]),
+    ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config", "telemetry"]),
     ("lifecycle", &[]),
     ("telemetry", &[]),
     (
@@ -69,10 +72,14 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
 ];
 
 /// Where each library may be named: a module, or one file of it.
-const LIBRARIES: [(&str, &[&str]); 4] = [
+const LIBRARIES: [(&str, &[&str]); 7] = [
     ("axum", &["http", "app", "lifecycle", "witness", "cli/witness.rs"]),
     ("sqlx", &["store"]),
-    ("reqwest", &["dispatch", "witness"]),
+    // Spans go to the collector over the HTTP client that is there, not a second one.
+    ("reqwest", &["dispatch", "witness", "telemetry/otlp.rs"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("tracing_opentelemetry", &["telemetry"]),
     // A judge hands contexts from one to the other.
     ("cedar_policy", &["policy", "facts", "gate/judge.rs"]),
 ];

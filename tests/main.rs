@@ -34,5 +34,6 @@ mod sdk;
 mod smoke;
 mod snapshots;
 mod tampering;
+mod telemetry;
 mod volumes;
 mod witness;

@@ -169,6 +169,7 @@ async fn ask(
         stream: false,
         wants_usage: false,
         request_id: "demo".to_owned(),
+        trace: telemetry::Trace::default(),
     };
     Ok(match gate.call(caller, call).await? {
         Reply::Denied(recorded) => (*recorded, None),

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{ConfigFile, Failure};
+use super::{ConfigFile, Failure, chain};
 use crate::{app::App, telemetry};
 
 /// Serve the decision API, the gateway and the audit API.
@@ -14,11 +14,22 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        telemetry::log_json();
         let config = self.config.load()?;
+        let collector = config.telemetry.collector(|name| std::env::var(name).ok())?;
+        let exporting = if let Some(collector) = collector {
+            let exporting = telemetry::log_json_and_export(&collector);
+            Some(exporting.map_err(|error| Failure::Environment(chain(&error)))?)
+        } else {
+            telemetry::log_json();
+            None
+        };
         // Before the first measurement, which would else go nowhere.
         telemetry::metrics().map_err(crate::app::AppError::from)?;
         let app = App::start(&config).await?;
-        Ok(app.serve(&config).await?)
+        let served = app.serve(&config).await;
+        if let Some(exporting) = exporting {
+            exporting.finish().await;
+        }
+        Ok(served?)
     }
 }

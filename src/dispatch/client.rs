@@ -8,7 +8,10 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AF
 use tokio::time::timeout;
 
 use super::{BackendReply, BackendRequest, Backends, Expected, Probed, SendError, probe::probe};
-use crate::facts::{BackendAddress, KeySource};
+use crate::{
+    facts::{BackendAddress, KeySource},
+    telemetry::TraceContext,
+};
 
 /// How long a connection may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -58,6 +61,9 @@ impl Backends for OpenAiClient {
             .header(ACCEPT, accept)
             .header("x-request-id", request.request_id);
         for (name, value) in request.headers {
+            call = call.header(name, value);
+        }
+        for (name, value) in request.trace.iter().flat_map(TraceContext::headers) {
             call = call.header(name, value);
         }
         if let Some(variable) = &address.key {

@@ -22,7 +22,7 @@ pub use health::{Fleet, Probed, Standing, Trial};
 pub use identity::{Expected, names_same_model};
 pub use sse::{Event, Events};
 
-use crate::facts::BackendAddress;
+use crate::{facts::BackendAddress, telemetry::TraceContext};
 
 /// One request to an OpenAI-compatible backend.
 #[derive(Clone, Debug)]
@@ -37,6 +37,8 @@ pub struct BackendRequest {
     pub stream: bool,
     /// The identifier under which the caller knows the request.
     pub request_id: String,
+    /// The attempt's place in a trace, where there is one.
+    pub trace: Option<TraceContext>,
 }
 
 /// What a backend answers, as soon as it begins to.

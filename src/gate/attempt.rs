@@ -15,6 +15,7 @@ use super::{
     dispatch::{ModelCall, ReplySender},
     outcome::Answered,
     stream::{Begun, begin, failure},
+    trace::Attempting,
 };
 use crate::{
     dispatch::{
@@ -33,6 +34,7 @@ pub(super) struct Exchange<'a> {
     pub(super) gate: &'a Gate,
     pub(super) call: &'a ModelCall,
     pub(super) recorded: &'a Arc<Recorded>,
+    pub(super) tried: &'a Attempting,
 }
 
 /// How it ended, or goes on.
@@ -87,12 +89,14 @@ impl Exchange<'_> {
             headers: self.call.headers.clone(),
             stream: self.call.stream,
             request_id: self.call.request_id.clone(),
+            trace: self.tried.context(),
         };
         let sent = self.gate.backends.send(address, request).await;
         let mut answer = sent.map_err(|error| {
             tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
             failed(failure(&error))
         })?;
+        self.tried.began();
         let status = answer.status;
         let retry_after = answer.retry_after.as_deref().and_then(|text| self.seconds(text));
         let with_status = |why| Failure { why, status: Some(status), retry_after };

@@ -17,6 +17,7 @@ use super::{
     dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
     outcome::Answered,
     stream::{Begun, Pump, status_of},
+    trace,
 };
 use crate::{
     domain::{Caller, Candidate, DeploymentId, Verdict},
@@ -208,13 +209,20 @@ impl<'a> Course<'a> {
                 }
             };
             let started = instant(&*self.gate.clock);
-            let exchange = Exchange { gate: self.gate, call: self.call, recorded: self.recorded };
+            let tried = trace::attempt(self.gate, self.call, &candidate, choice.standing.address());
+            let (call, recorded) = (self.call, self.recorded);
+            let exchange = Exchange { gate: self.gate, call, recorded, tried: &tried };
             let outcome = exchange.run(choice.standing.address(), &trial, waiting).await;
             self.note(&choice.deployment, started, &outcome);
             match outcome {
-                Outcome::Given(status) => return Round::Ended(status, Answered::default()),
+                Outcome::Given(status) => {
+                    tried.ended(status, None, None, &Answered::default());
+                    return Round::Ended(status, Answered::default());
+                }
                 Outcome::Failed(failure) => {
                     self.last = Some(failure);
+                    let (why, status) = (failure.why, failure.status);
+                    tried.ended(status_of(why), status, Some(why), &Answered::default());
                     exchange.judge(trial, &choice.standing, failure);
                     let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
                     if !failure.is_untouched() && !repeatable {
@@ -230,18 +238,20 @@ impl<'a> Course<'a> {
                         reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body))))
                     });
                     let success = (200..300).contains(&status);
-                    let status = match (success, reply) {
+                    let outcome = match (success, reply) {
                         (_, None | Some(Err(_))) => OutcomeStatus::ClientDisconnected,
                         (true, _) => OutcomeStatus::Ok,
                         (false, _) => OutcomeStatus::UpstreamError,
                     };
-                    return Round::Ended(status, answered);
+                    tried.ended(outcome, Some(status), None, &answered);
+                    return Round::Ended(outcome, answered);
                 }
                 Outcome::Stream { status, content_type, begun } => {
                     let served = self.served(&candidate, status, content_type);
                     let address = choice.standing.address();
-                    let (status, answered, failure) =
+                    let (outcome, answered, failure) =
                         self.stream(served, address, *begun, reply.take()).await;
+                    tried.ended(outcome, Some(status), failure, &answered);
                     if let Some(attempt) = self.attempts.last_mut() {
                         attempt.finished = instant(&*self.gate.clock);
                         attempt.failure = failure;
@@ -250,7 +260,7 @@ impl<'a> Course<'a> {
                         let failure = Failure { why, status: None, retry_after: None };
                         exchange.judge(trial, &choice.standing, failure);
                     }
-                    return Round::Ended(status, answered);
+                    return Round::Ended(outcome, answered);
                 }
             }
         }

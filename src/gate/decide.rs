@@ -6,11 +6,13 @@ use std::{
 };
 
 use jiff::Timestamp;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::{
     Gate, GateError, Judge,
     memo::{Decided, How},
+    trace,
     vault::Kept,
     volume::Tally,
 };
@@ -106,6 +108,15 @@ impl Gate {
         request: &CallRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Recorded, GateError> {
+        trace::decide(&Span::current(), self.decide_once(caller, request, key)).await
+    }
+
+    async fn decide_once(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        key: Option<IdempotencyKey>,
+    ) -> Result<Recorded, GateError> {
         let claim = key.map(|key| Arc::new(self.claim(caller, request, key)));
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
@@ -120,6 +131,14 @@ impl Gate {
     /// # Errors
     /// When one of them cannot be judged, or they cannot be recorded.
     pub async fn decide_all(
+        &self,
+        caller: &Caller,
+        requests: &[CallRequest],
+    ) -> Result<Vec<Recorded>, GateError> {
+        trace::decide_all(&Span::current(), self.decide_together(caller, requests)).await
+    }
+
+    async fn decide_together(
         &self,
         caller: &Caller,
         requests: &[CallRequest],

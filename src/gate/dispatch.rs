@@ -10,11 +10,13 @@ use super::{
     Gate, GateError, Recorded,
     course::Course,
     decide::{Manner, refused},
+    trace,
 };
 use crate::{
     dispatch::{Endpoint, Fields},
     domain::{CallRequest, Caller, DeploymentId, JurisdictionCode, PolicyId, Verdict},
     ledger::OutcomeStatus,
+    telemetry::Trace,
 };
 
 /// A call to a model, as the gateway received it.
@@ -34,6 +36,8 @@ pub struct ModelCall {
     pub wants_usage: bool,
     /// The request's identifier.
     pub request_id: String,
+    /// The request's place in its trace.
+    pub trace: Trace,
 }
 
 /// What becomes of a call to a model.
@@ -107,7 +111,8 @@ impl Gate {
         let gate = self.clone();
         self.tasks.spawn(async move {
             let manner = Manner { dispatch: true, claim: None };
-            match gate.decide_in(&caller, &call.request, manner).await {
+            let deciding = gate.decide_in(&caller, &call.request, manner);
+            match trace::decide(call.trace.span(), deciding).await {
                 Err(error) => drop(reply.send(Err(error))),
                 Ok(recorded) if recorded.body.decision == Verdict::Deny => {
                     drop(reply.send(Ok(Reply::Denied(Box::new(recorded)))));

@@ -28,6 +28,7 @@ mod reaper;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
+mod trace;
 mod vault;
 mod volume;
 

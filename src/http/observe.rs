@@ -1,4 +1,4 @@
-//! Around every request: an identifier, one line in the log, and the body of its problem.
+//! Around every request: an identifier, a span, one line in the log, and the body of its problem.
 
 use std::{sync::Arc, time::Instant};
 
@@ -13,7 +13,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
 use super::problem::Problem;
-use crate::domain::{Clock, DecisionId, SystemClock};
+use crate::{
+    domain::{Clock, DecisionId, SystemClock},
+    telemetry::{Trace, TraceContext},
+};
 
 /// The header that carries a request's identifier.
 const HEADER: &str = "x-request-id";
@@ -27,10 +30,14 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let id = RequestId(identifier(request.headers()));
     let route = request.extensions().get::<MatchedPath>().cloned();
     // The pattern, not the path: a path can hold what somebody typed.
-    let route = route.as_ref().map_or("other", MatchedPath::as_str);
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let trace = Trace::begin(request.method().as_str(), route, caller(request.headers()));
+    let route = route.unwrap_or("other");
     let span = tracing::info_span!("request", id = &*id.0, method = %request.method(), route);
     request.extensions_mut().insert(id.clone());
-    let mut response = next.run(request).instrument(span.clone()).await;
+    request.extensions_mut().insert(trace.clone());
+    let answering = next.run(request).instrument(trace.span().clone());
+    let mut response = answering.instrument(span.clone()).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         write(&mut response, problem, &id);
     }
@@ -39,6 +46,7 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     }
     let elapsed = started.elapsed();
     let status = response.status().as_u16();
+    trace.answered(status);
     metrics::histogram!("lexgate_request_seconds").record(elapsed.as_secs_f64());
     let ms = elapsed.as_secs_f64() * 1e3;
     // What went well stands in the ledger and the metrics.
@@ -48,6 +56,13 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
         _ => tracing::debug!(status, ms, "answered"),
     });
     response
+}
+
+/// Where the caller stands in a trace.
+fn caller(headers: &HeaderMap) -> Option<TraceContext> {
+    let values =
+        |name| headers.get_all(name).iter().map(|value| value.to_str().unwrap_or_default());
+    TraceContext::read(values("traceparent"), values("tracestate"))
 }
 
 /// The client's identifier where it can be trusted to stand in a log and a header.

@@ -27,6 +27,7 @@ use crate::{
     dispatch::{Endpoint, Fields},
     domain::{FieldFault, JurisdictionCode, PolicyId},
     gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
+    telemetry::Trace,
 };
 pub(super) use failure::schema;
 use failure::{Failure, Failures, MessageFailures};
@@ -233,6 +234,7 @@ async fn model_call(
     body::require_json(request.headers())?;
     let headers = request.headers().clone();
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
+    let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
     let bytes = Bytes::from_request(request, &()).await;
     let bytes = bytes.map_err(|rejection| body::unreadable(&rejection, MODEL_BODY))?;
     let malformed =
@@ -255,6 +257,7 @@ async fn model_call(
         stream: stream.unwrap_or(false),
         wants_usage,
         request_id: request_id.0.to_string(),
+        trace,
     })
 }
 

@@ -1,6 +1,8 @@
 //! The configuration: one typed tree from `lexgate.toml` and the environment. It holds no secret
 //! that it would print.
 
+mod telemetry;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -18,6 +20,8 @@ use crate::{
     facts::parse_toml,
     ledger::{Origin, SignatureType, VerifierKey},
 };
+
+pub use telemetry::TelemetryConfig;
 
 /// Where the configuration lies unless the command line says otherwise.
 pub const DEFAULT_FILE: &str = "config/lexgate.toml";
@@ -40,6 +44,9 @@ pub struct Config {
     /// `[organisation]`.
     #[serde(default)]
     pub organisation: OrganisationConfig,
+    /// `[telemetry]`.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
     /// `[[api_keys]]`.
     #[serde(default)]
     pub api_keys: Vec<ApiKeyConfig>,

@@ -1,10 +1,24 @@
-//! Logs and metrics. They hold no prompt, no secret and no personal value: only what handlers name.
+//! Logs, metrics and traces. They hold no prompt, no secret and no personal value: only what handlers name.
+
+mod otlp;
+mod trace;
 
 use std::sync::OnceLock;
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use tracing_subscriber::EnvFilter;
+use tracing::Subscriber;
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    filter::{Directive, LevelFilter, Targets},
+    layer::SubscriberExt,
+    registry::LookupSpan,
+    util::SubscriberInitExt,
+};
+
+pub use otlp::{Collector, ExportError, Exporting};
+pub(crate) use trace::{TARGET, fail};
+pub use trace::{Trace, TraceContext};
 
 /// The environment variable that says how much is logged, such as `debug` or `lexgate=debug`.
 const FILTER: &str = "LEXGATE_LOG";
@@ -19,23 +33,55 @@ const SIZES: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 64.0, 128.0, 256.0, 1024.0];
 
 /// Logs JSON lines to standard error.
 pub fn log_json() {
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("info"));
     // A second call changes nothing: the first one holds.
-    let _ = tracing_subscriber::fmt()
+    let _ = tracing_subscriber::registry().with(json_lines()).try_init();
+}
+
+/// Logs JSON lines, and exports spans to `collector`. What it gives back is to be finished at the end.
+///
+/// # Errors
+/// When nothing can be exported.
+pub fn log_json_and_export(collector: &Collector) -> Result<Exporting, ExportError> {
+    let exporting = Exporting::start(collector)?;
+    let spans = tracing_opentelemetry::layer()
+        .with_tracer(exporting.tracer())
+        .with_context_activation(false)
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_filter(Targets::new().with_target(TARGET, LevelFilter::INFO));
+    let _ = tracing_subscriber::registry().with(json_lines()).with(spans).try_init();
+    Ok(exporting)
+}
+
+fn json_lines<S>() -> impl Layer<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(true)
         .with_span_list(false)
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .try_init();
+        .with_filter(filter("info"))
+}
+
+/// What is logged: as the environment says, else from `level` on. Never a span that is exported, so that
+/// one costs nothing where nobody exports it.
+fn filter(level: &str) -> EnvFilter {
+    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new(level));
+    match format!("{TARGET}=off").parse::<Directive>() {
+        Ok(off) => filter.add_directive(off),
+        Err(_) => filter,
+    }
 }
 
 /// Logs warnings in plain lines to standard error, for commands that a person runs.
 pub fn log_plain() {
-    let filter = EnvFilter::try_from_env(FILTER).unwrap_or_else(|_| EnvFilter::new("warn"));
     let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter("warn"))
         .with_target(false)
         .with_writer(std::io::stderr)
         .try_init();
@@ -75,6 +121,20 @@ fn describe() {
         Unit::Seconds,
         "One attempt at a backend, up to its answer"
     );
+    describe_counter!(
+        "lexgate_attempts_total",
+        "Attempts at a deployment that ended, by its HTTP status and by why they failed"
+    );
+    describe_histogram!(
+        "lexgate_attempt_seconds",
+        Unit::Seconds,
+        "One attempt at a deployment, up to the first byte of its answer"
+    );
+    describe_counter!(
+        "lexgate_tokens_total",
+        "Tokens that a deployment says it read (input) and wrote (output)"
+    );
+    describe_gauge!("lexgate_in_flight", "Attempts at a deployment that have not ended");
     describe_histogram!(
         "lexgate_request_seconds",
         Unit::Seconds,
