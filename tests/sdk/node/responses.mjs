@@ -5,7 +5,8 @@ import assert from "node:assert/strict";
 import { OpenAI, all, client, rejected, singapore } from "./common.mjs";
 
 const { responses } = client();
-const short = { model: "assistant", input: "Good morning", max_output_tokens: 8, store: false };
+const limits = { max_output_tokens: 8, temperature: 0 };
+const short = { model: "assistant", input: "Good morning", store: false, ...limits };
 
 const response = await responses.create(short);
 assert.ok(response.output_text && response.status);

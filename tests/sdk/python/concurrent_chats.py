@@ -6,7 +6,7 @@ import openai
 
 from common import MESSAGES, SINGAPORE, openai_client, text_of
 
-short = {"model": "assistant", "messages": MESSAGES, "max_tokens": 8}
+short = {"model": "assistant", "messages": MESSAGES, "max_tokens": 8, "temperature": 0}
 
 
 async def main():

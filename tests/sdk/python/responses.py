@@ -5,7 +5,8 @@ import openai
 from common import SINGAPORE, openai_client, rejected
 
 client = openai_client()
-short = {"model": "assistant", "input": "Good morning", "max_output_tokens": 8, "store": False}
+short = {"model": "assistant", "input": "Good morning", "max_output_tokens": 8, "temperature": 0}
+short |= {"store": False}
 
 response = client.responses.create(**short)
 assert response.output_text and response.status, response
