@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use crate::{
     config::{self, Config, Role},
-    dispatch::{OpenAiClient, SendError},
+    dispatch::OpenAiClient,
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
-    facts::Proposal,
+    facts::{KeySource, Proposal},
     gate::{
         Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
         fresh_id, log_keys,
@@ -56,9 +56,6 @@ pub enum AppError {
     /// The gate cannot work.
     #[error("{0}")]
     Gate(#[from] GateError),
-    /// The client for backends cannot be made.
-    #[error("{0}")]
-    Client(#[from] SendError),
     /// The client for witnesses cannot be made.
     #[error("{0}")]
     Publisher(#[from] PublisherError),
@@ -208,6 +205,7 @@ impl App {
         let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
         check_keys(config, &proposal)?;
+        check_secrets(config, &proposal)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
@@ -232,7 +230,7 @@ impl App {
             sequencer: sequencer.clone(),
             store: store.clone(),
             vault: open_vault(config, &store).await?,
-            backends: Arc::new(OpenAiClient::new()?),
+            backends: Arc::new(OpenAiClient::new(config.secrets.clone())),
             fleet: Arc::default(),
             clock,
             tasks: lifecycle.calls.clone(),
@@ -413,6 +411,27 @@ fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
                 let fault = config.fault(&["api_keys", &at, "jurisdictions"], message);
                 faults.0.push(fault.help("write an ISO 3166 code such as `SA`"));
             }
+        }
+    }
+    faults.or(())
+}
+
+/// Every backend's key must be somewhere: the organisation names it, and this machine says where it is.
+fn check_secrets(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    for (index, deployment) in proposal.organisation.deployments.iter().enumerate() {
+        let key = deployment.backend.as_ref().and_then(|backend| backend.key.as_ref());
+        let Some(KeySource::Secret(name)) = key else { continue };
+        if !config.secrets.contains_key(name) {
+            let file = &proposal.organisation_file;
+            let place = ["deployments", &index.to_string(), "backend", "api_key"];
+            let message = format!(
+                "deployment `{}` has the key `{name}`, and `[secrets]` does not say where that is",
+                deployment.id
+            );
+            faults.0.push(file.fault(config::locate(file, &place), message).help(format!(
+                "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
+            )));
         }
     }
     faults.or(())

@@ -26,8 +26,8 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
         &["domain", "ledger", "policy", "facts", "store", "dispatch", "sequencer", "telemetry"],
     ),
     ("cases", &["domain", "ledger", "policy", "facts", "gate"]),
-    // Reads TOML as the facts do.
-    ("config", &["domain", "ledger", "facts", "telemetry"]),
+    // Reads TOML as the facts do, and into the types of whoever uses it.
+    ("config", &["domain", "ledger", "facts", "dispatch", "telemetry"]),
     ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config", "telemetry"]),
     ("lifecycle", &[]),
     ("telemetry", &[]),

@@ -137,8 +137,15 @@ async fn a_wrong_configuration_is_refused() {
             "a digest that is none",
             Append(CONFIG, "[[api_keys]]\nname = \"x\"\nsha256 = \"abc\"\nroles = [\"auditor\"]"),
         ),
+        ("a secret in two places", Append(CONFIG, "[secrets.x]\nenv = \"X\"\nfile = \"/run/secrets/x\"")),
+        ("a secret itself", Append(CONFIG, "[secrets.x]\nvalue = \"hush\"")),
+        ("a secret itself, in its name's place", Append(CONFIG, "[secrets]\nx = \"hush\"")),
+        ("a secret itself, for a program", Append(CONFIG, "[secrets.x]\ncommand = \"hush\"")),
+        ("a file that is refreshed", Append(CONFIG, "[secrets.x]\nfile = \"x\"\nrefresh = \"5m\"")),
+        ("no time", Append(CONFIG, "[secrets.x]\ncommand = [\"pass\"]\nrefresh = \"soon\"")),
     ])
     .await;
+    assert!(!shown.contains("hush"), "a secret in the wrong place is not shown: {shown}");
     insta::assert_snapshot!("configuration", shown);
 }
 
@@ -217,6 +224,10 @@ async fn a_wrong_organisation_is_refused() {
         ("wrong type", Replace(file, "commercial = true", "commercial = \"yes\"")),
         ("negative users", Replace(file, "users = 1_000_000", "users = -1")),
         ("unknown tier", Replace(file, "tier = \"on_device\"", "tier = \"laptop\"")),
+        (
+            "a key that this machine has not",
+            Replace(file, "api_key_env = \"FRANKFURT_API_KEY\"", "api_key = \"frankfurt\""),
+        ),
     ])
     .await;
     shown += &refusal_of_all(

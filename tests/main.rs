@@ -14,6 +14,7 @@ mod authoring;
 mod backend;
 mod commands;
 mod configuration;
+mod credentials;
 mod decision_api;
 mod decisions;
 mod durability;

@@ -1,6 +1,6 @@
 //! Retention: bodies go when their time is over, and nothing else does.
 
-use std::{fs, sync::Arc};
+use std::{collections::BTreeMap, fs, sync::Arc};
 
 use jiff::Timestamp;
 use lexgate::{
@@ -88,7 +88,7 @@ impl Past {
             sequencer,
             store,
             vault: None,
-            backends: Arc::new(OpenAiClient::new().unwrap()),
+            backends: Arc::new(OpenAiClient::new(BTreeMap::default())),
             fleet: Arc::default(),
             clock,
             tasks: tracker.clone(),

@@ -4,6 +4,7 @@
 mod telemetry;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -16,6 +17,7 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
+    dispatch::SecretSource,
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
     ledger::{Origin, SignatureType, VerifierKey},
@@ -50,6 +52,9 @@ pub struct Config {
     /// `[[api_keys]]`.
     #[serde(default)]
     pub api_keys: Vec<ApiKeyConfig>,
+    /// `[secrets.NAME]`: where this machine has the keys of backends that the organisation names.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, SecretSource>,
     /// The file that was read, for the places of faults.
     #[serde(skip)]
     pub file: Option<SourceFile>,
@@ -341,19 +346,33 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             figment::error::Kind::MissingField(_) => "add the key",
             _ => "correct the value",
         };
-        // Figment quotes its list of names once more.
-        let message = error.kind.to_string().replace("``", "`").replace("`one of `", "one of `");
+        let is_secret = path.first() == Some(&"secrets");
+        let message = match &error.kind {
+            figment::error::Kind::InvalidType(..) | figment::error::Kind::InvalidValue(..)
+                if is_secret =>
+            {
+                "a secret is a table of one of `env = \"VARIABLE\"`, `file = \"PATH\"` and `command = [\"PROGRAM\", …]`".to_owned()
+            }
+            // Figment quotes its list of names once more.
+            kind => kind.to_string().replace("``", "`").replace("`one of `", "one of `"),
+        };
         if from_environment {
             let name = format!("LEXGATE_{}", path.join("__").to_uppercase());
             return SourceFile::new(&name, "").fault(0..0, message).help(help);
         }
-        file.fault(span, message).help(help)
+        let mut fault = file.fault(span, message).help(help);
+        // Whoever wrote a secret itself where its place belongs shall not find it in a log.
+        if is_secret && !fault.source.starts_with('[') {
+            fault.source.clear();
+        }
+        fault
     });
     Faults(faults.collect())
 }
 
 /// The bytes of the value at `path`, or of the nearest table around it.
-fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
+#[must_use]
+pub fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
     use toml::de::{DeTable, DeValue};
     let Ok(table) = DeTable::parse(&file.text) else { return 0..0 };
     let mut span = 0..0;

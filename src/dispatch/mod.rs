@@ -2,11 +2,16 @@
 //! (`gate`), nor what the record says of it (`ledger`).
 
 mod client;
+#[cfg(test)]
+mod client_tests;
+mod connections;
+mod credentials;
 mod endpoint;
 mod fields;
 mod health;
 mod identity;
 mod probe;
+mod secret;
 mod sse;
 
 use std::fmt;
@@ -16,10 +21,13 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 pub use client::OpenAiClient;
+pub use connections::TlsFault;
+pub use credentials::KeyError;
 pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
 pub use health::{Fleet, Probed, Standing, Trial};
 pub use identity::{Expected, names_same_model};
+pub use secret::{SecretFault, SecretSource};
 pub use sse::{Event, Events};
 
 use crate::{facts::BackendAddress, telemetry::TraceContext};
@@ -66,16 +74,20 @@ impl fmt::Debug for BackendReply {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// Its key is not there.
-    #[error(
-        "the environment variable `{0}`, which holds the backend's key, is not set or is no header value"
-    )]
-    NoKey(String),
+    /// Its key is not there: nothing was sent.
+    #[error("{0}")]
+    NoKey(#[from] KeyError),
+    /// Its certificates cannot be judged: nothing was sent.
+    #[error("{0}")]
+    Tls(#[from] TlsFault),
+    /// It was to be asked at another host than its own, to which its key may not go: nothing was sent.
+    #[error("a question to another host than the backend's")]
+    Elsewhere,
     /// It could not be asked: nothing was sent.
-    #[error("the backend cannot be reached")]
+    #[error("the backend cannot be reached: {}", cause(.0))]
     Unreachable(#[source] reqwest::Error),
     /// It broke off.
-    #[error("the backend broke off")]
+    #[error("the backend broke off: {}", cause(.0))]
     Broken(#[source] reqwest::Error),
     /// It took too long.
     #[error("the backend took too long: no {0} in time")]
@@ -83,6 +95,15 @@ pub enum SendError {
     /// It sent more than is taken.
     #[error("the backend's answer is larger than {0} bytes")]
     TooLarge(usize),
+}
+
+/// What lies at the bottom of an error: the library's own words on top say only that there is one.
+fn cause(error: &reqwest::Error) -> &dyn std::error::Error {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(below) = cause.source() {
+        cause = below;
+    }
+    cause
 }
 
 /// Something that takes requests for deployments.

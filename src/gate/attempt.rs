@@ -91,6 +91,7 @@ impl Exchange<'_> {
             request_id: self.call.request_id.clone(),
             trace: self.tried.context(),
         };
+        let first_byte = tokio::time::Instant::now() + address.timeouts.first_byte;
         let sent = self.gate.backends.send(address, request).await;
         let mut answer = sent.map_err(|error| {
             tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
@@ -109,9 +110,8 @@ impl Exchange<'_> {
         let content_type = answer.content_type.clone().unwrap_or_default();
         // A stream is handed on as it comes; anything else is read to its end first.
         if answer.is_event_stream() && self.call.stream {
-            let limit = address.timeouts.first_byte;
             let begun = begin(self.call.endpoint, address, answer.body);
-            let begun = tokio::time::timeout(limit, begun).await;
+            let begun = tokio::time::timeout_at(first_byte, begun).await;
             let begun = begun.unwrap_or(Err(AttemptFailure::Timeout)).map_err(|why| Failure {
                 why,
                 status: Some(status),

@@ -1,0 +1,219 @@
+//! The client against sockets that do one thing each: every way of not answering has its error.
+
+use std::{collections::BTreeMap, io::Write, net::SocketAddr, path::PathBuf, time::Duration};
+
+use futures_util::StreamExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::timeout,
+};
+
+use super::{BackendReply, BackendRequest, Backends, OpenAiClient, SecretSource, SendError};
+use crate::facts::{BackendAddress, BreakerSettings, KeySource, Timeouts};
+
+const SHORT: Duration = Duration::from_millis(200);
+const LONG: Duration = Duration::from_secs(20);
+
+fn client() -> OpenAiClient {
+    let file = SecretSource::File("/nowhere/at/all".into());
+    OpenAiClient::new(BTreeMap::from([("x".to_owned(), file)]))
+}
+
+fn address(base_url: String) -> BackendAddress {
+    BackendAddress {
+        base_url,
+        model: "m".to_owned(),
+        served_as: Vec::new(),
+        key: None,
+        ca_file: None,
+        timeouts: Timeouts { connect: LONG, first_byte: LONG, between_chunks: LONG, total: LONG },
+        breaker: BreakerSettings::default(),
+        probe_interval: None,
+        max_waiting: None,
+    }
+}
+
+async fn send(address: &BackendAddress, stream: bool) -> Result<BackendReply, SendError> {
+    let request = BackendRequest {
+        path: "/chat/completions",
+        body: "{}".into(),
+        headers: Vec::new(),
+        stream,
+        request_id: "r".to_owned(),
+        trace: None,
+    };
+    client().send(address, request).await
+}
+
+/// The error of an attempt that must fail before it has an answer.
+async fn refusal(address: &BackendAddress) -> SendError {
+    send(address, false).await.expect_err("nobody answers")
+}
+
+/// A server that sends `pieces` to whoever asks, with a pause after each, and hangs at the end.
+async fn server(pieces: &'static [&'static str], pause: Duration) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let listener = listener.into_std().unwrap();
+        runtime.block_on(async move {
+            let listener = TcpListener::from_std(listener).unwrap();
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            for piece in pieces {
+                let _ = stream.write_all(piece.as_bytes()).await;
+                tokio::time::sleep(pause).await;
+            }
+            let _ = stream.read(&mut [0; 1]).await;
+        });
+    });
+    format!("http://{at}/v1")
+}
+
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 4\r\n\r\n";
+
+/// The error at which the body of an answer ends.
+async fn broken(address: &BackendAddress, stream: bool) -> SendError {
+    let mut body = send(address, stream).await.unwrap().body;
+    while let Some(piece) = body.next().await {
+        if let Err(error) = piece {
+            assert!(body.next().await.is_none(), "nothing comes after an error");
+            return error;
+        }
+    }
+    panic!("the answer looks complete");
+}
+
+#[tokio::test]
+async fn who_cannot_be_reached_was_sent_nothing() {
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = nobody.local_addr().unwrap();
+    drop(nobody);
+    for url in [
+        format!("http://{at}/v1"),
+        "http://no-such-host.invalid/v1".to_owned(),
+        "http://[::1/v1".to_owned(),
+    ] {
+        let error = refusal(&address(url)).await;
+        assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
+        assert!(!error.to_string().contains("/v1"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_fails_or_hangs_is_no_connection() {
+    let speaks_http = server(&["HTTP/1.1 400 Bad Request\r\n\r\n"], Duration::ZERO).await;
+    let error = refusal(&address(speaks_http.replace("http:", "https:"))).await;
+    assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
+    let mut hangs = address(server(&[], Duration::ZERO).await.replace("http:", "https:"));
+    hangs.timeouts.connect = SHORT;
+    let error = refusal(&hangs).await;
+    assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
+}
+
+/// A listener that never accepts, and the connections that fill its queue: later ones get no answer.
+async fn full() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let at = listener.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    while let Ok(connected) = timeout(SHORT, TcpStream::connect(at)).await {
+        waiting.push(connected.unwrap());
+    }
+    (at, waiting, listener)
+}
+
+#[tokio::test]
+async fn a_connection_has_its_own_limit() {
+    let (at, _waiting, _listener) = full().await;
+    let mut address = address(format!("http://{at}/v1"));
+    address.timeouts.connect = SHORT;
+    let error = refusal(&address).await;
+    assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn each_phase_of_an_answer_has_its_own_limit() {
+    let mut silent = address(server(&[], Duration::ZERO).await);
+    silent.timeouts.first_byte = SHORT;
+    assert!(matches!(refusal(&silent).await, SendError::Timeout("first byte")));
+
+    let mut stalls = address(server(&[HEAD, "ab"], Duration::ZERO).await);
+    stalls.timeouts.between_chunks = SHORT;
+    assert!(matches!(broken(&stalls, false).await, SendError::Timeout("next piece")));
+
+    let mut slow = address(server(&[HEAD, "a", "b", "c"], SHORT).await);
+    slow.timeouts.total = SHORT * 2;
+    assert!(matches!(broken(&slow, true).await, SendError::Timeout("end of the answer")));
+
+    let mut cut = address(server(&[], Duration::ZERO).await);
+    cut.timeouts.total = SHORT;
+    assert!(matches!(refusal(&cut).await, SendError::Timeout(_)));
+}
+
+#[tokio::test]
+async fn a_streamed_answer_may_think_after_its_headers() {
+    let mut thinks = address(server(&[HEAD, "ab"], SHORT * 2).await);
+    thinks.timeouts.between_chunks = SHORT;
+    let mut body = send(&thinks, true).await.unwrap().body;
+    assert_eq!(body.next().await.unwrap().unwrap(), "ab");
+    assert!(matches!(body.next().await, Some(Err(SendError::Timeout("next piece")))));
+}
+
+#[tokio::test]
+async fn a_question_stays_on_the_host_and_is_answered_shortly() {
+    const TOLD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell";
+    let told = address(server(&[TOLD], Duration::ZERO).await);
+    let at = told.base_url.replace("/v1", "/health");
+    assert_eq!(client().get(&told, &at, LONG).await.unwrap(), (200, "well".into()));
+    for url in [
+        "http://elsewhere.example/health".to_owned(),
+        at.replace("http:", "https:"),
+        at.replace("127.0.0.1", "127.0.0.1.example"),
+        at.replace("127.0.0.1", "someone:secret@127.0.0.1"),
+        "/health".to_owned(),
+    ] {
+        let error = client().get(&told, &url, LONG).await.unwrap_err();
+        assert!(matches!(error, SendError::Elsewhere), "{url}: {error:?}");
+    }
+    let silent = address(server(&[], Duration::ZERO).await);
+    let error = client().get(&silent, &silent.base_url, SHORT).await.unwrap_err();
+    assert!(matches!(error, SendError::Timeout(_)), "{error:?}");
+    const MUCH: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n";
+    let much: &'static str = Box::leak(format!("{MUCH}{}", "x".repeat(2 << 20)).into_boxed_str());
+    let much = address(server(Box::leak(Box::new([much])), Duration::ZERO).await);
+    let error = client().get(&much, &much.base_url, LONG).await.unwrap_err();
+    assert!(matches!(error, SendError::TooLarge(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn without_its_key_or_its_certificates_nothing_is_sent() {
+    let mut keyless = address("http://no-such-host.invalid/v1".to_owned());
+    keyless.key = Some(KeySource::Secret("x".to_owned()));
+    let error = refusal(&keyless).await;
+    assert!(matches!(error, SendError::NoKey(_)), "{error:?}");
+
+    let folder = std::env::temp_dir();
+    let name = |kind: &str| folder.join(format!("lexgate-ca-{kind}-{}", std::process::id()));
+    let write = |kind: &str, text: &str| -> PathBuf {
+        let path = name(kind);
+        std::fs::File::create(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        path
+    };
+    let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    let files = [name("missing"), write("empty", ""), write("broken", broken), folder.clone()];
+    for file in files {
+        let mut address = address("https://no-such-host.invalid/v1".to_owned());
+        address.ca_file = Some(file.clone());
+        let error = refusal(&address).await;
+        assert!(matches!(error, SendError::Tls(_)), "{error:?}");
+        assert!(error.to_string().contains(file.to_str().unwrap()), "{error}");
+        if file.is_file() {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}
