@@ -90,8 +90,8 @@ impl Models {
         if !lists_all || self.data.is_empty() || self.data.iter().any(names_it) {
             return None;
         }
-        let served: Vec<&str> = self.data.iter().map(|one| one.id.as_str()).take(8).collect();
-        Some(format!("it serves `{}`, not `{}`", served.join("`, `"), address.model))
+        let names: Vec<&str> = self.data.iter().map(|one| one.id.as_str()).take(8).collect();
+        Some(format!("it serves `{}`, not `{}`", names.join("`, `"), address.model))
     }
 }
 
@@ -160,23 +160,23 @@ impl Metadata {
     pub(super) fn contradiction(&self, expected: &Expected<'_>) -> Option<String> {
         let address = expected.address;
         // NIM's names have a profile behind them: `llama-3.1-8b-instruct:hf-1234`.
-        let names: Vec<&String> =
+        let expected_names: Vec<&String> =
             std::iter::once(&address.model).chain(&address.served_as).collect();
         let own = |name: &str| {
             let last = name.rsplit('/').next().unwrap_or(name);
             last.split(':').next().unwrap_or(last).to_ascii_lowercase()
         };
-        let serves = |info: &ModelInfo| {
-            names
+        let is_expected = |info: &ModelInfo| {
+            expected_names
                 .iter()
                 .any(|name| own(name) == own(&info.short_name) || own(name) == own(&info.model_url))
         };
-        if self.model_info.is_empty() || self.model_info.iter().any(serves) {
+        if self.model_info.is_empty() || self.model_info.iter().any(is_expected) {
             return None;
         }
-        let served: Vec<&str> =
+        let names: Vec<&str> =
             self.model_info.iter().map(|info| info.short_name.as_str()).collect();
-        Some(format!("it runs `{}`, not `{}`", served.join("`, `"), address.model))
+        Some(format!("it runs `{}`, not `{}`", names.join("`, `"), address.model))
     }
 }
 
@@ -197,11 +197,11 @@ impl Licensed {
             let name = words(name);
             !name.is_empty() && text.contains(&name)
         };
-        let named: Vec<_> = expected.licences.iter().filter(|(_, name)| is_named(name)).collect();
-        if named.is_empty() || named.iter().any(|(id, _)| id == expected.licence) {
+        let found: Vec<_> = expected.licences.iter().filter(|(_, name)| is_named(name)).collect();
+        if found.is_empty() || found.iter().any(|(id, _)| id == expected.licence) {
             return None;
         }
-        let names: Vec<&str> = named.iter().map(|(_, name)| name.as_str()).collect();
+        let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
         Some(format!("its licence is `{}`, not `{}`", names.join("`, `"), expected.licence))
     }
 }
