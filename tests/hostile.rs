@@ -25,7 +25,7 @@ const HOSTILE: &str = "smollm2@laptop";
 const NOBODY: &str = "mistral-small@dc-frankfurt";
 const LIAR: &str = "qwen3-32b@dashscope-sg";
 /// How many calls are made at a time.
-const AT_ONCE: usize = 25;
+const AT_ONCE: usize = 50;
 
 /// One way to misbehave, and what becomes of it.
 struct Case {
@@ -167,7 +167,7 @@ async fn eventually(what: &str, holds: impl Fn() -> bool) {
 }
 
 async fn besieged(store: Store, hostile: &Backend, liar: &Backend) -> Service {
-    let limits = "first_byte_timeout = \"400ms\"\nchunk_timeout = \"400ms\"\ntotal_timeout = \"1500ms\"\n\
+    let limits = "first_byte_timeout = \"2s\"\nchunk_timeout = \"2s\"\ntotal_timeout = \"2500ms\"\n\
         breaker_failures = 1_000_000";
     Service::setup(store)
         .backend(HOSTILE, &hostile.url)
@@ -209,7 +209,9 @@ both_stores! {
             assert_eq!(last["failure"], case.failure, "{name} {stream}: {outcome}");
         }
         let (refused, lied) = (&found[CASES.len()], &found[CASES.len() + 1]);
-        assert_eq!(refused["attempts"][0]["failure"], "unreachable", "{refused}");
+        // A probe may have found it first.
+        let failed = refused["attempts"][0]["failure"] == "unreachable";
+        assert!(failed || refused["skipped"][0]["reason"] == "unhealthy", "{refused}");
         assert_eq!(lied["attempts"][0]["failure"], "wrong_model", "{lied}");
         eventually("connections stay open", || hostile.open() == 0).await;
         service.export_and_verify();

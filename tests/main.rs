@@ -25,6 +25,7 @@ mod hostile;
 mod lab;
 mod ledger;
 mod lesson;
+mod limits;
 mod openapi;
 mod oracle;
 mod personal;

@@ -86,7 +86,13 @@ both_stores! {
     async fn availability_buys_no_border_crossing_and_clauses_do(store: Store) {
         let singapore = Backend::polite().await;
         let price = "\n[[virtual_models]]\nid = \"cheap\"\nstrategy = \"cheapest\"\n\
-                     deployments = [\"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]\n";
+                     deployments = [\"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]\n\
+                     [[prices]]\ndeployment = \"mistral-small@dc-frankfurt\"\ncurrency = \"EUR\"\n\
+                     input_per_million = \"0.40\"\noutput_per_million = \"1.20\"\n\
+                     valid_from = \"2026-01-01\"\nreference = \"price list\"\n\
+                     [[prices]]\ndeployment = \"qwen3-32b@dashscope-sg\"\ncurrency = \"EUR\"\n\
+                     input_per_million = \"0.10\"\noutput_per_million = \"0.30\"\n\
+                     valid_from = \"2026-01-01\"\nreference = \"price list\"\n";
         let setup = || with(store, NOWHERE, NOWHERE, &singapore.url).organisation(price);
         let service = setup().start().await;
         for model in ["assistant", "cheap"] {
@@ -102,6 +108,11 @@ both_stores! {
             assert!(tried.contains(&FRANKFURT.to_owned()), "{outcome}");
         }
         service.export_and_verify();
+
+        // That it is cheaper decides where the law leaves a choice.
+        let service = with(store, NOWHERE, &singapore.url, &singapore.url).organisation(price).start().await;
+        assert_eq!(served_by(&service.openai(CHAT, &HARMLESS, &chat("cheap")).await), SINGAPORE);
+        assert_eq!(served_by(&service.openai(CHAT, &GERMAN, &chat("cheap")).await), FRANKFURT);
 
         let service = setup().organisation(ASSESSMENT).start().await;
         let answer = service.openai(CHAT, &GERMAN, &chat("cheap")).await;

@@ -162,6 +162,7 @@ fn decisions(snapshot: &Arc<Snapshot>) -> Vec<Arc<Decided>> {
 fn outcome(decision: &DecisionBody, seq: usize, leaf: Digest) -> Vec<u8> {
     let body = OutcomeBody {
         attempts: Vec::new(),
+        cost: None,
         decision: DecisionRef { leaf, seq: Seq::new(seq as u64) },
         model: None,
         reported: None,

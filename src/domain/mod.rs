@@ -9,7 +9,9 @@ mod digest;
 mod fault;
 mod ids;
 mod jurisdiction;
+mod money;
 pub(crate) mod object;
+mod quota;
 mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
@@ -27,7 +29,11 @@ pub use ids::{
     PolicyId, Seq, TenantId, VirtualModelId,
 };
 pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
+pub use money::{Currency, InvalidMoney, Money, parse_amount};
 pub use object::Object;
+pub use quota::{
+    CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
+};
 pub use volume::{
     Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
 };

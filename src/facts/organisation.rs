@@ -9,10 +9,11 @@ use super::{
     backend::{BackendAddress, VirtualModel},
     claims::AppClaims,
     dated::Validity,
+    price::Price,
 };
 use crate::domain::{
-    AppId, DeploymentId, InstrumentId, JurisdictionCode, LicenceId, ModelId, OperatorId, Placement,
-    TenantId, Tier, VirtualModelId,
+    AppId, DeploymentId, Held, InstrumentId, JurisdictionCode, LicenceId, Limits, ModelId,
+    OperatorId, Placement, TenantId, Tier, VirtualModelId,
 };
 
 /// Everything in `organisation.toml`, with every reference known to lead somewhere.
@@ -34,6 +35,8 @@ pub struct Organisation {
     pub virtual_models: BTreeMap<VirtualModelId, VirtualModel>,
     /// Legal instruments, in the file's order.
     pub instruments: Vec<Instrument>,
+    /// What deployments cost.
+    pub prices: Vec<Price>,
 }
 
 /// A legal entity that calls models.
@@ -51,6 +54,8 @@ pub struct Tenant {
     pub annual_revenue_usd: u64,
     /// Licences for which it has agreed separate terms.
     pub side_licences: Vec<LicenceId>,
+    /// What it may use, with all its apps.
+    pub limits: Limits,
 }
 
 /// An application.
@@ -66,6 +71,8 @@ pub struct App {
     pub claims: AppClaims,
     /// What a streamed answer begins with where a duty asks for a label.
     pub stream_label: Option<String>,
+    /// What it may use.
+    pub limits: Limits,
 }
 
 /// Whoever runs a deployment.
@@ -162,6 +169,24 @@ impl Organisation {
             deployment.model.as_str() == name || deployment.id.as_str() == name
         };
         self.deployments.iter().filter(serves).collect()
+    }
+
+    /// What `deployment` costs at `instant`.
+    #[must_use]
+    pub fn price_at(&self, deployment: &DeploymentId, instant: Timestamp) -> Option<&Price> {
+        self.prices
+            .iter()
+            .find(|price| price.deployment == *deployment && price.valid.holds_at(instant))
+    }
+
+    /// The limits of an app and of its tenant.
+    #[must_use]
+    pub fn limits_of(&self, app: &AppId, tenant: &TenantId) -> Vec<(Held, &Limits)> {
+        let of_app = self.apps.get(app).map(|row| (Held::App(app.clone()), &row.limits));
+        let of_tenant =
+            self.tenants.get(tenant).map(|row| (Held::Tenant(tenant.clone()), &row.limits));
+        let limits = of_app.into_iter().chain(of_tenant);
+        limits.filter(|(_, limits)| **limits != Limits::default()).collect()
     }
 
     /// The instruments that hold at `instant`.

@@ -9,7 +9,7 @@ use super::Gate;
 use crate::{
     dispatch::Standing,
     domain::{CallRequest, DeploymentId, Verdict},
-    facts::{Strategy, VirtualModel},
+    facts::{Organisation, Price, Strategy, VirtualModel},
     ledger::{DecisionBody, SkipReason, Skipped},
 };
 
@@ -60,14 +60,14 @@ impl Gate {
         let name = request.model.as_deref().filter(|_| request.deployment.is_none());
         let virtual_model = name.and_then(|name| organisation.virtual_models.get(name));
         if let Some(virtual_model) = virtual_model {
-            self.sort(&mut choices.fit, virtual_model);
+            self.sort(&mut choices.fit, virtual_model, organisation);
         }
         // A full queue is better than none: it comes last, not never.
         choices.fit.sort_by_key(|choice| choice.standing.is_full());
         choices
     }
 
-    fn sort(&self, fit: &mut [Choice], by: &VirtualModel) {
+    fn sort(&self, fit: &mut [Choice], by: &VirtualModel, organisation: &Organisation) {
         match by.strategy {
             Strategy::Preference => {}
             Strategy::LeastLoaded => fit.sort_by_key(|choice| choice.standing.load()),
@@ -76,7 +76,16 @@ impl Gate {
                 let of = |choice: &Choice| choice.standing.first_byte().unwrap_or(0.0);
                 of(a).total_cmp(&of(b))
             }),
-            Strategy::Cheapest => {}
+            // Whoever has no price, or one that cannot be compared, comes last.
+            Strategy::Cheapest => {
+                let now = self.clock.now();
+                let price = |choice: &Choice| organisation.price_at(&choice.deployment, now);
+                let currency = fit.iter().find_map(price).map(|price| &price.currency);
+                fit.sort_by_cached_key(|choice| {
+                    let price = price(choice).filter(|price| Some(&price.currency) == currency);
+                    (price.is_none(), price.map(Price::sum))
+                });
+            }
         }
         let weight = |choice: &Choice| by.weights.get(&choice.deployment).copied().unwrap_or(0);
         let total: u64 = fit.iter().map(|choice| u64::from(weight(choice))).sum();

@@ -10,14 +10,14 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    Gate, GateError, Judge,
+    Gate, GateError, Judge, limits,
     memo::{Decided, How},
     trace,
     vault::Kept,
     volume::Tally,
 };
 use crate::{
-    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, Reached, Seq},
+    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq},
     facts::check_end_user,
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
@@ -66,6 +66,8 @@ pub struct Recorded {
     pub leaf: Digest,
     /// What the record says.
     pub body: Arc<DecisionBody>,
+    /// How far the limits are used to which it was held.
+    pub limits: Arc<[LimitState]>,
 }
 
 impl Recorded {
@@ -84,6 +86,7 @@ impl Recorded {
             seq: stored.seq,
             leaf: stored.leaf,
             body: Arc::new(body),
+            limits: Arc::default(),
         })
     }
 }
@@ -260,6 +263,10 @@ impl Gate {
             None => decided.json.clone(),
         };
         let volume = tally.add(judge, asked, &decided);
+        let quota = || {
+            let organisation = &snapshot.organisation;
+            limits::admission(organisation, caller, decided.body.decision, instant(&*self.clock))
+        };
         let ends = [snapshot.valid_until, volume.valid_until()];
         let draft = Draft {
             personal: user.map(|user| user.value.clone()),
@@ -269,13 +276,15 @@ impl Gate {
             dispatch: decided.body.dispatch,
             claim: manner.claim.clone(),
             volume: (!volume.is_empty()).then(|| Arc::new(volume)),
+            quota: manner.dispatch.then(quota).flatten(),
             ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
         Ok((decided.body.clone(), draft))
     }
 
-    /// The decision, with a route to the deployment that is best now: which one that is decides nothing
-    /// about what is allowed.
+    /// The decision. Where Lexgate sends the call, its route is the deployment that is best now: which one
+    /// that is decides nothing about what is allowed. How its backends are says nothing to callers that
+    /// run inference themselves.
     fn decide_well(
         &self,
         judge: &Judge,
@@ -287,7 +296,7 @@ impl Gate {
         let mut how = How { dispatch, reached, preferred: None };
         let decided = judge.decide(caller, request, &how)?;
         let first = decided.body.route.as_ref().map(|route| &route.deployment);
-        let Some(first) = first else { return Ok(decided) };
+        let Some(first) = first.filter(|_| dispatch) else { return Ok(decided) };
         let best = self.choices(request, &decided.body).fit.into_iter().next();
         match best {
             Some(best) if best.deployment != *first => {
@@ -304,7 +313,15 @@ impl Gate {
         metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
             .increment(1);
         let log = self.sequencer.origin().to_string();
-        Recorded { id: id.into(), ts: receipt.ts, log, seq: receipt.seq, leaf: receipt.leaf, body }
+        Recorded {
+            id: id.into(),
+            ts: receipt.ts,
+            log,
+            seq: receipt.seq,
+            leaf: receipt.leaf,
+            body,
+            limits: receipt.limits.clone(),
+        }
     }
 
     /// Keys belong to an app; the same key and request are the same wherever they arrive. Who the end
@@ -347,6 +364,11 @@ pub(super) fn refused(error: SubmitError) -> GateError {
     match error {
         SubmitError::QueueFull => GateError::QueueFull,
         SubmitError::TooLarge { bytes, limit } => GateError::RecordTooLarge { bytes, limit },
+        SubmitError::Limited(state) => {
+            let measure = state.limit.measure.as_str();
+            metrics::counter!("lexgate_limited_total", "measure" => measure).increment(1);
+            GateError::Limited(state)
+        }
         SubmitError::AlreadyReported => GateError::AlreadyReported,
         SubmitError::Closed => GateError::Closed,
         SubmitError::Stale => GateError::Unsettled,

@@ -1,6 +1,11 @@
 //! Why the gate gave no answer. A denial is an answer, not an error.
 
-use crate::{domain::FieldFault, facts::SnapshotError, ledger::CanonicalError, store::StoreError};
+use crate::{
+    domain::{FieldFault, LimitState},
+    facts::SnapshotError,
+    ledger::CanonicalError,
+    store::StoreError,
+};
 
 /// Why the gate gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +20,9 @@ pub enum GateError {
     /// The ledger cannot be written now.
     #[error("the ledger cannot be written: no record, no call")]
     LedgerUnavailable,
+    /// The app, or its tenant, has used up a limit.
+    #[error("{0}, and has: nothing was sent")]
+    Limited(Box<LimitState>),
     /// Too much waits for the ledger.
     #[error("the ledger's queue is full")]
     QueueFull,

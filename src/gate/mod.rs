@@ -19,6 +19,7 @@ mod judge_tests;
 mod keeper;
 #[cfg(test)]
 mod laws_tests;
+mod limits;
 mod memo;
 mod outcome;
 mod prober;

@@ -4,7 +4,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Recorded, course::Ending, decide::refused};
+use super::{
+    Gate, GateError, Recorded,
+    course::Ending,
+    decide::{instant, refused},
+    limits,
+};
 use crate::{
     dispatch::Said,
     domain::{Caller, Seq, Verdict},
@@ -57,6 +62,7 @@ impl Gate {
         }
         let body = OutcomeBody {
             attempts: Vec::new(),
+            cost: None,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
             model: report.model.map(|model| model.chars().take(256).collect()),
             reported: Some(report.status),
@@ -79,8 +85,12 @@ impl Gate {
         ending: Ending,
     ) -> Result<(), GateError> {
         let Ending { attempts, skipped, status, answered } = ending;
+        let judge = self.keeper.current();
+        let organisation = &judge.snapshot().organisation;
+        let cost = limits::cost(organisation, &attempts, answered.tokens);
         let body = OutcomeBody {
             attempts,
+            cost,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
             model: answered.model,
             reported: None,
@@ -90,7 +100,10 @@ impl Gate {
             tokens: answered.tokens,
         };
         let volume = self.settle_exports(decision, status, &body.attempts);
-        let draft = Draft { volume, ..self.outcome_draft(decision, &body)? };
+        let (tokens, cost) = (body.tokens, body.cost.as_ref());
+        let now = instant(&*self.clock);
+        let quota = limits::spending(organisation, &decision.body.caller, tokens, cost, now);
+        let draft = Draft { volume, quota, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
         settled(self.sequencer.submit_reserved(place, draft).await)

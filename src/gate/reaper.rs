@@ -78,6 +78,7 @@ impl Reaper {
         tracing::warn!(seq = %decision.seq, "a process ended before it recorded this call's outcome");
         let body = OutcomeBody {
             attempts: Vec::new(),
+            cost: None,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
             model: None,
             reported: None,

@@ -41,6 +41,8 @@ pub(super) enum ProblemKind {
     InvalidRequest,
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
+    /// The app, or its tenant, has used up a limit.
+    LimitReached,
     /// Too much waits for the ledger.
     QueueFull,
     /// The ledger cannot be written: no record, no call.
@@ -74,6 +76,7 @@ impl ProblemKind {
             Self::IdempotencyKeyReused => {
                 (422, "idempotency-key-reused", "The idempotency key belongs to another request")
             }
+            Self::LimitReached => (429, "limit-reached", "A limit has been reached"),
             Self::QueueFull => (503, "queue-full", "The ledger's queue is full"),
             Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger cannot be written"),
             Self::NoBackend => (503, "no-backend", "No allowed deployment has a backend"),
@@ -117,6 +120,9 @@ impl ProblemKind {
                 )],
             ),
             Self::IdempotencyKeyReused => ("the idempotency key was used for another request", &[]),
+            Self::LimitReached => {
+                ("app `desk` may use 600 requests a minute, and has: nothing was sent", &[])
+            }
             Self::QueueFull => ("the ledger's queue is full", &[]),
             Self::LedgerUnavailable => ("the ledger cannot be written: no record, no call", &[]),
             Self::NoBackend => (
@@ -225,6 +231,7 @@ impl From<GateError> for Problem {
             GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {
                 ProblemKind::OutcomeConflict
             }
+            GateError::Limited(_) => ProblemKind::LimitReached,
             GateError::QueueFull => ProblemKind::QueueFull,
             GateError::LedgerUnavailable
             | GateError::Unsettled

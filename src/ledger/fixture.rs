@@ -137,6 +137,7 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
             http_status: Some(200),
             started: sent,
         }],
+        cost: None,
         decision: DecisionRef { leaf, seq },
         model: Some("smollm2".into()),
         reported: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::body::present;
-use crate::domain::{DeploymentId, Digest, Retention, Seq};
+use crate::domain::{DeploymentId, Digest, Money, Retention, Seq};
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -15,6 +15,9 @@ use crate::domain::{DeploymentId, Digest, Retention, Seq};
 pub struct OutcomeBody {
     /// Each attempt, in order. Empty when the caller ran inference itself.
     pub attempts: Vec<Attempt>,
+    /// What the answer cost, where the deployment has a price and the backend counted. Absent when not.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub cost: Option<Money>,
     /// The decision it belongs to.
     pub decision: DecisionRef,
     /// The model that the backend, or the caller, says was served.

@@ -2,11 +2,12 @@
 //! it is given.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use jiff::Timestamp;
+use rust_decimal::Decimal;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Draft, Receipt, SequencerSettings, SubmitError, mark::Seen};
 use crate::{
-    domain::{Clock, Counts, DecisionId, Digest, Seq},
+    domain::{Clock, CounterKey, Counts, DecisionId, Digest, Quota, Seq, Used},
     ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
     store::{Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
 };
@@ -116,6 +117,7 @@ pub(super) struct Batch<'a> {
 impl Seal for Batch<'_> {
     fn lookups(&self) -> Lookups {
         let drafts = || self.groups.iter().flat_map(|group| &group.drafts);
+        let quotas = || drafts().filter_map(|draft| draft.quota.as_deref());
         let key = |claim: &Claim| (claim.scope.clone(), claim.key.clone());
         Lookups {
             genesis: !self.same_log,
@@ -126,6 +128,8 @@ impl Seal for Batch<'_> {
                 .filter_map(|draft| draft.volume.as_deref())
                 .flat_map(|volume| volume.asked.iter().flat_map(|(asked, _)| asked.keys()))
                 .collect(),
+            counters: quotas().flat_map(Quota::counters).collect(),
+            under_way: quotas().any(Quota::counts_calls),
         }
     }
 
@@ -149,6 +153,8 @@ impl Seal for Batch<'_> {
             claims: found.claims.clone(),
             reported: found.reported.clone(),
             counts: found.counts.clone(),
+            used: found.used.clone(),
+            changed: BTreeSet::new(),
         };
         if head.next == Seq::new(0) {
             pen.open_log()?;
@@ -156,7 +162,8 @@ impl Seal for Batch<'_> {
         self.answers = self.groups.iter().map(|group| pen.write_group(group)).collect();
         self.probe = pen.rows.first().map(|row| (row.id, row.leaf));
         self.same_log = true;
-        let Pen { head, rows, .. } = pen;
+        let Pen { head, rows, mut used, changed, .. } = pen;
+        used.retain(|key, _| changed.contains(key));
         let mut edge = edge.clone();
         let tiles = edge.extend(rows.iter().map(|row| row.leaf));
         let mut checkpoint: Arc<str> = Arc::default();
@@ -166,7 +173,7 @@ impl Seal for Batch<'_> {
                 self.settings.signer.checkpoint(edge.size(), edge.root()).to_string().into();
             self.signed = Some((Seen { size: head.next, leaf: head.leaf }, checkpoint.clone()));
         }
-        Ok(Sealed { rows, head, edge, tiles, checkpoint })
+        Ok(Sealed { rows, head, edge, tiles, checkpoint, used })
     }
 }
 
@@ -180,6 +187,9 @@ struct Pen<'a> {
     claims: HashMap<(String, String), Seq>,
     reported: HashSet<Seq>,
     counts: Counts,
+    used: Used,
+    /// The counters that the store has to keep.
+    changed: BTreeSet<CounterKey>,
 }
 
 impl Pen<'_> {
@@ -234,7 +244,11 @@ impl Pen<'_> {
         if entry.len() > ENTRY_LIMIT {
             return Err(SubmitError::TooLarge { bytes: entry.len(), limit: ENTRY_LIMIT });
         }
-        let receipt = Receipt { seq: self.head.next, leaf, ts: self.ts, entry: entry.into() };
+        self.use_up(draft);
+        let quota = draft.quota.iter();
+        let limits = quota.flat_map(|quota| quota.states(&self.used, self.ts)).collect();
+        let (seq, ts, entry) = (self.head.next, self.ts, entry.into());
+        let receipt = Receipt { seq, leaf, ts, entry, limits };
         self.place(draft, &receipt);
         Ok(receipt)
     }
@@ -254,7 +268,29 @@ impl Pen<'_> {
             || draft.activation.as_ref().is_some_and(|new| new.expected != active);
         let expired = draft.valid_until.is_some_and(|end| self.ts >= end);
         let overtaken = draft.volume.as_ref().is_some_and(|volume| !volume.stands(&self.counts));
-        if superseded || expired || overtaken { Err(SubmitError::Stale) } else { Ok(()) }
+        if superseded || expired || overtaken {
+            return Err(SubmitError::Stale);
+        }
+        let reached = draft.quota.as_ref().and_then(|quota| quota.reached(&self.used, self.ts));
+        reached.map_or(Ok(()), |state| Err(SubmitError::Limited(Box::new(state))))
+    }
+
+    /// Counts what the record uses, and whether it begins or ends a call.
+    fn use_up(&mut self, draft: &Draft) {
+        let Some(quota) = &draft.quota else { return };
+        for (key, amount) in &quota.adds {
+            let used = self.used.entry(key.clone()).or_default();
+            *used = used.saturating_add(*amount);
+            self.changed.insert(key.clone());
+        }
+        for key in quota.under_way() {
+            let calls = self.used.entry(key).or_default();
+            if draft.dispatch {
+                *calls += Decimal::ONE;
+            } else {
+                *calls = (*calls - Decimal::ONE).max(Decimal::ZERO);
+            }
+        }
     }
 
     fn place(&mut self, draft: &Draft, receipt: &Receipt) {
@@ -285,6 +321,7 @@ impl Pen<'_> {
             activation: draft.activation.clone(),
             personal: draft.personal.clone(),
             volume: draft.volume.clone(),
+            quota: draft.quota.clone(),
         });
     }
 }

@@ -26,7 +26,7 @@ use uuid::Uuid;
 
 pub use crate::store::{Activation, Claim, SealedValue};
 use crate::{
-    domain::{Clock, Digest, Revision, Seq, Volume},
+    domain::{Clock, Digest, LimitState, Quota, Revision, Seq, Volume},
     ledger::{GenesisBody, Kind, Origin, Signer},
     store::{Store, StoreError},
 };
@@ -64,6 +64,8 @@ pub struct Draft {
     pub personal: Option<Arc<SealedValue>>,
     /// The counts of people that it rests on, and what it adds to them.
     pub volume: Option<Arc<Volume>>,
+    /// The limits to which it is held, and what it uses of them.
+    pub quota: Option<Arc<Quota>>,
 }
 
 impl Draft {
@@ -83,6 +85,7 @@ impl Draft {
             activation: None,
             personal: None,
             volume: None,
+            quota: None,
         }
     }
 }
@@ -98,6 +101,8 @@ pub struct Receipt {
     pub ts: Timestamp,
     /// The whole entry.
     pub entry: Bytes,
+    /// How far the limits to which it was held are used, with it.
+    pub limits: Arc<[LimitState]>,
 }
 
 /// Why a record has no place.
@@ -113,6 +118,9 @@ pub enum SubmitError {
     /// The decision has an outcome.
     #[error("the decision has an outcome already")]
     AlreadyReported,
+    /// A limit has been reached.
+    #[error("{0}")]
+    Limited(Box<LimitState>),
     /// Too much waits already.
     #[error("too many records wait to be written")]
     QueueFull,

@@ -11,7 +11,10 @@ use uuid::Uuid;
 
 use super::StoreError;
 use crate::{
-    domain::{CountKey, Counts, Digest, Exported, Revision, Seq, SnapshotDigests, Volume},
+    domain::{
+        CountKey, CounterKey, Counts, Digest, Exported, Quota, Revision, Seq, SnapshotDigests,
+        Used, Volume,
+    },
     ledger::{Edge, Kind, Tile},
 };
 
@@ -41,6 +44,10 @@ pub struct Lookups {
     pub decisions: Vec<Seq>,
     /// Whose exports are counted.
     pub counts: BTreeSet<CountKey>,
+    /// Counters of what was used.
+    pub counters: BTreeSet<CounterKey>,
+    /// Whether the calls under way are counted too, of those apps and tenants that are limited.
+    pub under_way: bool,
 }
 
 /// Their answers.
@@ -56,6 +63,8 @@ pub struct Found {
     pub reported: HashSet<Seq>,
     /// What left, under each key that was asked for.
     pub counts: Counts,
+    /// What was used, as far as it was asked for.
+    pub used: Used,
 }
 
 /// What the next entry follows.
@@ -84,6 +93,8 @@ pub struct Sealed {
     pub tiles: Vec<Tile>,
     /// The signed checkpoint of the tree with them.
     pub checkpoint: Arc<str>,
+    /// The counters that have changed, as they are now.
+    pub used: Used,
 }
 
 impl Sealed {
@@ -99,6 +110,16 @@ impl Sealed {
         }
         let rows = sums.into_iter();
         rows.map(|((tenant, origin, day, export), n)| (tenant, origin, day, export, n)).collect()
+    }
+}
+
+impl Row {
+    /// Of a decision that is dispatched: the process that does it, and whose call it is where that is
+    /// counted.
+    pub(super) fn opens(&self) -> Option<(Uuid, Option<&str>, Option<&str>)> {
+        let whose = self.quota.as_ref().and_then(|quota| quota.under_way.as_ref());
+        let (app, tenant) = whose.map(|(app, tenant)| (app.as_str(), tenant.as_str())).unzip();
+        self.dispatched_by.map(|process| (process, app, tenant))
     }
 }
 
@@ -131,6 +152,8 @@ pub struct Row {
     pub personal: Option<Arc<SealedValue>>,
     /// Whose data leaves with it.
     pub volume: Option<Arc<Volume>>,
+    /// The limits to which it was held.
+    pub quota: Option<Arc<Quota>>,
 }
 
 /// A value that identifies a person, and that only the holder of the master key can read.

@@ -19,7 +19,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue};
@@ -143,7 +143,8 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// Which request used an idempotency key, and what answered it.
     async fn idempotent(&self, scope: &str, key: &str) -> Result<Option<Claimed>, StoreError>;
 
-    /// Forgets the idempotency keys used, and the leases that ran out, before an instant.
+    /// Forgets the idempotency keys used, the leases that ran out, and the counters of what was over,
+    /// before an instant.
     async fn prune(&self, before: Timestamp) -> Result<(), StoreError>;
 
     /// Says that `process` lives, until an instant. A process does so before its first dispatch:
@@ -171,6 +172,12 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
 
     /// Whether an entry could be written now.
     async fn writable(&self) -> Result<(), StoreError>;
+}
+
+/// The beginning of the oldest while that may not be over at `instant`: a month.
+fn counted_since(instant: Timestamp) -> Timestamp {
+    let longest = SignedDuration::from_hours(24 * 32);
+    instant.checked_sub(longest).unwrap_or(Timestamp::MIN)
 }
 
 /// Opens the store at `url`: `sqlite://path` (folder and file are made when missing) or

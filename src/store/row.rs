@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
+use rust_decimal::Decimal;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use super::{Active, Claimed, Head, StoreError, Stored};
 use crate::{
-    domain::{CountKey, Counts, Digest, Revision, Seq, SnapshotDigests},
+    domain::{
+        CountKey, CounterKey, Counts, Digest, Revision, Seq, SnapshotDigests, Used, under_way,
+    },
     ledger::{Edge, TILE_WIDTH, Tile, TileId, partial_tiles, read_tile},
 };
 
@@ -121,6 +124,30 @@ pub(super) fn counts<R: Columns>(
         counts.entry(key).or_default().push((export, n));
     }
     Ok(Counts(counts))
+}
+
+/// `name, since, used`.
+pub(super) fn used<R: Columns>(rows: &[R]) -> Result<Used, StoreError> {
+    let counter = |row: &R| {
+        let since = Timestamp::from_microsecond(row.integer(1)?)
+            .map_err(|_| StoreError::Corrupt("an instant beyond the calendar"))?;
+        let used = Decimal::from_str_exact(&row.text(2)?)
+            .map_err(|_| StoreError::Corrupt("a counter that is no number"))?;
+        Ok((CounterKey { name: row.text(0)?.into(), since }, used))
+    };
+    rows.iter().map(counter).collect()
+}
+
+/// `app, tenant, count`.
+pub(super) fn calls_under_way<R: Columns>(rows: &[R]) -> Result<Used, StoreError> {
+    let mut used = Used::new();
+    for row in rows {
+        let calls = row.integer(2)?;
+        for key in under_way(&row.text(0)?.into(), &row.text(1)?.into()) {
+            *used.entry(key).or_default() += Decimal::from(calls);
+        }
+    }
+    Ok(used)
 }
 
 /// `request, seq`.

@@ -1,6 +1,7 @@
 //! Reading `organisation.toml`: every name it uses must lead somewhere.
 
 mod backends;
+mod limits;
 mod names;
 mod rows;
 
@@ -11,7 +12,7 @@ use super::{
     world::{TermKind, World},
 };
 use crate::domain::{Faults, SourceFile};
-use rows::{File, InstrumentRow};
+use rows::{File, Text};
 
 impl Organisation {
     /// Reads `file`, whose names must be known to `world` or to the file itself.
@@ -27,6 +28,7 @@ impl Organisation {
         reader.deployments(&rows, &mut organisation);
         reader.virtual_models(&rows, &mut organisation);
         reader.instruments(&rows, &mut organisation);
+        reader.prices(&rows, &mut organisation);
         reader.faults.or(organisation)
     }
 }
@@ -58,6 +60,7 @@ impl Reader<'_> {
                     .iter()
                     .map(|id| id.get_ref().as_str().into())
                     .collect(),
+                limits: self.limits(&row.limits),
             };
             organisation.tenants.insert(row.id.get_ref().as_str().into(), tenant);
         }
@@ -72,6 +75,7 @@ impl Reader<'_> {
                 hosted_for_end_users: row.hosted_for_end_users,
                 claims: self.claims(&row.claims),
                 stream_label: row.stream_label.clone(),
+                limits: self.limits(&row.limits),
             };
             organisation.apps.insert(row.id.get_ref().as_str().into(), app);
         }
@@ -147,7 +151,9 @@ impl Reader<'_> {
                 .iter()
                 .any(|operator| operator.id.get_ref() == row.recipient.get_ref());
             self.refer("operator", "[[operators]]", &row.recipient, known);
-            let Some(valid) = self.validity(row) else { continue };
+            let what = format!("instrument `{}`", row.id.get_ref());
+            let bounds = (&row.valid_from, row.valid_until.as_ref());
+            let Some(valid) = self.validity(&what, bounds) else { continue };
             organisation.instruments.push(Instrument {
                 exporter: row.exporter.get_ref().as_str().into(),
                 id: row.id.get_ref().as_str().into(),
@@ -159,16 +165,19 @@ impl Reader<'_> {
         }
     }
 
-    fn validity(&mut self, row: &InstrumentRow) -> Option<Validity> {
+    pub(super) fn validity(
+        &mut self,
+        what: &str,
+        bounds: (&Text, Option<&Text>),
+    ) -> Option<Validity> {
         let read = || {
-            let from = instant(&row.valid_from, self.file)?;
-            let until =
-                row.valid_until.as_ref().map(|until| instant(until, self.file)).transpose()?;
+            let from = instant(bounds.0, self.file)?;
+            let until = bounds.1.map(|until| instant(until, self.file)).transpose()?;
             if until.is_some_and(|until| until <= from) {
-                let message = format!("instrument `{}` ends before it begins", row.id.get_ref());
+                let message = format!("{what} ends before it begins");
                 return Err(self
                     .file
-                    .fault(row.id.span(), message)
+                    .fault(bounds.0.span(), message)
                     .help("correct `valid_from` or `valid_until`"));
             }
             Ok(Validity { from, until })

@@ -28,6 +28,8 @@ pub(super) struct File {
     pub(super) virtual_models: Vec<VirtualModelRow>,
     #[serde(default)]
     pub(super) instruments: Vec<InstrumentRow>,
+    #[serde(default)]
+    pub(super) prices: Vec<PriceRow>,
 }
 
 #[derive(Deserialize)]
@@ -41,6 +43,8 @@ pub(super) struct TenantRow {
     pub(super) annual_revenue_usd: u64,
     #[serde(default)]
     pub(super) side_licences: Vec<Text>,
+    #[serde(default)]
+    pub(super) limits: LimitsRow,
 }
 
 #[derive(Deserialize)]
@@ -54,6 +58,8 @@ pub(super) struct AppRow {
     #[serde(default)]
     pub(super) claims: ClaimsRow,
     pub(super) stream_label: Option<String>,
+    #[serde(default)]
+    pub(super) limits: LimitsRow,
 }
 
 /// `[apps.claims]`.
@@ -158,6 +164,51 @@ pub(super) struct InstrumentRow {
     pub(super) kind: Text,
     pub(super) exporter: Text,
     pub(super) recipient: Text,
+    pub(super) valid_from: Text,
+    pub(super) valid_until: Option<Text>,
+    pub(super) reference: String,
+}
+
+/// `[apps.limits]` and `[tenants.limits]`.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LimitsRow {
+    pub(super) concurrent: Option<Spanned<u64>>,
+    #[serde(default)]
+    pub(super) requests: CountsRow,
+    #[serde(default)]
+    pub(super) tokens: CountsRow,
+    pub(super) money: Option<MoneyRow>,
+}
+
+/// A number for each while.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct CountsRow {
+    pub(super) minute: Option<Spanned<u64>>,
+    pub(super) hour: Option<Spanned<u64>>,
+    pub(super) day: Option<Spanned<u64>>,
+    pub(super) month: Option<Spanned<u64>>,
+}
+
+/// An amount for each while.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MoneyRow {
+    pub(super) currency: Text,
+    pub(super) minute: Option<Text>,
+    pub(super) hour: Option<Text>,
+    pub(super) day: Option<Text>,
+    pub(super) month: Option<Text>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PriceRow {
+    pub(super) deployment: Text,
+    pub(super) currency: Text,
+    pub(super) input_per_million: Text,
+    pub(super) output_per_million: Text,
     pub(super) valid_from: Text,
     pub(super) valid_until: Option<Text>,
     pub(super) reference: String,

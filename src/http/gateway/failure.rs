@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use jiff::SignedDuration;
 use serde::Serialize;
 use serde_json::{Value, json, value::RawValue};
 use utoipa::{
@@ -15,16 +16,23 @@ use utoipa::{
     },
 };
 
-use super::super::{
-    decisions::DecisionAnswer,
-    examples,
-    problem::{Problem, ProblemKind},
+use super::{
+    super::{
+        decisions::DecisionAnswer,
+        examples,
+        problem::{Problem, ProblemKind},
+    },
+    limits,
 };
 use crate::{
     dispatch::Endpoint,
+    domain::{LimitState, Measure},
     gate::{Failed, GateError, Recorded},
     ledger::OutcomeStatus,
 };
+
+/// When to ask again where nothing says when.
+const SOON: Duration = Duration::from_secs(1);
 
 /// An error in the shape that OpenAI's SDKs read.
 #[derive(Debug, Serialize, ToSchema)]
@@ -96,6 +104,22 @@ impl Failure {
         failure
     }
 
+    /// The app, or its tenant, has used up a limit. The words are OpenAI's.
+    fn limited(state: &LimitState) -> Self {
+        let (kind, code) = match state.limit.measure {
+            Measure::Requests | Measure::Concurrent => ("requests", "rate_limit_exceeded"),
+            Measure::Tokens => ("tokens", "rate_limit_exceeded"),
+            Measure::Money(_) => ("insufficient_quota", "insufficient_quota"),
+        };
+        let message = GateError::Limited(Box::new(state.clone())).to_string();
+        let mut failure = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, code, message);
+        let wait = state.resets_in().map(SignedDuration::unsigned_abs).unwrap_or(SOON);
+        failure.retry_after = Some(wait.max(Duration::from_millis(1)));
+        // SDKs wait no longer than a minute, and then ask in vain.
+        failure.may_retry = wait <= Duration::from_secs(60);
+        failure
+    }
+
     /// No allowed deployment answered.
     pub(super) fn upstream(failed: &Failed) -> Self {
         let (status, code, message) = match (failed.status, failed.upstream) {
@@ -135,9 +159,8 @@ impl Failure {
         };
         let mut failure = Self::new(status, "upstream_error", code, message);
         failure.may_retry = code != "upstream_unsupported";
-        let soon = Duration::from_secs(1);
         failure.retry_after = match status {
-            StatusCode::SERVICE_UNAVAILABLE => Some(failed.retry_after.unwrap_or(soon)),
+            StatusCode::SERVICE_UNAVAILABLE => Some(failed.retry_after.unwrap_or(SOON)),
             _ => failed.retry_after,
         };
         failure
@@ -250,9 +273,13 @@ impl From<Problem> for Failure {
     }
 }
 
-impl From<GateError> for Failure {
-    fn from(error: GateError) -> Self {
-        Problem::from(error).into()
+impl Failure {
+    /// The gate's word, with what the SDKs of `endpoint` read of limits.
+    pub(super) fn of(error: GateError, endpoint: Endpoint) -> Self {
+        let GateError::Limited(state) = error else { return Problem::from(error).into() };
+        let mut failure = Self::limited(&state);
+        limits::tell(&mut failure.headers, endpoint, std::slice::from_ref(&*state));
+        failure
     }
 }
 
@@ -297,10 +324,10 @@ const ROWS: [Row; 10] = [
     ),
     (
         429,
-        "Every allowed backend is busy",
-        "upstream_error",
-        "upstream_busy",
-        "every allowed backend is busy; the call went nowhere else",
+        "A limit of the app or its tenant has been reached, or every allowed backend is busy",
+        "requests",
+        "rate_limit_exceeded",
+        "app `desk` may use 600 requests a minute, and has: nothing was sent",
     ),
     (
         500,

@@ -3,6 +3,7 @@
 
 mod claims;
 mod failure;
+mod limits;
 mod models;
 
 use std::{convert::Infallible, sync::Arc};
@@ -211,8 +212,13 @@ async fn call(
 ) -> Result<Response, Failure> {
     let AsCaller(caller) = caller?;
     let call = model_call(shared, endpoint, request).await?;
-    match shared.gate.call(caller, call).await? {
-        Reply::Answered(served, body) => Ok(answer(&served, body)),
+    let reply = shared.gate.call(caller, call).await;
+    match reply.map_err(|error| Failure::of(error, endpoint))? {
+        Reply::Answered(served, body) => {
+            let mut response = answer(&served, body);
+            limits::tell(response.headers_mut(), endpoint, &served.recorded.limits);
+            Ok(response)
+        }
         Reply::Denied(recorded) => {
             let mut failure = Failure::denied(&recorded);
             name_decision(failure.headers_mut(), &recorded);
@@ -221,6 +227,7 @@ async fn call(
         Reply::Failed(failed) => {
             let mut failure = Failure::upstream(&failed);
             name_decision(failure.headers_mut(), &failed.recorded);
+            limits::tell(failure.headers_mut(), endpoint, &failed.recorded.limits);
             Err(failure)
         }
     }

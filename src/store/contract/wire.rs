@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 
 use super::kit::{Bed, Desk, Kept, decision, outcome};
 use crate::{
-    domain::Seq,
+    domain::{Seq, Used},
     ledger::Edge,
     sequencer::SubmitError,
     store::{self, Found, Head, Lookups, Seal, Sealed, Store, StoreError},
@@ -256,7 +256,7 @@ impl Seal for Stopped {
         self.0.send(()).unwrap();
         std::thread::sleep(Duration::from_secs(12));
         let (rows, tiles, checkpoint) = (Vec::new(), Vec::new(), Arc::default());
-        Ok(Sealed { rows, head: *head, edge: edge.clone(), tiles, checkpoint })
+        Ok(Sealed { rows, head: *head, edge: edge.clone(), tiles, checkpoint, used: Used::new() })
     }
 }
 

@@ -61,9 +61,10 @@ const WRITE: &str = statement!("");
 /// most batches do none of it, and a statement costs Postgres by its length.
 const WRITE_BESIDE: &str = statement!(
     ", opened AS (
-    INSERT INTO open_dispatches (seq, process)
-    SELECT seq, process::uuid
-    FROM moved, unnest($16::bigint[], $17::text[]) AS new (seq, process)
+    INSERT INTO open_dispatches (seq, process, app, tenant)
+    SELECT seq, process::uuid, app, tenant
+    FROM moved, unnest($16::bigint[], $17::text[], $33::text[], $34::text[])
+        AS new (seq, process, app, tenant)
 ), closed AS (
     DELETE FROM open_dispatches USING moved WHERE seq = ANY ($11::bigint[])
 ), claimed AS (
@@ -87,6 +88,11 @@ const WRITE_BESIDE: &str = statement!(
         AS new (tenant, origin, day, export, subjects)
     ON CONFLICT (tenant, origin, day, export) DO UPDATE
     SET subjects = volumes.subjects + excluded.subjects
+), used AS (
+    INSERT INTO counters (name, since, used)
+    SELECT name, since, used
+    FROM moved, unnest($35::text[], $36::bigint[], $37::text[]) AS new (name, since, used)
+    ON CONFLICT (name, since) DO UPDATE SET used = excluded.used
 )"
 );
 
@@ -149,10 +155,10 @@ async fn send(
     last: &Left,
     deadline: Instant,
 ) -> Result<Option<Left>, AppendError> {
-    let Lookups { genesis, leaf, counts, .. } = batch.lookups();
+    let Lookups { genesis, leaf, counts, counters, under_way, .. } = batch.lookups();
     // A leaf before the last one is not known here.
     let known = leaf.is_none_or(|seq| seq.get() + 1 == last.head.head.next.get());
-    if genesis || !known || !counts.is_empty() {
+    if genesis || !known || under_way || !counts.is_empty() || !counters.is_empty() {
         return Ok(None);
     }
     // What was claimed or reported before makes the statement fail; then it is looked up.
@@ -255,7 +261,7 @@ async fn execute(
             && row.personal.is_none()
             && row.volume.as_ref().is_none_or(|volume| volume.adds.is_empty())
     };
-    let plain = sealed.tiles.is_empty() && rows().all(alone);
+    let plain = sealed.tiles.is_empty() && sealed.used.is_empty() && rows().all(alone);
     let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
@@ -273,15 +279,13 @@ async fn execute(
         .bind(rows().map(|row| row.terms.join(SEPARATOR)).collect::<Vec<_>>())
         .bind(&*sealed.checkpoint);
     if !plain {
-        let (opened, processes): (Vec<_>, Vec<_>) = rows()
-            .filter_map(|row| Some((seq_column(row.seq), row.dispatched_by?.to_string())))
-            .unzip();
+        let opened = || rows().filter_map(|row| Some((seq_column(row.seq), row.opens()?)));
         let kept = || rows().filter_map(|row| Some((row.seq, row.personal.as_deref()?)));
         let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
         let exports = sealed.exports();
         query = query
-            .bind(opened)
-            .bind(processes)
+            .bind(opened().map(|(seq, _)| seq).collect::<Vec<_>>())
+            .bind(opened().map(|(_, (process, ..))| process.to_string()).collect::<Vec<_>>())
             .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
             .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
             .bind(
@@ -298,7 +302,12 @@ async fn execute(
             .bind(exports.iter().map(|row| row.1.to_owned()).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.2).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.3.clone()).collect::<Vec<_>>())
-            .bind(exports.iter().map(|row| row.4).collect::<Vec<_>>());
+            .bind(exports.iter().map(|row| row.4).collect::<Vec<_>>())
+            .bind(opened().map(|(_, (_, app, _))| app).collect::<Vec<_>>())
+            .bind(opened().map(|(_, (.., tenant))| tenant).collect::<Vec<_>>())
+            .bind(sealed.used.keys().map(|key| &*key.name).collect::<Vec<_>>())
+            .bind(sealed.used.keys().map(|key| key.since.as_microsecond()).collect::<Vec<_>>())
+            .bind(sealed.used.values().map(ToString::to_string).collect::<Vec<_>>());
     }
     let row = query.fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
@@ -367,6 +376,12 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
         }
     }
     found.counts = read::exported(connection, &lookups.counts).await?;
+    if !lookups.counters.is_empty() {
+        found.used = read::used(connection, &lookups.counters).await?;
+    }
+    if lookups.under_way {
+        found.used.extend(read::under_way(connection).await?);
+    }
     Ok(found)
 }
 

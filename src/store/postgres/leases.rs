@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::Seq,
-    store::{StoreError, row::seq_column},
+    store::{StoreError, counted_since, row::seq_column},
 };
 
 pub(super) async fn prune(
@@ -19,6 +19,10 @@ pub(super) async fn prune(
         .await?;
     sqlx::query("DELETE FROM leases WHERE until < $1")
         .bind(before.as_microsecond())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM counters WHERE since < $1")
+        .bind(counted_since(before).as_microsecond())
         .execute(connection)
         .await?;
     Ok(())

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::{
-    domain::{CountKey, Counts, Digest, Seq},
+    domain::{CountKey, CounterKey, Counts, Digest, Seq, Used},
     ledger::{Edge, Kind, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
@@ -36,6 +36,34 @@ pub(super) async fn exported(
     .fetch_all(connection)
     .await?;
     row::counts(keys, &rows)
+}
+
+/// What the counters say.
+pub(super) async fn used(
+    connection: &mut PgConnection,
+    keys: &BTreeSet<CounterKey>,
+) -> Result<Used, StoreError> {
+    let rows = sqlx::query(
+        "SELECT name, since, used
+         FROM unnest($1::text[], $2::bigint[]) AS wanted (name, since)
+         JOIN counters USING (name, since)",
+    )
+    .bind(keys.iter().map(|key| &*key.name).collect::<Vec<_>>())
+    .bind(keys.iter().map(|key| key.since.as_microsecond()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    row::used(&rows)
+}
+
+/// How many calls are under way, of those whose calls are limited.
+pub(super) async fn under_way(connection: &mut PgConnection) -> Result<Used, StoreError> {
+    let rows = sqlx::query(
+        "SELECT app, tenant, count(*) FROM open_dispatches WHERE app IS NOT NULL
+         GROUP BY app, tenant",
+    )
+    .fetch_all(connection)
+    .await?;
+    row::calls_under_way(&rows)
 }
 
 pub(super) async fn has_migrations(connection: &mut PgConnection) -> Result<bool, StoreError> {

@@ -79,6 +79,7 @@ async fn write(
     insert_tiles(connection, &sealed.tiles).await?;
     activate(connection, &sealed).await?;
     count(connection, &sealed).await?;
+    use_up(connection, &sealed).await?;
     finish(connection, &sealed).await?;
     Ok(true)
 }
@@ -119,6 +120,12 @@ async fn look_up(
         }
     }
     found.counts = read::exported(connection, &lookups.counts).await?;
+    if !lookups.counters.is_empty() {
+        found.used = read::used(connection, &lookups.counters).await?;
+    }
+    if lookups.under_way {
+        found.used.extend(read::under_way(connection).await?);
+    }
     Ok(found)
 }
 
@@ -217,14 +224,33 @@ async fn count(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(),
     Ok(())
 }
 
+async fn use_up(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
+    for (key, used) in &sealed.used {
+        sqlx::query(
+            "INSERT INTO counters (name, since, used) VALUES (?1, ?2, ?3)
+             ON CONFLICT (name, since) DO UPDATE SET used = excluded.used",
+        )
+        .bind(&*key.name)
+        .bind(key.since.as_microsecond())
+        .bind(used.to_string())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
 async fn finish(connection: &mut SqliteConnection, sealed: &Sealed) -> Result<(), StoreError> {
     for row in &sealed.rows {
-        if let Some(process) = row.dispatched_by {
-            sqlx::query("INSERT INTO open_dispatches (seq, process) VALUES (?1, ?2)")
-                .bind(seq_column(row.seq))
-                .bind(process.as_bytes().as_slice())
-                .execute(&mut *connection)
-                .await?;
+        if let Some((process, app, tenant)) = row.opens() {
+            sqlx::query(
+                "INSERT INTO open_dispatches (seq, process, app, tenant) VALUES (?1, ?2, ?3, ?4)",
+            )
+            .bind(seq_column(row.seq))
+            .bind(process.as_bytes().as_slice())
+            .bind(app)
+            .bind(tenant)
+            .execute(&mut *connection)
+            .await?;
         }
         if let Some(decision) = row.about {
             sqlx::query("DELETE FROM open_dispatches WHERE seq = ?1")

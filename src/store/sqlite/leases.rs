@@ -5,7 +5,10 @@ use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::read;
-use crate::{domain::Seq, store::StoreError};
+use crate::{
+    domain::Seq,
+    store::{StoreError, counted_since},
+};
 
 pub(super) async fn prune(
     connection: &mut SqliteConnection,
@@ -17,6 +20,10 @@ pub(super) async fn prune(
         .await?;
     sqlx::query("DELETE FROM leases WHERE until < ?1")
         .bind(before.as_microsecond())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query("DELETE FROM counters WHERE since < ?1")
+        .bind(counted_since(before).as_microsecond())
         .execute(connection)
         .await?;
     Ok(())

@@ -8,7 +8,7 @@ use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use crate::{
-    domain::{CountKey, Counts, Digest, Seq},
+    domain::{CountKey, CounterKey, Counts, Digest, Seq, Used},
     ledger::{Edge, Tile, TileId, partial_tiles},
     store::{
         Active, Claimed, Head, RecordQuery, StoreError, Stored,
@@ -42,6 +42,34 @@ pub(super) async fn exported(
     .fetch_all(connection)
     .await?;
     row::counts(keys, &rows)
+}
+
+/// What the counters say.
+pub(super) async fn used(
+    connection: &mut SqliteConnection,
+    keys: &BTreeSet<CounterKey>,
+) -> Result<Used, StoreError> {
+    let wanted: Vec<_> = keys.iter().map(|key| (&*key.name, key.since.as_microsecond())).collect();
+    let rows = sqlx::query(
+        "SELECT name, since, used FROM json_each(?1) AS wanted
+         JOIN counters ON name = json_extract(wanted.value, '$[0]')
+             AND since = json_extract(wanted.value, '$[1]')",
+    )
+    .bind(json(&wanted))
+    .fetch_all(connection)
+    .await?;
+    row::used(&rows)
+}
+
+/// How many calls are under way, of those whose calls are limited.
+pub(super) async fn under_way(connection: &mut SqliteConnection) -> Result<Used, StoreError> {
+    let rows = sqlx::query(
+        "SELECT app, tenant, count(*) FROM open_dispatches WHERE app IS NOT NULL
+         GROUP BY app, tenant",
+    )
+    .fetch_all(connection)
+    .await?;
+    row::calls_under_way(&rows)
 }
 
 pub(super) async fn has_migrations(connection: &mut SqliteConnection) -> Result<bool, StoreError> {

@@ -1,0 +1,12 @@
+-- How much of its limits each app and tenant has used, written in the commit of the records that use it.
+-- `used` is an exact decimal number; whoever holds the head's lock adds to it.
+CREATE TABLE counters (
+    name  text   NOT NULL,                  -- whose, of what, and for how long: app:desk/tokens/day
+    since bigint NOT NULL,
+    used  text   NOT NULL,
+    PRIMARY KEY (name, since)
+);
+CREATE INDEX counters_since ON counters (since);
+
+-- Whose calls are under way, where that is limited.
+ALTER TABLE open_dispatches ADD COLUMN app text, ADD COLUMN tenant text;
