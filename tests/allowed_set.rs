@@ -402,8 +402,8 @@ fn check(runtime: &tokio::runtime::Runtime, world: &World, seen: &[(usize, u64)]
     }
     assert_eq!(decided.len(), outcomes.len());
     // The test has shown something: calls went everywhere, and some found a way around a failure.
-    for at in 0..PLAYED.len() {
-        assert!(seen.iter().any(|(seen, _)| *seen == at), "nothing went to {}", PLAYED[at].1);
+    for (at, played) in PLAYED.iter().enumerate() {
+        assert!(seen.iter().any(|(seen, _)| *seen == at), "nothing went to {}", played.1);
     }
     let some = |what: &str, count: usize| {
         let shown = outcomes

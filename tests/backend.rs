@@ -101,7 +101,7 @@ impl Backend {
     }
 
     /// Answers `GET path` with this from now on, such as `/v1/models`.
-    pub(crate) fn tell(&self, path: &str, body: impl ToString) {
+    pub(crate) fn tell(&self, path: &str, body: &(impl ToString + ?Sized)) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.insert(path.to_owned(), body.to_string());
     }

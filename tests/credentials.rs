@@ -294,6 +294,7 @@ async fn a_certificate_must_be_the_host_s_and_of_a_known_authority() {
 
 #[tokio::test]
 async fn each_phase_of_a_call_has_its_own_limit() {
+    type Script = Box<dyn Fn() -> Vec<Step> + Send + Sync>;
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
     let half = move || vec![Step::Send(head.to_vec()), Step::Hang];
     let pause = || Step::Wait(Duration::from_millis(150));
@@ -304,7 +305,6 @@ async fn each_phase_of_a_call_has_its_own_limit() {
     let hangs = || vec![Step::Hang];
     let says_little = || vec![stream_head(), Step::Hang];
     let stalls = || vec![stream_head(), piece(chunk("one")), Step::Hang];
-    type Script = Box<dyn Fn() -> Vec<Step> + Send + Sync>;
     // What the backend does, the limit that ends it, whether a stream is asked for, the answer's status.
     let cases: [(Script, &str, bool, u16); 7] = [
         (Box::new(hangs), "first_byte_timeout", false, 504),

@@ -133,8 +133,8 @@ both_stores! {
         let (laptop, frankfurt) = (Backend::polite().await, Backend::polite().await);
         let list = json!({ "object": "list", "data": [{ "id": "another-model", "object": "model", "owned_by": "vllm" }] });
         frankfurt.tell("/v1/models", &list);
-        laptop.tell("/api/version", json!({ "version": "0.12.6" }));
-        laptop.tell("/api/tags", json!({ "models": [{ "name": "smollm2-135m", "remote_host": "https://cloud.example", "remote_model": "big" }] }));
+        laptop.tell("/api/version", &json!({ "version": "0.12.6" }));
+        laptop.tell("/api/tags", &json!({ "models": [{ "name": "smollm2-135m", "remote_host": "https://cloud.example", "remote_model": "big" }] }));
         let singapore = Backend::polite().await;
         let service = with(store, &laptop.url, &frankfurt.url, &singapore.url)
             .reached(FRANKFURT, "probe_interval = \"200ms\"")
@@ -161,7 +161,7 @@ both_stores! {
         .await;
 
         // What it says of itself brings it back.
-        frankfurt.tell("/v1/models", json!({ "data": [{ "id": "mistral-small", "owned_by": "vllm" }] }));
+        frankfurt.tell("/v1/models", &json!({ "data": [{ "id": "mistral-small", "owned_by": "vllm" }] }));
         frankfurt.tell("/health", "");
         eventually("it is back in service", async || {
             service.openai(CHAT, &HARMLESS, &chat(FRANKFURT)).await.status == 200
@@ -260,9 +260,8 @@ both_stores! {
         let count = calls.clone();
         let laptop = Backend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
             0 => busy("1"),
-            1 => whole(&completion()),
+            1 | 3 => whole(&completion()),
             2 => answer("503 Service Unavailable", "retry-after: Wed, 21 Oct 2015 07:28:00 GMT\r\n", b""),
-            3 => whole(&completion()),
             _ => busy("60"),
         })
         .await;

@@ -183,8 +183,10 @@ async fn a_question_stays_on_the_host_and_is_answered_shortly() {
     let silent = address(server(&[], Duration::ZERO).await);
     let error = client().get(&silent, &silent.base_url, SHORT).await.unwrap_err();
     assert!(matches!(error, SendError::Timeout(_)), "{error:?}");
-    const MUCH: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n";
-    let much: &'static str = Box::leak(format!("{MUCH}{}", "x".repeat(2 << 20)).into_boxed_str());
+    let much: &'static str = {
+        let head = "HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n";
+        Box::leak(format!("{head}{}", "x".repeat(2 << 20)).into_boxed_str())
+    };
     let much = address(server(Box::leak(Box::new([much])), Duration::ZERO).await);
     let error = client().get(&much, &much.base_url, LONG).await.unwrap_err();
     assert!(matches!(error, SendError::TooLarge(_)), "{error:?}");

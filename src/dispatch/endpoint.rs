@@ -268,7 +268,9 @@ struct Wire<'a> {
     message: Option<&'a RawValue>,
 }
 
+/// Every name is a provider's.
 #[derive(Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names are on the wire")]
 struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,

@@ -287,9 +287,8 @@ impl Trial {
         known.failures = known.failures.saturating_add(1);
         let cool_down = match &known.breaker {
             Some(open) if self.is_trial => (open.cool_down * 2).min(settings.cool_down * 16),
-            Some(_) => return,
             None if known.failures >= settings.failures => settings.cool_down,
-            None => return,
+            _ => return,
         };
         tracing::warn!(deployment = %self.standing.deployment, failures = known.failures, ?cool_down, "the breaker is open");
         known.breaker = Some(Open { until: now + cool_down, cool_down, trial: false });

@@ -22,9 +22,8 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
     let root = base.strip_suffix("/v1").unwrap_or(base);
     let get = async |url: String| client.get(expected.address, &url, PATIENCE).await;
     let is_own = expected.tier != Tier::Remote;
-    let own = async |url: String| match is_own {
-        true => client.get(expected.address, &url, PATIENCE).await.ok(),
-        false => None,
+    let own = async |url: String| {
+        if is_own { get(url).await.ok() } else { None }
     };
     let (listed, version, metadata) = tokio::join!(
         get(format!("{base}/models")),

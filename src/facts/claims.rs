@@ -89,7 +89,7 @@ impl AppClaims {
         }
         let mut reader = Tightened { faults: Vec::new() };
         for claim in self.required.iter().filter(|claim| !claim.is_in(request)) {
-            reader.fault(*claim, "must be said by each call of this app".to_owned());
+            reader.fault(*claim, "must be said by each call of this app");
         }
         let mut call = request.clone();
         call.data = self.data(call.data, &mut reader);
@@ -119,16 +119,13 @@ impl AppClaims {
             location: None,
         });
         if personal && !data.personal {
-            reader.fault(
-                ClaimName::Personal,
-                "says `false` of an app whose data is personal".to_owned(),
-            );
+            reader.fault(ClaimName::Personal, "says `false` of an app whose data is personal");
         }
         reader.all_of(ClaimName::Data, &mut data.categories, &self.categories);
         reader.all_of(ClaimName::Subjects, &mut data.subjects, &self.subjects);
         match (data.subject_count, self.subject_count) {
             (Some(said), Some(least)) if said < least => {
-                reader.fault(ClaimName::SubjectCount, format!("is less than the app's {least}"));
+                reader.fault(ClaimName::SubjectCount, &format!("is less than the app's {least}"));
             }
             (None, Some(least)) => data.subject_count = Some(least),
             _ => {}
@@ -142,7 +139,7 @@ struct Tightened {
 }
 
 impl Tightened {
-    fn fault(&mut self, claim: ClaimName, what: String) {
+    fn fault(&mut self, claim: ClaimName, what: &str) {
         let detail = format!("{what}: the organisation file's `[apps.claims]` says so");
         self.faults.push(FieldFault::new(claim.pointer(), detail));
     }
@@ -155,14 +152,14 @@ impl Tightened {
         let missing: Vec<&str> =
             always.iter().filter(|one| !said.contains(one)).map(String::as_str).collect();
         if !missing.is_empty() {
-            self.fault(claim, format!("leaves out `{}`", missing.join("`, `")));
+            self.fault(claim, &format!("leaves out `{}`", missing.join("`, `")));
         }
     }
 
     fn same(&mut self, claim: ClaimName, said: &mut Option<String>, always: Option<&String>) {
         match (said.as_ref(), always) {
             (Some(said), Some(always)) if said != always => {
-                self.fault(claim, format!("is not the app's `{always}`"));
+                self.fault(claim, &format!("is not the app's `{always}`"));
             }
             (None, Some(always)) => *said = Some(always.clone()),
             _ => {}

@@ -142,7 +142,7 @@ impl Exchange<'_> {
     }
 
     /// What a failure says of the deployment.
-    pub(super) fn judge(self, trial: Trial, standing: &Standing, failure: Failure) {
+    pub(super) fn judge(trial: Trial, standing: &Standing, failure: Failure) {
         let now = Instant::now();
         match (failure.why, failure.status) {
             (AttemptFailure::WrongModel, _) => {

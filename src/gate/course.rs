@@ -223,7 +223,7 @@ impl<'a> Course<'a> {
                     self.last = Some(failure);
                     let (why, status) = (failure.why, failure.status);
                     tried.ended(status_of(why), status, Some(why), &Answered::default());
-                    exchange.judge(trial, &choice.standing, failure);
+                    Exchange::judge(trial, &choice.standing, failure);
                     let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
                     if !failure.is_untouched() && !repeatable {
                         break;
@@ -234,12 +234,12 @@ impl<'a> Course<'a> {
                 }
                 Outcome::Whole { status, content_type, body, answered } => {
                     let served = self.served(&candidate, status, content_type);
-                    let reply = reply.take().map(|reply| {
-                        reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body))))
+                    let is_received = reply.take().is_some_and(|reply| {
+                        reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body)))).is_ok()
                     });
                     let success = (200..300).contains(&status);
-                    let outcome = match (success, reply) {
-                        (_, None | Some(Err(_))) => OutcomeStatus::ClientDisconnected,
+                    let outcome = match (success, is_received) {
+                        (_, false) => OutcomeStatus::ClientDisconnected,
                         (true, _) => OutcomeStatus::Ok,
                         (false, _) => OutcomeStatus::UpstreamError,
                     };
@@ -258,7 +258,7 @@ impl<'a> Course<'a> {
                     }
                     if let Some(why) = failure {
                         let failure = Failure { why, status: None, retry_after: None };
-                        exchange.judge(trial, &choice.standing, failure);
+                        Exchange::judge(trial, &choice.standing, failure);
                     }
                     return Round::Ended(outcome, answered);
                 }

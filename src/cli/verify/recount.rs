@@ -28,7 +28,7 @@ pub(super) struct Recount(Mutex<BTreeMap<Seq, Said>>);
 enum Said {
     Decision(Box<Decided>),
     /// Of a decision: where it was tried.
-    Outcome(OutcomeBody),
+    Outcome(Box<OutcomeBody>),
 }
 
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Recount {
 
     /// Keeps where a decision was tried.
     pub(super) fn outcome(&self, seq: Seq, body: OutcomeBody) {
-        self.keep(seq, Said::Outcome(body));
+        self.keep(seq, Said::Outcome(Box::new(body)));
     }
 
     fn keep(&self, seq: Seq, said: Said) {

@@ -113,7 +113,7 @@ impl Failure {
         };
         let message = GateError::Limited(Box::new(state.clone())).to_string();
         let mut failure = Self::new(StatusCode::TOO_MANY_REQUESTS, kind, code, message);
-        let wait = state.resets_in().map(SignedDuration::unsigned_abs).unwrap_or(SOON);
+        let wait = state.resets_in().map_or(SOON, SignedDuration::unsigned_abs);
         failure.retry_after = Some(wait.max(Duration::from_millis(1)));
         // SDKs wait no longer than a minute, and then ask in vain.
         failure.may_retry = wait <= Duration::from_secs(60);
@@ -174,7 +174,7 @@ impl Failure {
     /// The answer, as the SDKs of `endpoint` read it.
     pub(super) fn answer(mut self, endpoint: Endpoint) -> Response {
         let mut response = if endpoint == Endpoint::Messages {
-            self.body.kind = anthropic_kind(self.status).to_owned();
+            anthropic_kind(self.status).clone_into(&mut self.body.kind);
             let body = MessageErrorAnswer { kind: "error", error: self.body };
             (self.status, axum::Json(body)).into_response()
         } else {

@@ -110,15 +110,13 @@ pub(super) async fn model(
         let deployment = organisation.deployment(&id);
         made_by(deployment.map_or(&*id, |deployment| deployment.model.as_str()))
     };
-    match owner.filter(|_| could_use(&judge, &caller, &id)) {
-        Some(owner) => Ok(axum::Json(row(&id, owner))),
-        None => {
-            let id: String = id.chars().take(128).collect();
-            let detail = format!("unknown model `{id}`: `GET /v1/models` lists the models");
-            let fault = FieldFault::new("/model", detail);
-            Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into())
-        }
+    if let Some(owner) = owner.filter(|_| could_use(&judge, &caller, &id)) {
+        return Ok(axum::Json(row(&id, owner)));
     }
+    let id: String = id.chars().take(128).collect();
+    let detail = format!("unknown model `{id}`: `GET /v1/models` lists the models");
+    let fault = FieldFault::new("/model", detail);
+    Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into())
 }
 
 /// Whether some call of the app to `name` would be allowed, to a deployment that has a backend.
