@@ -163,7 +163,9 @@ fn outcome(decision: &DecisionBody, seq: usize, leaf: Digest) -> Vec<u8> {
     let body = OutcomeBody {
         attempts: Vec::new(),
         decision: DecisionRef { leaf, seq: Seq::new(seq as u64) },
+        input_commitment: None,
         model: None,
+        output_commitment: None,
         reported: None,
         retention: decision.retention.clone(),
         skipped: Vec::new(),

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{Gate, GateError, Recorded, course::Ending, decide::refused};
+use super::{Gate, GateError, Recorded, content::Content, course::Ending, decide::refused};
 use crate::{
     dispatch::Said,
     domain::{Caller, Seq, Verdict},
@@ -58,7 +58,9 @@ impl Gate {
         let body = OutcomeBody {
             attempts: Vec::new(),
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            input_commitment: None,
             model: report.model.map(|model| model.chars().take(256).collect()),
+            output_commitment: None,
             reported: Some(report.status),
             retention: decision.body.retention.clone(),
             skipped: Vec::new(),
@@ -77,12 +79,15 @@ impl Gate {
         decision: &Recorded,
         place: Reserved,
         ending: Ending,
+        content: Content,
     ) -> Result<(), GateError> {
-        let Ending { attempts, skipped, status, answered } = ending;
+        let Ending { attempts, skipped, status, answered, .. } = ending;
         let body = OutcomeBody {
             attempts,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            input_commitment: content.input,
             model: answered.model,
+            output_commitment: content.output,
             reported: None,
             retention: decision.body.retention.clone(),
             skipped,
@@ -90,7 +95,8 @@ impl Gate {
             tokens: answered.tokens,
         };
         let volume = self.settle_exports(decision, status, &body.attempts);
-        let draft = Draft { volume, ..self.outcome_draft(decision, &body)? };
+        let personal = content.value;
+        let draft = Draft { volume, personal, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
         settled(self.sequencer.submit_reserved(place, draft).await)

@@ -79,7 +79,9 @@ impl Reaper {
         let body = OutcomeBody {
             attempts: Vec::new(),
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            input_commitment: None,
             model: None,
+            output_commitment: None,
             reported: None,
             retention: decision.body.retention.clone(),
             skipped: Vec::new(),

@@ -72,6 +72,7 @@ impl Reader<'_> {
                 hosted_for_end_users: row.hosted_for_end_users,
                 claims: self.claims(&row.claims),
                 stream_label: row.stream_label.clone(),
+                content: row.content,
             };
             organisation.apps.insert(row.id.get_ref().as_str().into(), app);
         }
