@@ -35,14 +35,14 @@ fn address() -> BackendAddress {
 /// What a client reads that begins only once the pump can do no more, and how the stream ended.
 async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeStatus) {
     let (client, mut pieces) = mpsc::channel(BUFFER);
-    let sent: Vec<_> = (0..events)
+    let come: Vec<_> = (0..events)
         .map(|n| Ok(Bytes::from(format!("data: {{\"n\":{n}}}\n\n"))))
         .chain([Ok(Bytes::from_static(end.as_bytes()))])
         .collect();
     let halt = CancellationToken::new();
     let mut sent = Sent::default();
     let address = address();
-    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(sent).boxed());
+    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(come).boxed());
     let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
     let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
     let read = async {
