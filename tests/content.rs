@@ -11,8 +11,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     backend::{
-        Backend, Seen, Step, answer, chunk, completion, events, piece, stream, stream_end, stream_head,
-        whole,
+        Backend, Seen, Step, answer, chunk, completion, events, piece, stream, stream_end,
+        stream_head, whole,
     },
     harness::{Answer, Service, Setup, Store, both_stores},
     ledger::Exported,
@@ -46,7 +46,8 @@ fn body(prompt: &str, stream: bool) -> String {
 
 /// Sends these very bytes, for `user` where there is one.
 async fn send(service: &Service, body: &str, user: Option<&str>) -> Answer {
-    let request = service.request("POST", CHAT, "caller").header("content-type", "application/json");
+    let request =
+        service.request("POST", CHAT, "caller").header("content-type", "application/json");
     let request = match user {
         Some(user) => request.header("x-lexgate-end-user", user),
         None => request,

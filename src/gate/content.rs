@@ -218,8 +218,7 @@ fn written(
     output: Option<&[u8]>,
 ) -> Vec<u8> {
     let length = input.map(|input| u32::try_from(input.len()).unwrap_or(u32::MAX).to_be_bytes());
-    let kept =
-        input.map_or(0, |_| INPUT_KEPT) | output.map_or(0, |_| OUTPUT_KEPT);
+    let kept = input.map_or(0, |_| INPUT_KEPT) | output.map_or(0, |_| OUTPUT_KEPT);
     [
         &[kept][..],
         input_salt,
@@ -261,7 +260,9 @@ mod tests {
     fn what_is_sealed_is_read_again() {
         let salts = [[1; WIDTH], [2; WIDTH]];
         let (asked, answered) = (Some(&b"Guten Morgen"[..]), Some(&b"\xff\x00"[..]));
-        for contents in [[None, None], [asked, None], [None, answered], [asked, answered], [Some(&b""[..]); 2]] {
+        for contents in
+            [[None, None], [asked, None], [None, answered], [asked, answered], [Some(&b""[..]); 2]]
+        {
             let text = written(&salts[0], &salts[1], contents[0], contents[1]);
             let found = read(&text).unwrap();
             assert_eq!((found.salts, found.contents), (salts, contents));

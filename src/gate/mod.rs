@@ -39,8 +39,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
-pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use content::OpenedContent;
+pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
 pub use error::GateError;

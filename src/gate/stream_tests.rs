@@ -44,7 +44,8 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
     let address = address();
     let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(come).boxed());
     let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
-    let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
+    let pump =
+        Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
     let read = async {
         // The pump runs first, until it waits for this client or has ended.
         for _ in 0..1_000 {

@@ -223,7 +223,8 @@ pub(super) fn values() -> Value {
 
 /// What an outcome commits to.
 pub(super) fn content() -> Value {
-    let asked = "{\"model\":\"assistant\",\"messages\":[{\"role\":\"user\",\"content\":\"Good morning\"}]}";
+    let asked =
+        "{\"model\":\"assistant\",\"messages\":[{\"role\":\"user\",\"content\":\"Good morning\"}]}";
     json!({
         "seq": 42,
         "input": {

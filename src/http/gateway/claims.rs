@@ -18,16 +18,8 @@ const HEADER: &str = "x-lexgate-";
 /// The prefix of a claim in `metadata`.
 const FIELD: &str = "lexgate_";
 /// The claims.
-const CLAIMS: [&str; 8] = [
-    "personal",
-    "data",
-    "subjects",
-    "subject-count",
-    "purpose",
-    "audience",
-    "location",
-    END_USER,
-];
+const CLAIMS: [&str; 8] =
+    ["personal", "data", "subjects", "subject-count", "purpose", "audience", "location", END_USER];
 /// The one that is a name, and no list of words.
 const END_USER: &str = "end-user";
 
