@@ -11,7 +11,7 @@ use crate::{
     config::{self, Config, Role},
     dispatch::OpenAiClient,
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
-    facts::{KeySource, Proposal},
+    facts::{ContentMode, KeySource, Organisation, Proposal},
     gate::{
         Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
         fresh_id, log_keys,
@@ -206,6 +206,7 @@ impl App {
         let proposal = read_proposal(config)?;
         check_keys(config, &proposal)?;
         check_secrets(config, &proposal)?;
+        check_content(config, &proposal.organisation)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
@@ -225,6 +226,8 @@ impl App {
             clock.clone(),
         );
         let keeper = Arc::new(keeper.await?);
+        // What is active may be another organisation than the files say.
+        check_content(config, &keeper.current().snapshot().organisation)?;
         let gate = Arc::new(Gate::new(GateParts {
             keeper: keeper.clone(),
             sequencer: sequencer.clone(),
@@ -432,6 +435,25 @@ fn check_secrets(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
             faults.0.push(file.fault(config::locate(file, &place), message).help(format!(
                 "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
             )));
+        }
+    }
+    faults.or(())
+}
+
+/// What calls say is kept under a key, or not at all.
+fn check_content(config: &Config, organisation: &Organisation) -> Result<(), Faults> {
+    let mut faults = Faults::default();
+    if config.ledger.master_key_file.is_none() {
+        for (id, app) in &organisation.apps {
+            if app.content == ContentMode::Sealed {
+                let message = format!(
+                    "app `{id}` has `content = \"sealed\"`, and there is no key to seal it under"
+                );
+                let fault = config.fault(&["ledger", "master_key_file"], message);
+                faults.0.push(fault.help(
+                    "set `[ledger] master_key_file` to a file of 64 random hexadecimal digits, or write `content = \"none\"` in the organisation file",
+                ));
+            }
         }
     }
     faults.or(())

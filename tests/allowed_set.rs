@@ -310,6 +310,7 @@ fn call(number: u64, subjects: usize, model: usize, stream: bool) -> ModelCall {
         request,
         endpoint: Endpoint::ChatCompletions,
         body: Fields::parse(body.as_bytes()).unwrap(),
+        received: body.into(),
         headers: Vec::new(),
         stream,
         wants_usage: false,

@@ -14,6 +14,7 @@ mod authoring;
 mod backend;
 mod commands;
 mod configuration;
+mod content;
 mod credentials;
 mod decision_api;
 mod decisions;

@@ -161,11 +161,13 @@ async fn ask(
     let messages = serde_json::json!([{ "role": "user", "content": prompt }]);
     let set = body.set("messages", &messages).and_then(|()| body.set("max_tokens", &60));
     set.map_err(|_| GateError::Corrupt)?;
+    let received = body.to_vec().map_err(|_| GateError::Corrupt)?.into();
     let call = ModelCall {
         request: CallRequest { action: Action::Infer, ..request.clone() },
         endpoint: Endpoint::ChatCompletions,
         headers: Vec::new(),
         body,
+        received,
         stream: false,
         wants_usage: false,
         request_id: "demo".to_owned(),

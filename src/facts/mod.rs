@@ -32,7 +32,9 @@ pub use claims::{AppClaims, ClaimName};
 pub use confidence::{ConfidenceAt, Covering};
 pub use dated::{Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
-pub use organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant};
+pub use organisation::{
+    App, ContentMode, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
+};
 pub use price::Price;
 pub use proposal::Proposal;
 pub use resolve::{Resolved, check_end_user, resolve};

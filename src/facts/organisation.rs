@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     backend::{BackendAddress, VirtualModel},
@@ -73,6 +73,21 @@ pub struct App {
     pub stream_label: Option<String>,
     /// What it may use.
     pub limits: Limits,
+    /// What is kept of what its calls say.
+    pub content: ContentMode,
+}
+
+/// What is kept of what the calls of an app say, and of what they are answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContentMode {
+    /// Nothing, and nothing is committed to.
+    None,
+    /// Outcomes commit to it; what is kept are the salts of the commitments.
+    #[default]
+    Commitment,
+    /// The same, and the content is kept, sealed.
+    Sealed,
 }
 
 /// Whoever runs a deployment.

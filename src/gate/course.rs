@@ -13,6 +13,7 @@ use super::{
     Gate, GateError, Recorded,
     attempt::{Exchange, Outcome},
     choose::Choice,
+    content::Sent,
     decide::instant,
     dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
     outcome::Answered,
@@ -42,6 +43,8 @@ pub(super) struct Course<'a> {
     attempts: Vec<Attempt>,
     skipped: BTreeMap<DeploymentId, SkipReason>,
     last: Option<Failure>,
+    /// Takes what the client is sent of an answer.
+    pub(super) sent: Sent,
 }
 
 /// How an attempt failed.
@@ -83,6 +86,7 @@ pub(super) struct Ending {
     pub(super) skipped: Vec<Skipped>,
     pub(super) status: OutcomeStatus,
     pub(super) answered: Answered,
+    pub(super) sent: Sent,
 }
 
 /// What one round came to.
@@ -101,7 +105,8 @@ impl<'a> Course<'a> {
         recorded: &'a Arc<Recorded>,
     ) -> Self {
         let (attempts, skipped) = (Vec::new(), BTreeMap::new());
-        Self { gate, caller, call, recorded, attempts, skipped, last: None }
+        let sent = Sent::default();
+        Self { gate, caller, call, recorded, attempts, skipped, last: None, sent }
     }
 
     /// Tries the allowed deployments until one answers.
@@ -132,7 +137,8 @@ impl<'a> Course<'a> {
         };
         let skipped = self.skipped.into_iter().filter(|(deployment, _)| !tried(deployment));
         let skipped = skipped.map(|(deployment, reason)| Skipped { deployment, reason });
-        Ending { skipped: skipped.collect(), attempts: self.attempts, status, answered }
+        let skipped = skipped.collect();
+        Ending { skipped, attempts: self.attempts, status, answered, sent: self.sent }
     }
 
     /// What the client hears when no allowed deployment answered.
@@ -234,9 +240,13 @@ impl<'a> Course<'a> {
                 }
                 Outcome::Whole { status, content_type, body, answered } => {
                     let served = self.served(&candidate, status, content_type);
+                    let sent = body.clone();
                     let is_received = reply.take().is_some_and(|reply| {
                         reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body)))).is_ok()
                     });
+                    if is_received {
+                        self.sent.add(&sent);
+                    }
                     let success = (200..300).contains(&status);
                     let outcome = match (success, is_received) {
                         (_, false) => OutcomeStatus::ClientDisconnected,
@@ -268,7 +278,7 @@ impl<'a> Course<'a> {
     }
 
     async fn stream(
-        &self,
+        &mut self,
         served: Served,
         address: &BackendAddress,
         begun: Begun,
@@ -282,7 +292,7 @@ impl<'a> Course<'a> {
         }
         let mut pump = Pump::new(pieces, self.call.endpoint, address, self.call.wants_usage);
         pump.label(label);
-        let pumped = pump.run(begun, &self.gate.halt).await;
+        let pumped = pump.run(begun, &self.gate.halt, &mut self.sent).await;
         (pumped.status, pumped.answered, pumped.failure)
     }
 

@@ -29,7 +29,7 @@ const ATTEMPTS: usize = 5;
 
 /// How long it may take to look up what an idempotency key was used for. With the time that a
 /// record may wait, a caller is still refused within two seconds.
-const LOOKUP: Duration = Duration::from_millis(400);
+pub(super) const LOOKUP: Duration = Duration::from_millis(400);
 
 /// A caller's own name for a request, under which the first answer is given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,11 +198,22 @@ impl Gate {
         manner: Manner,
     ) -> Result<Recorded, GateError> {
         let user = self.keep_user(caller, request).await?;
+        self.decide_for(caller, request, user.as_ref(), manner).await
+    }
+
+    /// The same for an end user who is sealed already.
+    pub(super) async fn decide_for(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        user: Option<&Kept>,
+        manner: Manner,
+    ) -> Result<Recorded, GateError> {
         let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.current();
             let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
-            let drafted = self.draft(caller, &judge, request, &manner, user.as_ref(), &mut tally);
+            let drafted = self.draft(caller, &judge, request, &manner, user, &mut tally);
             let (body, draft) = drafted?;
             let id = draft.id;
             match self.sequencer.submit(draft).await {
@@ -229,7 +240,7 @@ impl Gate {
 
     /// Seals who the end user is, where the organisation keeps that. A name that cannot be taken is
     /// left to the judge to refuse.
-    async fn keep_user(
+    pub(super) async fn keep_user(
         &self,
         caller: &Caller,
         request: &CallRequest,

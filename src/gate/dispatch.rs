@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{
     Gate, GateError, Recorded,
+    content::Keeping,
     course::Course,
     decide::{Manner, refused},
     trace,
@@ -28,6 +29,8 @@ pub struct ModelCall {
     pub endpoint: Endpoint,
     /// The body, without claims.
     pub body: Fields,
+    /// The body as it came.
+    pub received: Bytes,
     /// The headers that a backend gets beside Lexgate's own.
     pub headers: Vec<(&'static str, String)>,
     /// Whether the answer comes in chunks.
@@ -111,7 +114,12 @@ impl Gate {
         let gate = self.clone();
         self.tasks.spawn(async move {
             let manner = Manner { dispatch: true, claim: None };
-            let deciding = gate.decide_in(&caller, &call.request, manner);
+            let mut keeping = None;
+            let deciding = async {
+                let user = gate.keep_user(&caller, &call.request).await?;
+                keeping = gate.keep_content(&caller, user.as_ref()).await?;
+                gate.decide_for(&caller, &call.request, user.as_ref(), manner).await
+            };
             match trace::decide(call.trace.span(), deciding).await {
                 Err(error) => drop(reply.send(Err(error))),
                 Ok(recorded) if recorded.body.decision == Verdict::Deny => {
@@ -119,9 +127,13 @@ impl Gate {
                 }
                 Ok(recorded) => {
                     let recorded = Arc::new(recorded);
-                    let course = Course::new(&gate, &caller, &call, &recorded);
-                    let ending = course.run(reply).await;
-                    let written = gate.record_outcome(&recorded, place, ending).await;
+                    let mut course = Course::new(&gate, &caller, &call, &recorded);
+                    course.sent = keeping.as_ref().map(Keeping::sent).unwrap_or_default();
+                    let mut ending = course.run(reply).await;
+                    let sent = std::mem::take(&mut ending.sent);
+                    let content = keeping.map(|keeping| keeping.commit(&call.received, sent));
+                    let content = content.unwrap_or_default();
+                    let written = gate.record_outcome(&recorded, place, ending, content).await;
                     if let Err(error) = written {
                         tracing::error!(%error, seq = %recorded.seq, "an outcome is left to the reaper");
                     }

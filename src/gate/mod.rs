@@ -3,6 +3,7 @@
 mod attempt;
 mod choose;
 mod conclude;
+mod content;
 mod counterfactual;
 mod course;
 mod decide;
@@ -39,6 +40,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use content::OpenedContent;
 pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Gate, GateError, Recorded,
+    content::Content,
     course::Ending,
     decide::{instant, refused},
     limits,
@@ -64,7 +65,9 @@ impl Gate {
             attempts: Vec::new(),
             cost: None,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            input_commitment: None,
             model: report.model.map(|model| model.chars().take(256).collect()),
+            output_commitment: None,
             reported: Some(report.status),
             retention: decision.body.retention.clone(),
             skipped: Vec::new(),
@@ -83,8 +86,9 @@ impl Gate {
         decision: &Recorded,
         place: Reserved,
         ending: Ending,
+        content: Content,
     ) -> Result<(), GateError> {
-        let Ending { attempts, skipped, status, answered } = ending;
+        let Ending { attempts, skipped, status, answered, .. } = ending;
         let judge = self.keeper.current();
         let organisation = &judge.snapshot().organisation;
         let cost = limits::cost(organisation, &attempts, answered.tokens);
@@ -92,7 +96,9 @@ impl Gate {
             attempts,
             cost,
             decision: DecisionRef { leaf: decision.leaf, seq: decision.seq },
+            input_commitment: content.input,
             model: answered.model,
+            output_commitment: content.output,
             reported: None,
             retention: decision.body.retention.clone(),
             skipped,
@@ -103,7 +109,8 @@ impl Gate {
         let (tokens, cost) = (body.tokens, body.cost.as_ref());
         let now = instant(&*self.clock);
         let quota = limits::spending(organisation, &decision.body.caller, tokens, cost, now);
-        let draft = Draft { volume, quota, ..self.outcome_draft(decision, &body)? };
+        let personal = content.value;
+        let draft = Draft { personal, volume, quota, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
         settled(self.sequencer.submit_reserved(place, draft).await)

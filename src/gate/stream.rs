@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::outcome::Answered;
+use super::{content::Sent, outcome::Answered};
 use crate::{
     dispatch::{Endpoint, Event, Events, Said, SendError, names_same_model},
     facts::BackendAddress,
@@ -138,13 +138,19 @@ impl<'a> Pump<'a> {
         self.label = label;
     }
 
-    /// Pumps until the stream ends, breaks, or nobody listens.
-    pub(super) async fn run(mut self, begun: Begun, halt: &CancellationToken) -> Pumped {
+    /// Pumps until the stream ends, breaks, or nobody listens. What the client is sent goes to `sent` too,
+    /// but for the comments that keep its connection alive.
+    pub(super) async fn run(
+        mut self,
+        begun: Begun,
+        halt: &CancellationToken,
+        sent: &mut Sent,
+    ) -> Pumped {
         let client = self.client.clone();
         // Also a client that does not read, and so holds the backend back, has an end.
         let deadline = Instant::now() + self.address.timeouts.total;
         let ended = tokio::select! {
-            ended = self.pump(begun) => ended,
+            ended = self.pump(begun, sent) => ended,
             () = client.closed() => Err(Stop::Client),
             () = halt.cancelled() => Err(Stop::Halt),
             () = sleep_until(deadline) => Err(Stop::Broke(AttemptFailure::Timeout)),
@@ -160,28 +166,28 @@ impl<'a> Pump<'a> {
             OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
         );
         if let Some(last_word) = self.last_word.take_if(|_| broken) {
-            last_word.send(Bytes::from_static(self.endpoint.broken().as_bytes()));
+            let broken = self.endpoint.broken().as_bytes();
+            last_word.send(Bytes::from_static(broken));
+            sent.add(broken);
         }
         Pumped { status, failure, answered: self.answered }
     }
 
-    async fn pump(&mut self, begun: Begun) -> Result<(), Stop> {
+    async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<(), Stop> {
         let Begun { mut body, mut events, first, said } = begun;
         let label = self.label.take();
         let label = label.and_then(|label| self.endpoint.label(first.data()?.trim(), &label));
-        if let Some(label) = label
-            && self.client.send(label).await.is_err()
-        {
-            return Err(Stop::Client);
+        if let Some(label) = label {
+            self.hand(label, sent).await?;
         }
-        if self.pass(&first, Some(said)).await? {
+        if self.pass(&first, Some(said), sent).await? {
             return Ok(());
         }
         loop {
             while let Some(event) = events.next_event() {
                 let data = event.data().filter(|data| !data.trim().is_empty());
                 let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
-                if self.pass(&event, said).await? {
+                if self.pass(&event, said, sent).await? {
                     return Ok(());
                 }
             }
@@ -212,17 +218,34 @@ impl<'a> Pump<'a> {
     }
 
     /// Hands an event on, unless the client did not ask for it; says whether the stream ends with it.
-    async fn pass(&mut self, event: &Event, said: Option<Said>) -> Result<bool, Stop> {
+    async fn pass(
+        &mut self,
+        event: &Event,
+        said: Option<Said>,
+        sent: &mut Sent,
+    ) -> Result<bool, Stop> {
         let said = said.unwrap_or_default();
         let is_unasked = said.is_usage_only && !self.wants_usage;
         self.answered.add(&said);
-        if !is_unasked && self.client.send(event.bytes().clone()).await.is_err() {
-            return Err(Stop::Client);
+        if !is_unasked {
+            self.hand(event.bytes().clone(), sent).await?;
         }
         if said.is_error {
             return Err(Stop::Broke(AttemptFailure::ErrorInAnswer));
         }
         Ok(said.is_last)
+    }
+
+    /// Hands `bytes` to the client's connection.
+    async fn hand(&self, bytes: Bytes, sent: &mut Sent) -> Result<(), Stop> {
+        let is_comment = &*bytes == STILL_HERE;
+        let heard = bytes.clone();
+        self.client.send(bytes).await.map_err(|_| Stop::Client)?;
+        // Whoever reads the stream cannot tell whose such a comment is: all of them are left out.
+        if !is_comment {
+            sent.add(&heard);
+        }
+        Ok(())
     }
 }
 

@@ -5,7 +5,10 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stream::{Pump, begin};
+use super::{
+    content::Sent,
+    stream::{Pump, begin},
+};
 use crate::{
     dispatch::Endpoint,
     facts::{BackendAddress, BreakerSettings, Timeouts},
@@ -32,15 +35,17 @@ fn address() -> BackendAddress {
 /// What a client reads that begins only once the pump can do no more, and how the stream ended.
 async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeStatus) {
     let (client, mut pieces) = mpsc::channel(BUFFER);
-    let sent: Vec<_> = (0..events)
+    let come: Vec<_> = (0..events)
         .map(|n| Ok(Bytes::from(format!("data: {{\"n\":{n}}}\n\n"))))
         .chain([Ok(Bytes::from_static(end.as_bytes()))])
         .collect();
     let halt = CancellationToken::new();
+    let mut sent = Sent::default();
     let address = address();
-    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(sent).boxed());
+    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(come).boxed());
     let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
-    let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt);
+    let pump =
+        Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
     let read = async {
         // The pump runs first, until it waits for this client or has ended.
         for _ in 0..1_000 {

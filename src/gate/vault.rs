@@ -1,8 +1,12 @@
 //! Values that identify persons: sealed with AES-256-GCM under a key of that person's own, which is
 //! itself sealed under the master key. The ledger holds only commitments to them; who destroys the
-//! key erases the person.
+//! key erases the person. Not what calls said (`content`), which is sealed under the same keys.
 
-use std::{fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use jiff::{SignedDuration, Timestamp};
 use ring::{
@@ -12,7 +16,11 @@ use ring::{
 };
 use uuid::Uuid;
 
-use super::{Gate, GateError, decide::refused};
+use super::{
+    Gate, GateError,
+    content::{OpenedContent, committed},
+    decide::refused,
+};
 use crate::{
     domain::{Digest, KeyName, Seq, TenantId},
     ledger::{Commitment, Entry, ErasureBody, Kind, canonical},
@@ -25,9 +33,9 @@ const UNDER_WAY: SignedDuration = SignedDuration::from_secs(3);
 /// How many values one record of an erasure names.
 const AT_ONCE: usize = 5_000;
 /// The bytes of a salt, and of a key.
-const WIDTH: usize = 32;
+pub(super) const WIDTH: usize = 32;
 
-/// The key above all persons' keys. It lies in a file, never in the database.
+/// The key above all other keys. It lies in a file, never in the database.
 pub struct MasterKey {
     /// Hides who a person is from the database.
     naming: hmac::Key,
@@ -78,6 +86,11 @@ impl MasterKey {
         self.name(&[b"subject", tenant.as_str().as_bytes(), user.as_bytes()])
     }
 
+    /// How the database knows a tenant, whose key seals what belongs to no person that a call names.
+    pub(super) fn tenant(&self, tenant: &TenantId) -> Digest {
+        self.name(&[b"tenant", tenant.as_str().as_bytes()])
+    }
+
     /// A keyed hash of these texts.
     fn name(&self, parts: &[&[u8]]) -> Digest {
         let mut name = hmac::Context::with_key(&self.naming);
@@ -94,9 +107,41 @@ impl MasterKey {
 /// Keeps values sealed in the store.
 #[derive(Debug)]
 pub struct Vault {
-    master: MasterKey,
+    pub(super) master: MasterKey,
     store: Arc<dyn Store>,
     random: SystemRandom,
+    /// Keys that stay, by whose they are.
+    pub(super) tenants: Mutex<HashMap<TenantId, ValueKey>>,
+}
+
+/// A key that seals values.
+#[derive(Clone)]
+pub(super) struct ValueKey {
+    id: Uuid,
+    key: Arc<LessSafeKey>,
+}
+
+impl fmt::Debug for ValueKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ValueKey({})", self.id)
+    }
+}
+
+impl ValueKey {
+    /// A key of these bytes; `None` when they are none.
+    fn new(id: Uuid, bytes: &[u8]) -> Option<Self> {
+        Some(Self { id, key: Arc::new(aead(bytes)?) })
+    }
+
+    /// Seals `text` under a number that is used once.
+    pub(super) fn seal(
+        &self,
+        text: &[u8],
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<SealedValue, GateError> {
+        let sealed = encrypt(&self.key, text, self.id.as_bytes(), nonce)?;
+        Ok(SealedValue { key: self.id, sealed })
+    }
 }
 
 /// A value that is about to be committed to.
@@ -104,6 +149,8 @@ pub struct Vault {
 pub(super) struct Kept {
     pub(super) commitment: Commitment,
     pub(super) value: Arc<SealedValue>,
+    /// The person's key, under which the rest of the call is sealed too.
+    pub(super) key: ValueKey,
 }
 
 /// The value behind a commitment.
@@ -120,8 +167,23 @@ pub enum Opened {
         /// The commitment in the record.
         commitment: Commitment,
     },
+    /// The input of a call, and what was answered, as far as they are kept.
+    Content {
+        /// What the client sent.
+        input: Option<OpenedContent>,
+        /// What the client was sent.
+        output: Option<OpenedContent>,
+    },
     /// It was erased, as this record says.
     Erased(Option<Seq>),
+    /// It was never kept: the person was erased while the call was under way.
+    NeverKept,
+}
+
+/// What is kept of a value, under its key or no more.
+pub(super) enum Unsealed {
+    Text(Vec<u8>),
+    Gone(Opened),
 }
 
 /// What an erasure came to.
@@ -147,7 +209,8 @@ impl Vault {
             return Err(GateError::MasterKey);
         }
         let random = SystemRandom::new();
-        Ok(master.map(|master| Self { master, store, random }))
+        let tenants = Mutex::default();
+        Ok(master.map(|master| Self { master, store, random, tenants }))
     }
 
     /// The digest of a request, from which nobody without the key learns what it says.
@@ -157,58 +220,58 @@ impl Vault {
 
     /// Seals a person's identifier.
     pub(super) async fn seal(&self, tenant: &TenantId, user: &str) -> Result<Kept, GateError> {
-        let (key, id) = self.key_of(self.master.subject(tenant, user)).await?;
-        let salt = random(&self.random)?;
+        let key = self.key_of(self.master.subject(tenant, user)).await?;
+        let salt = self.random()?;
         let commitment = Commitment::to(user.as_bytes(), &salt);
-        let sealed = self.encrypt(&key, &[&salt, user.as_bytes()].concat(), id.as_bytes())?;
-        Ok(Kept { commitment, value: Arc::new(SealedValue { key: id, sealed }) })
+        let value = key.seal(&[&salt, user.as_bytes()].concat(), self.random()?)?;
+        Ok(Kept { commitment, value: Arc::new(value), key })
     }
 
-    /// A person's key, made when there is none.
-    async fn key_of(&self, subject: Digest) -> Result<(LessSafeKey, Uuid), GateError> {
+    /// A person's or a tenant's key, made when there is none.
+    pub(super) async fn key_of(&self, subject: Digest) -> Result<ValueKey, GateError> {
         // Once more when another process destroys it between the two.
         for _ in 0..3 {
             if let Some(SubjectKey { id, wrapped }) = self.store.subject_key(subject).await? {
-                let key = self.unwrap(id, &wrapped).ok_or(GateError::MasterKey)?;
-                return Ok((key, id));
+                return self.unwrap(id, &wrapped).ok_or(GateError::MasterKey);
             }
-            let id = Uuid::from_bytes(random(&self.random)?);
-            let key: [u8; WIDTH] = random(&self.random)?;
-            let wrapped = self.encrypt(&self.master.wrapping, &key, id.as_bytes())?;
+            let id = Uuid::from_bytes(self.random()?);
+            let key: [u8; WIDTH] = self.random()?;
+            let wrapped = encrypt(&self.master.wrapping, &key, id.as_bytes(), self.random()?)?;
             self.store.keep_subject_key(subject, &SubjectKey { id, wrapped }).await?;
         }
         Err(GateError::LedgerUnavailable)
     }
 
-    fn unwrap(&self, id: Uuid, wrapped: &[u8]) -> Option<LessSafeKey> {
-        aead(&decrypt(&self.master.wrapping, wrapped, id.as_bytes())?)
+    fn unwrap(&self, id: Uuid, wrapped: &[u8]) -> Option<ValueKey> {
+        ValueKey::new(id, &decrypt(&self.master.wrapping, wrapped, id.as_bytes())?)
     }
 
-    fn encrypt(&self, key: &LessSafeKey, text: &[u8], about: &[u8]) -> Result<Vec<u8>, GateError> {
-        let nonce: [u8; NONCE_LEN] = random(&self.random)?;
-        let mut sealed = text.to_vec();
-        key.seal_in_place_append_tag(
-            Nonce::assume_unique_for_key(nonce),
-            Aad::from(about),
-            &mut sealed,
-        )
-        .map_err(|_| GateError::NoRandomness)?;
-        Ok([&nonce[..], &sealed].concat())
+    pub(super) fn random<const N: usize>(&self) -> Result<[u8; N], GateError> {
+        random(&self.random)
     }
 
-    /// The value to which the record at `seq` commits.
-    async fn open_value(&self, seq: Seq, commitment: Commitment) -> Result<Opened, GateError> {
+    /// What is kept of the value to which the record at `seq` commits.
+    pub(super) async fn unseal(&self, seq: Seq) -> Result<Unsealed, GateError> {
         let (value, wrapped) = match self.store.kept_value(seq).await? {
-            None | Some(KeptValue::Sealed(_, None)) => return Ok(Opened::Erased(None)),
-            Some(KeptValue::Erased(record)) => return Ok(Opened::Erased(Some(record))),
+            None => return Ok(Unsealed::Gone(Opened::NeverKept)),
+            Some(KeptValue::Sealed(_, None)) => return Ok(Unsealed::Gone(Opened::Erased(None))),
+            Some(KeptValue::Erased(record)) => {
+                return Ok(Unsealed::Gone(Opened::Erased(Some(record))));
+            }
             Some(KeptValue::Sealed(value, Some(wrapped))) => (value, wrapped),
         };
-        let key = self.unwrap(value.key, &wrapped).ok_or(GateError::MasterKey)?;
-        let opened = decrypt(&key, &value.sealed, value.key.as_bytes());
-        let (salt, user) = opened
-            .as_deref()
-            .and_then(|opened| opened.split_first_chunk::<WIDTH>())
-            .ok_or(GateError::Corrupt)?;
+        let ValueKey { id, key } = self.unwrap(value.key, &wrapped).ok_or(GateError::MasterKey)?;
+        let text = decrypt(&key, &value.sealed, id.as_bytes()).ok_or(GateError::Corrupt)?;
+        Ok(Unsealed::Text(text))
+    }
+
+    /// The end user to whom the record at `seq` commits.
+    async fn open_user(&self, seq: Seq, commitment: Commitment) -> Result<Opened, GateError> {
+        let text = match self.unseal(seq).await? {
+            Unsealed::Text(text) => text,
+            Unsealed::Gone(gone) => return Ok(gone),
+        };
+        let (salt, user) = text.split_first_chunk::<WIDTH>().ok_or(GateError::Corrupt)?;
         let end_user = String::from_utf8(user.to_vec()).map_err(|_| GateError::Corrupt)?;
         if Commitment::to(user, salt) != commitment {
             return Err(GateError::Corrupt);
@@ -225,6 +288,14 @@ impl Gate {
     pub async fn open_value(&self, seq: Seq) -> Result<Opened, GateError> {
         let stored = self.store.record(seq).await?.ok_or(GateError::NoSuchDecision)?;
         let entry = Entry::parse(&stored.entry).map_err(|_| GateError::NoSuchDecision)?;
+        if entry.kind == Kind::Outcome {
+            let commitments = committed(&entry)?;
+            return match &self.vault {
+                _ if commitments.is_none() => Ok(Opened::Nothing),
+                None => Err(GateError::MasterKey),
+                Some(vault) => vault.open_content(seq, commitments).await,
+            };
+        }
         if entry.kind != Kind::Decision {
             return Ok(Opened::Nothing);
         }
@@ -233,7 +304,7 @@ impl Gate {
         match (&self.vault, body.user_commitment) {
             (_, None) => Ok(Opened::Nothing),
             (None, Some(_)) => Err(GateError::MasterKey),
-            (Some(vault), Some(commitment)) => vault.open_value(seq, commitment).await,
+            (Some(vault), Some(commitment)) => vault.open_user(seq, commitment).await,
         }
     }
 
@@ -337,6 +408,24 @@ impl Gate {
 
 fn aead(bytes: &[u8]) -> Option<LessSafeKey> {
     Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, bytes).ok()?))
+}
+
+fn encrypt(
+    key: &LessSafeKey,
+    text: &[u8],
+    about: &[u8],
+    nonce: [u8; NONCE_LEN],
+) -> Result<Vec<u8>, GateError> {
+    let mut sealed = Vec::with_capacity(NONCE_LEN + text.len() + AES_256_GCM.tag_len());
+    sealed.extend_from_slice(&nonce);
+    sealed.extend_from_slice(text);
+    let text = sealed.get_mut(NONCE_LEN..).unwrap_or_default();
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let tag = key
+        .seal_in_place_separate_tag(nonce, Aad::from(about), text)
+        .map_err(|_| GateError::NoRandomness)?;
+    sealed.extend_from_slice(tag.as_ref());
+    Ok(sealed)
 }
 
 fn decrypt(key: &LessSafeKey, sealed: &[u8], about: &[u8]) -> Option<Vec<u8>> {

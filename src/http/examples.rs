@@ -142,7 +142,8 @@ pub(super) fn record() -> Value {
                     "deployment": "smollm2@laptop", "finished": "2026-11-22T13:00:02.500000Z",
                     "http_status": 200, "started": "2026-11-22T13:00:01.100000Z"
                 }],
-                "decision": { "leaf": LEAF, "seq": 41 }, "model": "smollm2-135m",
+                "decision": { "leaf": LEAF, "seq": 41 }, "input_commitment": LEAF,
+                "model": "smollm2-135m", "output_commitment": LEAF,
                 "reported": null, "retention": { "class": "general", "months": 6 },
                 "status": "ok", "tokens": { "input": 31, "output": 18 }
             },
@@ -215,7 +216,20 @@ pub(super) fn hold() -> Value {
     hold
 }
 
-/// What a record commits to.
+/// What a decision commits to.
 pub(super) fn values() -> Value {
-    json!({"seq": 42, "end_user": "u-1842", "salt": LEAF, "user_commitment": LEAF})
+    json!({"seq": 41, "end_user": "u-1842", "salt": LEAF, "user_commitment": LEAF})
+}
+
+/// What an outcome commits to.
+pub(super) fn content() -> Value {
+    let asked =
+        "{\"model\":\"assistant\",\"messages\":[{\"role\":\"user\",\"content\":\"Good morning\"}]}";
+    json!({
+        "seq": 42,
+        "input": {
+            "salt": LEAF, "commitment": LEAF, "kept": true, "content": asked, "encoding": "utf-8"
+        },
+        "output": {"salt": LEAF, "commitment": LEAF, "kept": false}
+    })
 }

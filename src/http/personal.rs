@@ -1,8 +1,9 @@
-//! What identifies persons: read by the auditor who may, erased when the person asks.
+//! What identifies persons, and what calls said: read by the auditor who may, erased when the person asks.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::extract::{Path, State};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -16,8 +17,8 @@ use super::{
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
-    domain::{FieldFault, Seq, TenantId},
-    gate::Opened,
+    domain::{Digest, FieldFault, Seq, TenantId},
+    gate::{Opened, OpenedContent},
 };
 
 problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, QueueFull, LedgerUnavailable,
@@ -32,7 +33,17 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// What a record commits to.
 #[derive(Debug, Serialize, ToSchema)]
-struct Values {
+#[serde(untagged)]
+enum Values {
+    /// Of a decision.
+    Decision(DecisionValues),
+    /// Of an outcome.
+    Outcome(OutcomeValues),
+}
+
+/// Whom a decision is about.
+#[derive(Debug, Serialize, ToSchema)]
+struct DecisionValues {
     /// The record.
     seq: Seq,
     /// The end user, as the caller named them.
@@ -43,16 +54,73 @@ struct Values {
     user_commitment: String,
 }
 
-/// Read whom a record is about.
+/// What a call said, and what it was answered.
+#[derive(Debug, Serialize, ToSchema)]
+struct OutcomeValues {
+    /// The record.
+    seq: Seq,
+    /// The body of the request, as the client sent it.
+    input: Option<ContentValue>,
+    /// The body of the answer, as it was handed to the client: of a stream every event, without the
+    /// comment `: keepalive`. `null` where no backend's answer was handed on.
+    output: Option<ContentValue>,
+}
+
+/// Content, or what makes its commitment again for whoever has it.
+#[derive(Debug, Serialize, ToSchema)]
+struct ContentValue {
+    /// 32 bytes, 64 hexadecimal digits.
+    salt: String,
+    /// What stands in the record: SHA-256 of `lexgate/commit/v1`, a zero byte, the salt and the content.
+    commitment: String,
+    /// Whether the content is kept: the app's `content` is `sealed`, and it has at most 1 MiB.
+    kept: bool,
+    /// The content, where it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// How the content is written here, where it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encoding: Option<Encoding>,
+}
+
+/// How bytes are written as text.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+enum Encoding {
+    /// As they are: they are UTF-8.
+    #[serde(rename = "utf-8")]
+    Utf8,
+    /// In base64 (RFC 4648, section 4): they are not.
+    #[serde(rename = "base64")]
+    Base64,
+}
+
+impl From<OpenedContent> for ContentValue {
+    fn from(opened: OpenedContent) -> Self {
+        let kept = opened.content.is_some();
+        let written = opened.content.map(|content| match String::from_utf8(content) {
+            Ok(text) => (text, Encoding::Utf8),
+            Err(error) => (BASE64_STANDARD.encode(error.as_bytes()), Encoding::Base64),
+        });
+        let (content, encoding) = written.unzip();
+        let salt = Digest::from_bytes(opened.salt).hex();
+        Self { salt, commitment: opened.commitment.hex(), kept, content, encoding }
+    }
+}
+
+/// Read what a record commits to.
 ///
-/// For auditors whose credential says `personal_values = true`. The reading is recorded. With the salt,
-/// anybody can see that the record's commitment is to this name.
+/// Of a decision: whom it is about. Of an outcome: what the call said and what it was answered, as far as
+/// the app's `content` has it kept. For auditors whose credential says `personal_values = true`. The
+/// reading is recorded. With the salt and the value, anybody can see that the record's commitment is to it.
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}/values", tag = "audit", operation_id = "readValues",
     security(("api_key" = [])),
     params(("seq" = u64, Path, description = "The record's position", example = 42)),
     responses((status = 200, description = "What the record commits to", body = Values,
-        example = json!(examples::values())), ReadProblems),
+        examples(
+            ("decision" = (summary = "Of a decision", value = json!(examples::values()))),
+            ("outcome" = (summary = "Of an outcome", value = json!(examples::content()))),
+        )), ReadProblems),
 )]
 async fn read(
     State(shared): State<Arc<Shared>>,
@@ -73,7 +141,7 @@ async fn read(
     }
     match shared.gate.open_value(wanted).await? {
         Opened::Nothing => {
-            Err(Problem::new(ProblemKind::NotFound, "the record commits to no end user"))
+            Err(Problem::new(ProblemKind::NotFound, "the record commits to nothing"))
         }
         Opened::Erased(Some(record)) => Err(Problem::new(
             ProblemKind::Gone,
@@ -82,13 +150,19 @@ async fn read(
         Opened::Erased(None) => {
             Err(Problem::new(ProblemKind::Gone, "the value is being erased: its key is destroyed"))
         }
+        Opened::NeverKept => Err(Problem::new(
+            ProblemKind::Gone,
+            "the value was never kept: its person was erased while the call was under way",
+        )),
         Opened::Value { end_user, salt, commitment } => {
-            let mut hex = String::new();
-            for byte in salt {
-                let _ = write!(hex, "{byte:02x}");
-            }
+            let salt = Digest::from_bytes(salt).hex();
             let user_commitment = commitment.hex();
-            Ok(axum::Json(Values { seq: wanted, end_user, salt: hex, user_commitment }))
+            let values = DecisionValues { seq: wanted, end_user, salt, user_commitment };
+            Ok(axum::Json(Values::Decision(values)))
+        }
+        Opened::Content { input, output } => {
+            let (input, output) = (input.map(Into::into), output.map(Into::into));
+            Ok(axum::Json(Values::Outcome(OutcomeValues { seq: wanted, input, output })))
         }
     }
 }

@@ -177,7 +177,7 @@ pub struct AuditReadBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErasureBody {
-    /// The decisions whose committed values nobody can read any more.
+    /// The decisions and outcomes whose committed values nobody can read any more.
     pub erased: Vec<Seq>,
     /// The API key that asked for it.
     pub key: KeyName,

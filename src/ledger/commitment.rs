@@ -1,6 +1,10 @@
-//! Commitments: how a value that identifies a person stands in the log without being in it. Whoever has
-//! the salt and the value can show that they are the ones; whoever has neither learns nothing.
+//! Commitments: how a value that the log must not hold, such as who a person is or what a call said,
+//! stands in it all the same. Whoever has the salt and the value can show that they are the ones; whoever
+//! has neither learns nothing.
 
+use std::fmt;
+
+use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::{PartialSchema, ToSchema, openapi};
 
@@ -21,7 +25,9 @@ impl Commitment {
     /// The commitment to `value` under a random salt.
     #[must_use]
     pub fn to(value: &[u8], salt: &[u8; 32]) -> Self {
-        Self(Digest::of(&[DOMAIN, salt, value].concat()))
+        let mut committing = Committing::under(salt);
+        committing.add(value);
+        committing.end()
     }
 
     /// Its 64 hexadecimal digits.
@@ -35,6 +41,40 @@ impl Commitment {
     pub fn put_into(&self, body: &[u8]) -> Vec<u8> {
         let open = body.strip_suffix(b"}").unwrap_or(body);
         [open, FIELD, self.hex().as_bytes(), b"\"}"].concat()
+    }
+}
+
+/// A commitment to a value that comes in pieces.
+#[derive(Clone)]
+pub struct Committing(Context);
+
+impl Committing {
+    /// Begins a commitment under a random salt.
+    #[must_use]
+    pub fn under(salt: &[u8; 32]) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(DOMAIN);
+        context.update(salt);
+        Self(context)
+    }
+
+    /// Takes the next piece of the value.
+    pub fn add(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// The commitment to all that came.
+    #[must_use]
+    pub fn end(self) -> Commitment {
+        let mut bytes = [0; 32];
+        bytes.copy_from_slice(self.0.finish().as_ref());
+        Commitment(Digest::from_bytes(bytes))
+    }
+}
+
+impl fmt::Debug for Committing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Committing")
     }
 }
 
@@ -79,6 +119,11 @@ mod tests {
             "53237e8b0726d398f3d03519537e5aab09f212f1e3675ff1cb9e5e32b8b2eb21"
         );
         assert_ne!(Commitment::to(b"u-1842", &[0; 32]), Commitment::to(b"u-1842", &[1; 32]));
+        let mut in_pieces = Committing::under(&[0; 32]);
+        for piece in [&b"u-"[..], b"", b"1842"] {
+            in_pieces.add(piece);
+        }
+        assert_eq!(in_pieces.end(), Commitment::to(b"u-1842", &[0; 32]));
     }
 
     #[test]

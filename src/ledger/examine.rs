@@ -57,7 +57,7 @@ pub(super) enum What {
     Opened(Arc<GenesisBody>),
     Activated(Arc<SnapshotDigests>),
     Decided(Decided),
-    Ended(DecisionRef),
+    Ended(Ended),
     KeyChanged(Arc<KeyChangeBody>),
     Recovered(Arc<RecoveryBody>),
     Erased(Arc<ErasureBody>),
@@ -72,6 +72,14 @@ pub(super) struct Decided {
     pub(super) allowed: bool,
     pub(super) dispatched: bool,
     /// Whether it holds a commitment to a person's identifier.
+    pub(super) committed: bool,
+}
+
+/// An outcome.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) decision: DecisionRef,
+    /// Whether it holds a commitment to what the call said.
     pub(super) committed: bool,
 }
 
@@ -172,7 +180,12 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
                 committed: decision.user_commitment.is_some(),
             })
         }
-        Kind::Outcome => What::Ended(body::<OutcomeBody>(kind, text)?.decision),
+        Kind::Outcome => {
+            let outcome: OutcomeBody = body(kind, text)?;
+            let committed =
+                outcome.input_commitment.is_some() || outcome.output_commitment.is_some();
+            What::Ended(Ended { decision: outcome.decision, committed })
+        }
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
         Kind::Erasure => What::Erased(Arc::new(body(kind, text)?)),

@@ -28,7 +28,7 @@ pub use body::{
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
-pub use commitment::Commitment;
+pub use commitment::{Commitment, Committing};
 pub use entry::{
     ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
 };

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::body::present;
+use super::{Commitment, body::present};
 use crate::domain::{DeploymentId, Digest, Money, Retention, Seq};
 
 /// What became of a call.
@@ -20,8 +20,16 @@ pub struct OutcomeBody {
     pub cost: Option<Money>,
     /// The decision it belongs to.
     pub decision: DecisionRef,
+    /// Commitment to the body of the request, as the client sent it. Absent where there is to be none,
+    /// or Lexgate did not send the call.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub input_commitment: Option<Commitment>,
     /// The model that the backend, or the caller, says was served.
     pub model: Option<String>,
+    /// Commitment to the body of the answer, as it was handed to the client: of a stream every event,
+    /// without Lexgate's comments. Absent where no backend's answer was handed on.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub output_commitment: Option<Commitment>,
     /// How it ended in the caller's words, when the status is `reported`.
     pub reported: Option<ReportedStatus>,
     /// How long the record is kept: as long as its decision's.

@@ -14,7 +14,7 @@ use super::{
     TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Decided, Examined, Examiner, What},
+    examine::{Decided, Ended, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -48,7 +48,7 @@ pub struct Report {
     pub keys: Vec<(VerifierKey, Seq)>,
     /// Where the log went on after a loss, and what was lost.
     pub recoveries: Vec<(Seq, Checkpoint)>,
-    /// How many decisions hold a commitment to a person's identifier.
+    /// How many decisions hold a commitment to a person's identifier, and outcomes to what a call said.
     pub committed: u64,
     /// The records of erasures, and how many values each says were destroyed.
     pub erasures: Vec<(Seq, u64)>,
@@ -294,7 +294,7 @@ impl Verifier {
             What::Opened(genesis) => self.open(genesis, &entry.log),
             What::Activated(snapshot) => self.activate(snapshot),
             What::Decided(decided) => self.decide(entry.seq, decided),
-            What::Ended(decision) => self.pair(decision, older),
+            What::Ended(ended) => self.end(entry.seq, ended, older),
             What::KeyChanged(change) => self.change_key(entry, change),
             What::Recovered(recovery) => self.recover(entry, recovery),
             What::Erased(erasure) => self.erase(entry.seq, erasure),
@@ -339,6 +339,19 @@ impl Verifier {
             self.dispatched.add(seq);
         }
         if decided.committed {
+            self.committed.add(seq);
+        }
+        Ok(())
+    }
+
+    fn end(
+        &mut self,
+        seq: Seq,
+        ended: &Ended,
+        older: &mut dyn FnMut(Seq) -> Option<Digest>,
+    ) -> Result<(), ChainFault> {
+        self.pair(&ended.decision, older)?;
+        if ended.committed {
             self.committed.add(seq);
         }
         Ok(())

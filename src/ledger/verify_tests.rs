@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::Verdict,
     ledger::{
-        Commitment, DecisionBody, SeqRange,
+        Commitment, DecisionBody, OutcomeBody, SeqRange,
         fixture::{self, Chain},
     },
 };
@@ -99,6 +99,22 @@ fn an_erasure_is_of_what_was_committed_to_and_once() {
         let fault = last_fault(&chain);
         assert!(matches!(fault, ChainFault::Erasure(_, said) if said == why), "{fault}");
     }
+}
+
+#[test]
+fn what_an_outcome_commits_to_can_be_erased_too() {
+    let mut chain = Chain::example();
+    let said = Some(Commitment::to(b"Good morning", &[0; 32]));
+    let outcome = fixture::outcome(Seq::new(4), chain.leaves[4]);
+    let outcome = OutcomeBody { input_commitment: said, ..outcome };
+    chain.push(&Kind::Outcome, &outcome);
+    chain.push(&Kind::Erasure, &erasure(&[8]));
+    let report = verify(&chain.entries).unwrap();
+    assert_eq!((report.committed, report.erasures), (1, vec![(Seq::new(9), 1)]));
+    // The outcome before it commits to nothing.
+    chain.push(&Kind::Erasure, &erasure(&[5]));
+    let fault = last_fault(&chain);
+    assert!(matches!(fault, ChainFault::Erasure(_, "which held none")), "{fault}");
 }
 
 /// Reads a chain some of whose bodies have been removed.

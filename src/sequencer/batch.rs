@@ -53,7 +53,14 @@ impl Group {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.drafts.iter().map(|draft| draft.body.len()).sum()
+        let value = |draft: &Draft| draft.personal.as_ref().map_or(0, |value| value.sealed.len());
+        self.drafts.iter().map(|draft| draft.body.len() + value(draft)).sum()
+    }
+
+    /// Lets go of the values of outcomes. Whether there were any.
+    pub(super) fn let_values_go(&mut self) -> bool {
+        let outcomes = self.drafts.iter_mut().filter(|draft| draft.kind == Kind::Outcome);
+        outcomes.filter_map(|draft| draft.personal.take()).count() > 0
     }
 
     /// Whether it is kept until it is written.

@@ -60,7 +60,8 @@ pub struct Draft {
     pub claim: Option<Arc<Claim>>,
     /// The snapshot that becomes active with it.
     pub activation: Option<Arc<Activation>>,
-    /// The value that it commits to.
+    /// The value that it commits to. An outcome is written without it where the store refuses it,
+    /// because its key is gone.
     pub personal: Option<Arc<SealedValue>>,
     /// The counts of people that it rests on, and what it adds to them.
     pub volume: Option<Arc<Volume>>,

@@ -182,12 +182,18 @@ impl Worker {
     }
 
     /// Nothing of the batch was written.
-    fn fail(&mut self, groups: Vec<Group>, error: StoreError) {
+    fn fail(&mut self, mut groups: Vec<Group>, error: StoreError) {
         metrics::counter!("lexgate_append_failures_total").increment(1);
         tracing::warn!(%error, records = groups.iter().map(Group::len).sum::<usize>(), "append failed");
         let refused = error.is_refusal();
         if refused && groups.len() > 1 {
             // One of them cannot be written, for a reason of its own: it must not stop the others.
+            return self.put_back(groups, true);
+        }
+        // A person may be erased while their call is under way: its value has no key any more, and the
+        // call has ended all the same.
+        if refused && groups.first_mut().is_some_and(Group::let_values_go) {
+            tracing::warn!("an outcome is written without what it commits to");
             return self.put_back(groups, true);
         }
         let error = Arc::new(error);

@@ -156,10 +156,10 @@ pub struct Row {
     pub quota: Option<Arc<Quota>>,
 }
 
-/// A value that identifies a person, and that only the holder of the master key can read.
+/// A value that identifies a person or says what a call said, and that only the holder of the master key can read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SealedValue {
-    /// The person's key.
+    /// The key, mostly a person's own.
     pub key: Uuid,
     /// The value and its salt, under that key.
     pub sealed: Vec<u8>,

@@ -218,10 +218,11 @@ impl Verify {
             ),
         });
         if report.committed > 0 {
-            line(format!("{} decisions commit to an end user's identifier", report.committed));
+            let n = report.committed;
+            line(format!("{n} records commit to an end user's identifier, or to what a call said"));
         }
         for (seq, count) in &report.erasures {
-            line(format!("  {count:>9} of these identifiers were erased under record {seq}"));
+            line(format!("  {count:>9} of these values were erased under record {seq}"));
         }
         for (seq, lost) in &report.recoveries {
             output::line(&paint(

@@ -76,6 +76,7 @@ impl Reader<'_> {
                 claims: self.claims(&row.claims),
                 stream_label: row.stream_label.clone(),
                 limits: self.limits(&row.limits),
+                content: row.content,
             };
             organisation.apps.insert(row.id.get_ref().as_str().into(), app);
         }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::super::{backend::Strategy, claims::ClaimName};
+use super::super::{backend::Strategy, claims::ClaimName, organisation::ContentMode};
 use crate::domain::Tier;
 
 /// A text with its place.
@@ -60,6 +60,8 @@ pub(super) struct AppRow {
     pub(super) stream_label: Option<String>,
     #[serde(default)]
     pub(super) limits: LimitsRow,
+    #[serde(default)]
+    pub(super) content: ContentMode,
 }
 
 /// `[apps.claims]`.

@@ -18,8 +18,10 @@ const HEADER: &str = "x-lexgate-";
 /// The prefix of a claim in `metadata`.
 const FIELD: &str = "lexgate_";
 /// The claims.
-const CLAIMS: [&str; 7] =
-    ["personal", "data", "subjects", "subject-count", "purpose", "audience", "location"];
+const CLAIMS: [&str; 8] =
+    ["personal", "data", "subjects", "subject-count", "purpose", "audience", "location", END_USER];
+/// The one that is a name, and no list of words.
+const END_USER: &str = "end-user";
 
 /// Reads the claims of a call to a model, and takes them out of its body.
 pub(super) fn take(
@@ -49,7 +51,7 @@ pub(super) fn take(
         purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
         audience: claims.get("audience").map(|text| list(text)),
         location: claims.get("location").cloned(),
-        end_user: None,
+        end_user: claims.get(END_USER).filter(|name| !name.is_empty()).cloned(),
     })
 }
 
@@ -77,7 +79,8 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
             let detail = format!("`{name}` must stand once and hold visible ASCII characters");
             return Err(invalid(name.as_str(), detail));
         };
-        claims.insert(claim, normal(text));
+        let text = normal(&claim, text);
+        claims.insert(claim, text);
     }
     Ok(claims)
 }
@@ -102,7 +105,8 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
         let Some(text) = text else {
             return Err(invalid(&shown, format!("`{shown}` must be a string")));
         };
-        claims.insert(claim, normal(&text));
+        let text = normal(&claim, &text);
+        claims.insert(claim, text);
     }
     if !claims.is_empty() {
         metadata.retain(|name| !name.starts_with(FIELD));
@@ -117,8 +121,8 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
 }
 
 /// One form for what means the same.
-fn normal(text: &str) -> String {
-    list(text).join(",")
+fn normal(claim: &str, text: &str) -> String {
+    if claim == END_USER { text.trim().to_owned() } else { list(text).join(",") }
 }
 
 fn list(text: &str) -> Vec<String> {
@@ -182,6 +186,18 @@ mod tests {
         assert_eq!(call.unwrap().data.unwrap().subject_count, Some(12));
         let (_, left) = take_from(&[], r#"{"model":"m","metadata":{"lexgate_data":""}}"#);
         assert_eq!(left, r#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn an_end_user_is_a_name_as_it_stands() {
+        let user = |headers, body| take_from(headers, body).0.map(|call| call.end_user);
+        let body = r#"{"model":"m"}"#;
+        let named = user(&[("x-lexgate-end-user", "Doe, Jane")], body).unwrap();
+        assert_eq!(named.as_deref(), Some("Doe, Jane"));
+        assert_eq!(user(&[("x-lexgate-end-user", "")], body).unwrap(), None);
+        let named = r#"{"model":"m","metadata":{"lexgate_end_user":"J\u00fcrgen"}}"#;
+        assert_eq!(user(&[], named).unwrap().as_deref(), Some("J\u{fc}rgen"));
+        assert!(user(&[("x-lexgate-end-user", "Doe,Jane")], named).is_err(), "two names");
     }
 
     #[test]

@@ -226,6 +226,7 @@ fn param(pointer: &str) -> String {
         "/data/subject_count" => "subject-count",
         "/purpose" => "purpose",
         "/location" => "location",
+        "/end_user" => "end-user",
         _ if pointer.starts_with("/data/categories") => "data",
         _ if pointer.starts_with("/data/subjects") => "subjects",
         _ if pointer.starts_with("/audience") => "audience",

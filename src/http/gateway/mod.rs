@@ -75,6 +75,9 @@ struct Claims {
     /// Where the call is made.
     #[param(rename = "x-lexgate-location", example = "DE")]
     location: Option<String>,
+    /// The end user for whom the call is made: decides nothing, and is erased on their request.
+    #[param(rename = "x-lexgate-end-user", example = "u-1842")]
+    end_user: Option<String>,
 }
 
 /// Declares an endpoint that calls a model. Its documentation is the operation's.
@@ -260,6 +263,7 @@ async fn model_call(
         request,
         endpoint,
         body,
+        received: bytes,
         headers: passed_on(&headers),
         stream: stream.unwrap_or(false),
         wants_usage,
