@@ -183,13 +183,13 @@ show_whole() {
     local name connections
     printf '    %-11s' 'whole'
     for connections in 1 8 32; do
-        printf ' %8s %8s %8s' "req/s, $connections" 'p50 ms' 'p99 ms'
+        printf ' %9s %8s %8s' "req/s, $connections" 'p50 ms' 'p99 ms'
     done
     printf ' %9s\n' 'added p50'
     for name in "${contestants[@]}"; do
         printf '    %-11s' "$name"
         for connections in 1 8 32; do
-            printf ' %8.0f %8.2f %8.2f' "$(middle "$name" "whole.$connections" 1)" \
+            printf ' %9.0f %8.2f %8.2f' "$(middle "$name" "whole.$connections" 1)" \
                 "$(middle "$name" "whole.$connections" 2)" "$(middle "$name" "whole.$connections" 3)"
         done
         printf ' %9.2f\n' "$(added "$name" whole.1 2)"
@@ -199,7 +199,7 @@ show_whole() {
 show_streams() {
     local name held failed memory failures
     printf '\n    %-11s %10s %14s %9s %12s %14s %8s %9s\n' streamed 'streams/s' 'first byte ms' 'added ms' \
-        'added µs per' 'slow, at once' 'failed' 'memory MB'
+        'us a piece' 'slow, at once' 'failed' 'memory MB'
     for name in "${contestants[@]}"; do
         printf '    %-11s %10.0f %14.2f %9.2f %12.1f' "$name" "$(middle "$name" stream.1 1)" \
             "$(middle "$name" stream.1 2)" "$(added "$name" stream.1 2)" "$(added_per_piece "$name")"
@@ -245,8 +245,8 @@ bench_gateway() {
         "$load" hold "${endpoint[$name]}" "${model[$name]}" "$streams" "${process[$name]}" >"$work/$name.hold"
     done
     stop_process "$service" lexgate
-    decisions=$(sql -c "SELECT count(*) FROM entries WHERE kind = 1")
-    outcomes=$(sql -c "SELECT count(*) FROM entries WHERE kind = 2")
+    decisions=$(sql -c "SELECT count(*) FROM entries WHERE kind = 'decision'")
+    outcomes=$(sql -c "SELECT count(*) FROM entries WHERE kind = 'outcome'")
 
     heading "Result"
     show_whole
@@ -258,7 +258,7 @@ bench_gateway() {
     done
     bar 'added p50 in ms, 1 connection' "$(added lexgate whole.1 2)" most 2.5
     bar 'added time to first byte in ms, streamed' "$(added lexgate stream.1 2)" most 2.5
-    bar 'added per piece of a stream in µs' "$(added_per_piece lexgate)" most 50
+    bar 'added per piece of a stream in microseconds' "$(added_per_piece lexgate)" most 50
     read -r held failed memory <"$work/lexgate.hold"
     bar 'slow streams open at once' "$held" min "$streams"
     bar 'slow streams that did not end well' "$failed" most 0

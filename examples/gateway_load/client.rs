@@ -69,10 +69,8 @@ impl Target {
             Asked::Slow => &self.slow,
         };
         let (head, count, length) = (&self.head, turn % 1000 + 1, body.len());
-        format!(
-            "{head}x-lexgate-subject-count: {count}\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .into_bytes()
+        format!("{head}x-lexgate-subject-count: {count}\r\ncontent-length: {length}\r\n\r\n{body}")
+            .into_bytes()
     }
 }
 

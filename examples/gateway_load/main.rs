@@ -18,8 +18,7 @@
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
-    clippy::disallowed_methods,
-    reason = "a load ends where its input is wrong, prints, rounds, and nothing outlives it"
+    reason = "a load ends where its input is wrong, prints, and rounds"
 )]
 
 mod client;

@@ -74,16 +74,18 @@ fn chunk(choices: &Value, usage: &Value) -> Bytes {
 
 /// Serves until it is killed.
 pub(crate) async fn serve(address: &str) {
-    let models = json!({ "object": "list", "data": [{"id": MODEL, "object": "model"}] });
-    let models = Bytes::from(models.to_string());
-    let app = Router::new()
-        .route("/v1/models", get(async || ([(CONTENT_TYPE, "application/json")], models)))
-        .route("/v1/chat/completions", post(chat));
+    let app =
+        Router::new().route("/v1/models", get(models)).route("/v1/chat/completions", post(chat));
     let listener = TcpListener::bind(address).await.unwrap();
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
     axum::serve(listener, app).await.unwrap();
+}
+
+async fn models() -> Response {
+    let models = json!({ "object": "list", "data": [{"id": MODEL, "object": "model"}] });
+    ([(CONTENT_TYPE, "application/json")], models.to_string()).into_response()
 }
 
 async fn chat(body: Bytes) -> Response {
