@@ -222,9 +222,10 @@ both_stores! {
             assert_eq!(answer.status, 403, "{key}");
         }
         let readings = service.records_of("audit_read").await;
+        let seq = seq.to_string();
         let reads = readings.iter().filter(|read| {
             let body = &read["entry"]["body"];
-            body["operation"] == "readValues" && body["query"]["seq"] == seq.to_string()
+            body["operation"] == "readValues" && body["query"]["seq"] == *seq
         });
         assert_eq!(reads.count(), 1, "the reading is recorded");
 

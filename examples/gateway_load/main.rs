@@ -14,6 +14,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -71,7 +72,7 @@ fn main() {
             let seconds = number(seconds);
             let seen = drive(&runtime, &target, Asked::Stream, number(connections), seconds);
             let mut first = seen.times(|(first, _)| first);
-            let mut rest = seen.times(|(first, all)| all - first);
+            let mut rest = seen.times(|(first, all)| all.saturating_sub(first));
             println!(
                 "{:.1} {:.3} {:.3} {}",
                 seen.rate(),
