@@ -102,20 +102,20 @@ both_stores! {
 
     async fn money_is_counted_exactly(store: Store) {
         let backend = Backend::polite().await;
-        let prices = "\n[[prices]]\ndeployment = \"smollm2@laptop\"\ncurrency = \"EUR\"\n\
+        let prices = "\n[[prices]]\ndeployment = \"smollm2@laptop\"\ncurrency = \"USD\"\n\
             input_per_million = \"0.15\"\noutput_per_million = \"0.6\"\n\
             valid_from = \"2026-01-01\"\nreference = \"price list of January\"\n";
         // Three calls cost 0.00001755; two would not reach it.
-        let limit = "limits.money = { currency = \"EUR\", month = \"0.0000175500\" }";
+        let limit = "limits.money = { currency = \"USD\", month = \"0.0000175500\" }";
         let service = limited(store, &backend, limit, "").organisation(prices).start().await;
         for _ in 0..3 {
             call(&service).await.expect(200);
             outcomes(&service).await;
         }
         let found = outcomes(&service).await;
-        assert_eq!(found[0]["cost"], json!({ "amount": "0.00000585", "currency": "EUR" }));
+        assert_eq!(found[0]["cost"], json!({ "amount": "0.00000585", "currency": "USD" }));
         let answer = call(&service).await;
-        refused(&answer, "insufficient_quota", "app `support-copilot` may use 0.00001755 EUR a month");
+        refused(&answer, "insufficient_quota", "app `support-copilot` may use 0.00001755 USD a month");
         assert_eq!(answer.json()["error"]["code"], "insufficient_quota");
         service.export_and_verify();
     }
@@ -163,12 +163,12 @@ async fn sqlite_limits_and_prices_that_cannot_be_meant_are_refused() {
     let cases = [
         ("limits.requests.minute = 0", "", "a limit of 0 lets no call through"),
         ("limits.money = { currency = \"euro\", day = \"1\" }", "", "`euro` is no currency"),
-        ("limits.money = { currency = \"EUR\", day = \"1e3\" }", "", "`1e3` is no amount"),
+        ("limits.money = { currency = \"USD\", day = \"1e3\" }", "", "`1e3` is no amount"),
         ("limits.requests.week = 1", "", "unknown field `week`"),
         (
-            "limits.money = { currency = \"USD\", day = \"1\" }",
-            PRICE,
-            "the limit is in USD, but `smollm2@laptop` has a price in EUR",
+            "limits.money = { currency = \"EUR\", day = \"1\" }",
+            "",
+            "the limit is in EUR, but `qwen3-32b@dashscope-sg` has a price in USD",
         ),
         ("", &[PRICE, PRICE].concat(), "`smollm2@laptop` has two prices at one time"),
     ];
@@ -181,6 +181,6 @@ async fn sqlite_limits_and_prices_that_cannot_be_meant_are_refused() {
     }
 }
 
-const PRICE: &str = "\n[[prices]]\ndeployment = \"smollm2@laptop\"\ncurrency = \"EUR\"\n\
+const PRICE: &str = "\n[[prices]]\ndeployment = \"smollm2@laptop\"\ncurrency = \"USD\"\n\
     input_per_million = \"0.15\"\noutput_per_million = \"0.6\"\n\
     valid_from = \"2026-01-01\"\nreference = \"price list\"\n";

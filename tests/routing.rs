@@ -85,15 +85,10 @@ both_stores! {
     /// The laptop and the pool in Frankfurt are down, Singapore is up and cheaper.
     async fn availability_buys_no_border_crossing_and_clauses_do(store: Store) {
         let singapore = Backend::polite().await;
-        let price = "\n[[virtual_models]]\nid = \"cheap\"\nstrategy = \"cheapest\"\n\
-                     deployments = [\"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]\n\
-                     [[prices]]\ndeployment = \"mistral-small@dc-frankfurt\"\ncurrency = \"EUR\"\n\
-                     input_per_million = \"0.40\"\noutput_per_million = \"1.20\"\n\
-                     valid_from = \"2026-01-01\"\nreference = \"price list\"\n\
-                     [[prices]]\ndeployment = \"qwen3-32b@dashscope-sg\"\ncurrency = \"EUR\"\n\
-                     input_per_million = \"0.10\"\noutput_per_million = \"0.30\"\n\
-                     valid_from = \"2026-01-01\"\nreference = \"price list\"\n";
-        let setup = || with(store, NOWHERE, NOWHERE, &singapore.url).organisation(price);
+        // The example's prices: Singapore takes half of what the hall in Frankfurt costs.
+        let cheap = "\n[[virtual_models]]\nid = \"cheap\"\nstrategy = \"cheapest\"\n\
+                     deployments = [\"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]\n";
+        let setup = || with(store, NOWHERE, NOWHERE, &singapore.url).organisation(cheap);
         let service = setup().start().await;
         for model in ["assistant", "cheap"] {
             let answer = service.openai(CHAT, &GERMAN, &chat(model)).await;
@@ -110,7 +105,7 @@ both_stores! {
         service.export_and_verify();
 
         // That it is cheaper decides where the law leaves a choice.
-        let service = with(store, NOWHERE, &singapore.url, &singapore.url).organisation(price).start().await;
+        let service = with(store, NOWHERE, &singapore.url, &singapore.url).organisation(cheap).start().await;
         assert_eq!(served_by(&service.openai(CHAT, &HARMLESS, &chat("cheap")).await), SINGAPORE);
         assert_eq!(served_by(&service.openai(CHAT, &GERMAN, &chat("cheap")).await), FRANKFURT);
 
