@@ -14,8 +14,8 @@ use futures_util::{FutureExt, StreamExt, stream};
 use lexgate::{
     config::Config,
     dispatch::{
-        BackendReply, BackendRequest, Backends, Endpoint, Expected, Fields, Fleet, Probed,
-        SendError,
+        BackendReply, BackendRequest, Backends, Contradiction, Endpoint, Expected, Fields, Fleet,
+        Probed, Question, SendError,
     },
     domain::{CallRequest, Caller, Clock, SourceFile, SystemClock},
     facts::{BackendAddress, Proposal},
@@ -254,8 +254,20 @@ impl World {
                     let judge = self.keeper.current();
                     let row = judge.snapshot().deployment(&PLAYED[at].1.into()).unwrap();
                     let standing = fleet.standing(&row.id, row.backend.as_ref().unwrap());
-                    let contradiction = contradicts.then(|| "it is another".to_owned());
-                    standing.probed(Probed { is_well, waiting: Some(waiting), contradiction });
+                    let contradiction = contradicts.then(|| Contradiction {
+                        question: Question::Models,
+                        server: None,
+                        reason: "it is another".to_owned(),
+                    });
+                    let answered = is_well.then_some(Question::Models).into_iter().collect();
+                    let waiting = Some(waiting);
+                    standing.probed(&Probed {
+                        is_well,
+                        waiting,
+                        contradiction,
+                        server: None,
+                        answered,
+                    });
                 }
                 Step::Activate(n) => {
                     let proposal = &self.proposals[n];

@@ -50,8 +50,8 @@ pub(crate) enum Step {
     Hang,
 }
 
-/// What a backend says of itself: the body under each path, for `GET`.
-type Told = Arc<Mutex<BTreeMap<String, String>>>;
+/// What a backend says of itself: status and body under each path, for `GET`.
+type Told = Arc<Mutex<BTreeMap<String, (String, String)>>>;
 type Script = Arc<dyn Fn(&Seen) -> Vec<Step> + Send + Sync>;
 
 /// A listening backend. It ends when it is dropped.
@@ -62,6 +62,7 @@ pub(crate) struct Backend {
     told: Told,
     freed: Arc<AtomicUsize>,
     open: Arc<AtomicUsize>,
+    written: Arc<AtomicUsize>,
     _tasks: JoinSet<()>,
 }
 
@@ -75,21 +76,22 @@ impl Backend {
         let freed = Arc::<AtomicUsize>::default();
         let mut tasks = JoinSet::new();
         let (told, open) = (Told::default(), Arc::<AtomicUsize>::default());
-        let held = open.clone();
+        let (held, written) = (open.clone(), Arc::<AtomicUsize>::default());
+        let writes = written.clone();
         let (sink, count, tells) = (seen.clone(), freed.clone(), told.clone());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (script, sink, count) = (script.clone(), sink.clone(), count.clone());
-                let (tells, held) = (tells.clone(), held.clone());
+                let (tells, held, writes) = (tells.clone(), held.clone(), writes.clone());
                 connections.spawn(async move {
                     held.fetch_add(1, Ordering::SeqCst);
-                    let _ = serve(stream, &script, &sink, &count, &tells).await;
+                    let _ = serve(stream, &script, &sink, (&count, &writes), &tells).await;
                     held.fetch_sub(1, Ordering::SeqCst);
                 });
             }
         });
-        Self { url, seen, told, freed, open, _tasks: tasks }
+        Self { url, seen, told, freed, open, written, _tasks: tasks }
     }
 
     /// Answers every request with a short completion, streamed where that is asked for.
@@ -102,8 +104,17 @@ impl Backend {
 
     /// Answers `GET path` with this from now on, such as `/v1/models`.
     pub(crate) fn tell(&self, path: &str, body: &(impl ToString + ?Sized)) {
+        self.answer(path, "200 OK", body.to_string());
+    }
+
+    /// Answers `GET path` with this status from now on, and nothing else.
+    pub(crate) fn refuse(&self, path: &str, status: &str) {
+        self.answer(path, status, String::new());
+    }
+
+    fn answer(&self, path: &str, status: &str, body: String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        told.insert(path.to_owned(), body.to_string());
+        told.insert(path.to_owned(), (status.to_owned(), body));
     }
 
     /// Everything that it was sent so far.
@@ -116,6 +127,11 @@ impl Backend {
         self.open.load(Ordering::SeqCst)
     }
 
+    /// How many bytes of its answers the other side has taken.
+    pub(crate) fn written(&self) -> usize {
+        self.written.load(Ordering::SeqCst)
+    }
+
     /// How many connections the other side closed while this one hung.
     pub(crate) fn freed(&self) -> usize {
         self.freed.load(Ordering::SeqCst)
@@ -126,8 +142,8 @@ async fn serve(
     mut stream: TcpStream,
     script: &Script,
     sink: &Mutex<Vec<Seen>>,
-    freed: &AtomicUsize,
-    told: &Mutex<BTreeMap<String, String>>,
+    (freed, written): (&AtomicUsize, &AtomicUsize),
+    told: &Told,
 ) -> std::io::Result<()> {
     let mut read = Vec::new();
     let end = loop {
@@ -145,10 +161,9 @@ async fn serve(
     // Somebody asks who and how it is.
     if let Some(path) = seen.head.strip_prefix("GET ").and_then(|rest| rest.split(' ').next()) {
         let found = told.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned();
-        let (status, body) =
-            found.map_or(("404 Not Found", String::new()), |body| ("200 OK", body));
+        let (status, body) = found.unwrap_or(("404 Not Found".to_owned(), String::new()));
         let json = "content-type: application/json\r\n";
-        for step in answer(status, json, body.as_bytes()) {
+        for step in answer(&status, json, body.as_bytes()) {
             let Step::Send(bytes) = step else { continue };
             stream.write_all(&bytes).await?;
         }
@@ -158,7 +173,10 @@ async fn serve(
     sink.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
     for step in steps {
         match step {
-            Step::Send(bytes) => stream.write_all(&bytes).await?,
+            Step::Send(bytes) => {
+                stream.write_all(&bytes).await?;
+                written.fetch_add(bytes.len(), Ordering::SeqCst);
+            }
             Step::Wait(time) => tokio::time::sleep(time).await,
             Step::Hang => {
                 // Whatever ends the connection, it is free again.

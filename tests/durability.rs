@@ -365,6 +365,33 @@ async fn postgres_that_hangs_is_an_outage_and_no_loss() {
     outage("pause", "continue").await;
 }
 
+/// All leases run out while the store is away. Whoever is back first does not take the others for dead.
+#[tokio::test]
+async fn postgres_calls_of_living_processes_outlive_an_outage() {
+    let backend = Backend::start(|_| {
+        let wait = Step::Wait(Duration::from_secs(20));
+        std::iter::once(wait).chain(whole(&completion())).collect()
+    })
+    .await;
+    let (cluster, setup) = Cluster::setup(&backend).await;
+    let first = setup.start().await;
+    let second = first.second().await;
+    let (one, other) = (Client::of(&first), Client::of(&second));
+    let outage = async {
+        while backend.seen().len() < 2 {
+            sleep(50).await;
+        }
+        cluster.ctl("pause").await;
+        sleep(13_000).await;
+        cluster.ctl("continue").await;
+    };
+    let (a, b, ()) = tokio::join!(one.chat(false), other.chat(false), outage);
+    let told: Vec<Told> = [a, b].into_iter().flatten().collect();
+    assert!(told.len() == 2 && told.iter().all(|told| told.status == 200));
+    let statuses = all_is_recorded(&first, &told).await;
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["ok"]);
+}
+
 #[tokio::test]
 async fn two_processes_on_one_postgres_write_one_ledger() {
     let backend = slow_backend().await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::{
-    backend::{Backend, Step, completion, whole},
+    backend::{Backend, Step, chunk, completion, piece, stream_head, whole},
     gateway::outcomes,
     harness::{Answer, Service, Setup, Store, both_stores, with_json},
 };
@@ -98,6 +98,28 @@ both_stores! {
         assert_eq!(answer.expect(429)["error"]["type"], "rate_limit_error");
         assert_eq!(answer.header("anthropic-ratelimit-tokens-remaining"), Some("0"));
         assert!(answer.header("anthropic-ratelimit-tokens-reset").unwrap().ends_with("T00:00:00Z"));
+    }
+
+    async fn who_hangs_up_before_the_tokens_are_counted_has_used_them(store: Store) {
+        let backend = Backend::start(|_| {
+            let chunks = (0..40).map(|_| piece(chunk("more")));
+            std::iter::once(stream_head()).chain(chunks).chain([Step::Hang]).collect()
+        })
+        .await;
+        let service = limited(store, &backend, "limits.tokens.day = 40", "").start().await;
+        let mut body = chat();
+        body["stream"] = json!(true);
+        let request = with_json(service.request("POST", CHAT, "caller"), &body);
+        let mut answer = request.header("x-lexgate-personal", "false").send().await.unwrap();
+        let mut read = 0;
+        while read < 30 * chunk("more").len() {
+            read += answer.chunk().await.unwrap().unwrap().len();
+        }
+        drop(answer);
+        let found = outcomes(&service).await;
+        assert_eq!(found[0]["status"], "client_disconnected");
+        assert_eq!(found[0]["tokens"], json!({ "input": null, "output": null }), "the record does not guess");
+        refused(&call(&service).await, "tokens", "app `support-copilot` may use 40 tokens a day");
     }
 
     async fn money_is_counted_exactly(store: Store) {

@@ -22,6 +22,7 @@ mod durability;
 mod faults;
 mod gateway;
 mod harness;
+mod health;
 mod hostile;
 mod lab;
 mod ledger;

@@ -354,6 +354,22 @@ both_stores! {
         assert_eq!(answer.expect(400)["error"]["param"], "background");
     }
 
+    /// One that has done nothing with it is not asked again either, once another may have begun it.
+    async fn what_another_may_have_begun_is_not_asked_for_again(store: Store) {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = calls.clone();
+        let laptop = Backend::start(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+            0 => answer("503 Service Unavailable", "", b""),
+            _ => whole(&completion()),
+        })
+        .await;
+        let frankfurt = Backend::start(|_| vec![]).await;
+        let service = with(store, &laptop.url, &frankfurt.url, NOWHERE).start().await;
+        let body = json!({ "model": "assistant", "input": "Good morning" });
+        service.openai("/v1/responses", &GERMAN, &body).await.expect(502);
+        assert_eq!((laptop.seen().len(), frankfurt.seen().len()), (1, 1));
+    }
+
     async fn what_the_organisation_says_of_an_app_can_only_be_tightened(store: Store) {
         let laptop = Backend::polite().await;
         let claims = "location = \"DE\"\nhosted_for_end_users = false\n\
@@ -372,12 +388,17 @@ both_stores! {
         service.openai(CHAT, &[purpose], &chat(LAPTOP)).await.expect(200);
         let more = [purpose, ("subjects", "FR,DE"), ("data", "dpv-pd:Contact,dpv-pd:Health"), ("subject-count", "5")];
         service.openai(CHAT, &more, &chat(LAPTOP)).await.expect(200);
+        // How many alone is said of those whom the organisation names.
+        let many = [purpose, ("subject-count", "500")];
+        service.openai(CHAT, &many, &chat(LAPTOP)).await.expect(200);
         let decisions = service.records_of("decision").await;
         let data = |n: usize| decisions[n]["entry"]["body"]["call"]["data"].clone();
         assert_eq!(data(0), json!({ "categories": ["dpv-pd:Contact"], "location": null, "personal": true, "subject_count": 2, "subjects": ["DE"] }));
         assert_eq!(data(1)["subjects"], json!(["DE", "FR"]));
         assert_eq!(data(1)["subject_count"], 5);
-        let less: [(&[(&str, &str)], &str); 5] = [
+        assert_eq!((&data(2)["subject_count"], &data(2)["subjects"]), (&json!(500), &json!(["DE"])));
+        let less: [(&[(&str, &str)], &str); 6] = [
+            (&[purpose, ("subject-count", "1")], "x-lexgate-subject-count"),
             (&[], "x-lexgate-purpose"),
             (&[purpose, ("personal", "false")], "x-lexgate-personal"),
             (&[purpose, ("subjects", "FR")], "x-lexgate-subjects"),
@@ -393,7 +414,7 @@ both_stores! {
             "data": { "personal": true, "subjects": ["FR"] } });
         let problem = service.decide(&call).await.expect(422);
         assert_eq!(problem["errors"][0]["pointer"], "/data/subjects", "{problem}");
-        assert_eq!(laptop.seen().len(), 2);
+        assert_eq!(laptop.seen().len(), 3);
         service.export_and_verify();
         let models = service.get("/v1/models", "caller").await.expect(200).to_string();
         assert!(models.contains("smollm2-135m") && !models.contains("payments"), "{models}");

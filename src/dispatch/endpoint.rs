@@ -25,6 +25,20 @@ pub enum Endpoint {
     Messages,
 }
 
+/// What backends read as the choice of another model, or of a place: the routers' `models`, `provider`,
+/// `route`, `fallbacks`, the proxies' `api_base`, `base_url`, `custom_llm_provider`, and Anthropic's
+/// `inference_geo`.
+const CHOOSING: [&str; 8] = [
+    "models",
+    "provider",
+    "route",
+    "fallbacks",
+    "api_base",
+    "base_url",
+    "custom_llm_provider",
+    "inference_geo",
+];
+
 /// What an answer, or one event of a streamed one, says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
@@ -69,20 +83,28 @@ impl Endpoint {
         matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
-    /// Whether the same request twice does the same as once. A response that is stored, or that lets the
-    /// backend call tools, is not sent again once a backend may have begun it.
+    /// Whether the same request twice does the same as once. A response that is stored is not sent again
+    /// once a backend may have begun it.
     #[must_use]
     pub fn is_repeatable(self, body: &Fields) -> bool {
         self != Self::Responses || matches!(body.read::<bool>("store"), Ok(Some(false)))
     }
 
-    /// What `body` asks for that nobody could keep a record of.
+    /// What `body` asks for that no decision could hold for, or nobody could keep a record of: the field,
+    /// and why.
     #[must_use]
     pub fn unanswerable(self, body: &Fields) -> Option<(&'static str, &'static str)> {
-        let in_background = matches!(body.read::<bool>("background"), Ok(Some(true)));
+        let chosen = CHOOSING.iter().find(|name| body.names().any(|field| field == **name));
+        if let Some(name) = chosen {
+            let why = "a router behind a deployment would send the call to another model or place \
+                       than the one that is judged: leave it out";
+            return Some((name, why));
+        }
+        // Whatever a backend could take for true.
+        let in_background = !matches!(body.read::<bool>("background"), Ok(None | Some(false)));
         (self == Self::Responses && in_background).then_some((
-            "/background",
-            "a response in the background has no outcome that the ledger could hold: leave `background` out",
+            "background",
+            "a response in the background has no outcome that the ledger could hold: leave it out",
         ))
     }
 
@@ -223,10 +245,11 @@ impl Said {
         }
         let usage = usage.and_then(|usage| serde_json::from_str::<Usage>(usage.get()).ok());
         if let Some(usage) = usage {
+            // Anthropic counts what was cached beside the rest, everybody else within it.
             let cached = [usage.cache_creation_input_tokens, usage.cache_read_input_tokens];
-            let cached: u64 = cached.iter().flatten().sum();
-            let input = usage.prompt_tokens.or(usage.input_tokens);
-            self.input = input.map(|input| input.saturating_add(cached)).or(self.input);
+            let all = |input: u64| cached.into_iter().flatten().fold(input, u64::saturating_add);
+            let input = usage.prompt_tokens.or(usage.input_tokens.map(all));
+            self.input = input.or(self.input);
             self.output = usage.completion_tokens.or(usage.output_tokens).or(self.output);
         }
     }
@@ -308,6 +331,26 @@ mod tests {
         let start = r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":1}}}"#;
         assert_eq!(said(Endpoint::Messages, start).input, Some(7));
         assert!(said(Endpoint::Messages, r#"{"type":"message_stop"}"#).is_last);
+        let endless = r#"{"message":{"usage":{"input_tokens":5,"cache_creation_input_tokens":18446744073709551615}}}"#;
+        assert_eq!(said(Endpoint::Messages, endless).input, Some(u64::MAX));
+        let within = r#"{"choices":[],"usage":{"prompt_tokens":9,"cache_read_input_tokens":8}}"#;
+        assert_eq!(said(Endpoint::ChatCompletions, within).input, Some(9));
+    }
+
+    #[test]
+    fn what_would_choose_another_place_or_leave_no_outcome_is_refused() {
+        let refused = |endpoint: Endpoint, body: &str| {
+            endpoint.unanswerable(&Fields::parse(body.as_bytes()).unwrap()).map(|(name, _)| name)
+        };
+        assert_eq!(refused(Endpoint::ChatCompletions, r#"{"models":["x"]}"#), Some("models"));
+        assert_eq!(refused(Endpoint::Messages, r#"{"inference_geo":"us"}"#), Some("inference_geo"));
+        for background in ["true", "1", "\"true\"", "{}"] {
+            let body = format!(r#"{{"background":{background}}}"#);
+            assert_eq!(refused(Endpoint::Responses, &body), Some("background"), "{background}");
+        }
+        for body in [r#"{"background":false}"#, r#"{"background":null}"#, r#"{"model":"m"}"#] {
+            assert_eq!(refused(Endpoint::Responses, body), None, "{body}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A JSON object's fields in their order, each value as the bytes that were sent. What Lexgate
 //! does not need to understand, it does not touch.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use serde::{
     Deserialize, Serialize,
@@ -9,6 +9,9 @@ use serde::{
     ser::SerializeMap,
 };
 use serde_json::value::RawValue;
+
+/// How many fields an object may have: many times what any API knows.
+const MOST_FIELDS: usize = 1024;
 
 /// The body of a request to a model.
 #[derive(Clone, Debug, Default)]
@@ -61,6 +64,13 @@ impl Fields {
         self.0.is_empty()
     }
 
+    /// Whether the field `name` is an object, readable or not.
+    #[must_use]
+    pub fn is_object(&self, name: &str) -> bool {
+        let found = self.0.iter().find(|(field, _)| field == name);
+        found.is_some_and(|(_, value)| value.get().trim_start().starts_with('{'))
+    }
+
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(name, _)| name.as_str())
@@ -101,11 +111,15 @@ impl<'de> Visitor<'de> for FieldsVisitor {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let mut fields: Vec<(String, Box<RawValue>)> = Vec::new();
+        let (mut fields, mut names) = (Vec::new(), HashSet::new());
         while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
             // Two readers could each take another one of two fields of one name.
-            if fields.iter().any(|(field, _)| *field == name) {
+            if !names.insert(name.clone()) {
                 return Err(serde::de::Error::custom(format!("the field `{name}` stands twice")));
+            }
+            if names.len() > MOST_FIELDS {
+                let message = format!("an object has more than {MOST_FIELDS} fields");
+                return Err(serde::de::Error::custom(message));
             }
             fields.push((name, value));
         }
@@ -137,5 +151,11 @@ mod tests {
     fn fields_refuse_what_two_readers_could_read_differently() {
         assert!(Fields::parse(br#"{"model":"a","model":"b"}"#).is_err());
         assert!(Fields::parse(b"[1]").is_err());
+        let many = |fields: usize| {
+            let fields: Vec<String> = (0..fields).map(|n| format!(r#""{n}":0"#)).collect();
+            Fields::parse(format!("{{{}}}", fields.join(",")).as_bytes())
+        };
+        assert!(many(MOST_FIELDS).is_ok());
+        assert!(many(MOST_FIELDS + 1).unwrap_err().to_string().contains("more than 1024 fields"));
     }
 }

@@ -2,7 +2,7 @@
 //! may go (`gate`), and not how it is asked ([`super::probe`]).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -12,6 +12,7 @@ use std::{
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::identity::{Question, Server};
 use crate::{
     domain::{DeploymentId, Tier},
     facts::BackendAddress,
@@ -68,8 +69,11 @@ pub struct Standing {
 
 #[derive(Debug, Default)]
 struct Known {
+    /// In a row, but for answers that have only begun.
     failures: u32,
     breaker: Option<Open>,
+    /// How long the breaker was open last; none since an answer came to its end.
+    cool_down: Option<Duration>,
     failed_probes: u32,
     busy_until: Option<Instant>,
     out_of_service: Option<OutOfService>,
@@ -82,7 +86,6 @@ struct Known {
 #[derive(Debug)]
 struct Open {
     until: Instant,
-    cool_down: Duration,
     trial: bool,
 }
 
@@ -90,8 +93,8 @@ struct Open {
 #[derive(Debug)]
 struct OutOfService {
     reason: String,
-    /// Whether an answer showed it. What it says of itself cannot take that back.
-    for_good: bool,
+    /// What showed it; none when an answer did, which nothing that it says of itself can take back.
+    said: Option<Contradiction>,
 }
 
 impl Standing {
@@ -184,10 +187,10 @@ impl Standing {
         self.in_flight.load(Ordering::Relaxed).saturating_add(waiting)
     }
 
-    /// How long it took on average until an answer began, in seconds; `None` while it is unknown.
+    /// How long it took on average until an answer began; `None` while it is unknown.
     #[must_use]
-    pub fn first_byte(&self) -> Option<f64> {
-        lock(&self.known).first_byte
+    pub fn first_byte(&self) -> Option<Duration> {
+        lock(&self.known).first_byte.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
     /// When it may be tried again, where that is known.
@@ -201,13 +204,13 @@ impl Standing {
     /// It served a model that nobody approved: it is left alone until its address or its process
     /// changes, because a trial would send it another call.
     pub fn take_out(&self, reason: String) {
-        self.out(OutOfService { reason, for_good: true });
+        self.out(OutOfService { reason, said: None });
     }
 
     fn out(&self, found: OutOfService) {
         let mut known = lock(&self.known);
         let news = known.out_of_service.as_ref().is_none_or(|old| old.reason != found.reason);
-        if known.out_of_service.as_ref().is_some_and(|old| old.for_good) {
+        if known.out_of_service.as_ref().is_some_and(|old| old.said.is_none()) {
             return;
         }
         if news {
@@ -216,15 +219,18 @@ impl Standing {
         known.out_of_service = Some(found);
     }
 
-    /// Notes what it says of itself.
-    pub fn probed(&self, probed: Probed) {
-        if let Some(reason) = probed.contradiction {
-            self.out(OutOfService { reason, for_good: false });
-        } else if probed.is_well {
-            let mut known = lock(&self.known);
-            if known.out_of_service.take_if(|out| !out.for_good).is_some() {
+    /// Notes what it says of itself. That it says nothing takes nothing back.
+    pub fn probed(&self, probed: &Probed) {
+        let taken_back =
+            |out: &mut OutOfService| out.said.as_ref().is_some_and(|said| probed.takes_back(said));
+        match &probed.contradiction {
+            Some(said) => {
+                self.out(OutOfService { reason: said.reason.clone(), said: Some(said.clone()) });
+            }
+            None if lock(&self.known).out_of_service.take_if(taken_back).is_some() => {
                 tracing::info!(deployment = %self.deployment, "back in service");
             }
+            None => {}
         }
         let mut known = lock(&self.known);
         known.waiting = probed.waiting;
@@ -240,12 +246,6 @@ impl Standing {
             }
         }
     }
-
-    /// Why it is out of service.
-    #[must_use]
-    pub fn out_of_service(&self) -> Option<String> {
-        lock(&self.known).out_of_service.as_ref().map(|out| out.reason.clone())
-    }
 }
 
 /// What a probe found.
@@ -256,7 +256,32 @@ pub struct Probed {
     /// How many requests wait in its queue, where it says so.
     pub waiting: Option<u64>,
     /// In what it is not what the catalogue says.
-    pub contradiction: Option<String>,
+    pub contradiction: Option<Contradiction>,
+    /// The software that it is, as far as it tells.
+    pub server: Option<Server>,
+    /// What it was asked, and answered.
+    pub answered: BTreeSet<Question>,
+}
+
+impl Probed {
+    /// Whether what it said before holds no more: it was asked the same and says otherwise, or it has
+    /// become another software.
+    fn takes_back(&self, said: &Contradiction) -> bool {
+        let is_another =
+            self.server.is_some() && said.server.is_some() && self.server != said.server;
+        self.answered.contains(&said.question) || is_another
+    }
+}
+
+/// In what a backend is not what the catalogue says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contradiction {
+    /// What it was asked.
+    pub question: Question,
+    /// The software that it was then.
+    pub server: Option<Server>,
+    /// In words.
+    pub reason: String,
 }
 
 /// One attempt under way. Dropped without a word, it says nothing of the deployment.
@@ -267,10 +292,10 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Its answer began, after `first_byte`.
+    /// Its answer began, after `first_byte`: calls may come again. What failed before is forgotten only
+    /// when an answer comes to its end.
     pub fn began(&self, first_byte: Duration) {
         let mut known = lock(&self.standing.known);
-        known.failures = 0;
         known.failed_probes = 0;
         if known.breaker.take().is_some() {
             tracing::info!(deployment = %self.standing.deployment, "the breaker is closed");
@@ -280,18 +305,26 @@ impl Trial {
             Some(known.first_byte.map_or(latest, |old| old + LATEST * (latest - old)));
     }
 
+    /// Its answer came to its end.
+    pub fn succeeded(self) {
+        let mut known = lock(&self.standing.known);
+        known.failures = 0;
+        known.cool_down = None;
+    }
+
     /// It failed, or broke off.
     pub fn failed(self, now: Instant) {
         let settings = self.standing.address.breaker;
         let mut known = lock(&self.standing.known);
         known.failures = known.failures.saturating_add(1);
-        let cool_down = match &known.breaker {
-            Some(open) if self.is_trial => (open.cool_down * 2).min(settings.cool_down * 16),
-            None if known.failures >= settings.failures => settings.cool_down,
-            _ => return,
-        };
+        if known.failures < settings.failures || known.breaker.is_some() && !self.is_trial {
+            return;
+        }
+        let longest = settings.cool_down * 16;
+        let cool_down = known.cool_down.map_or(settings.cool_down, |last| (last * 2).min(longest));
         tracing::warn!(deployment = %self.standing.deployment, failures = known.failures, ?cool_down, "the breaker is open");
-        known.breaker = Some(Open { until: now + cool_down, cool_down, trial: false });
+        known.breaker = Some(Open { until: now + cool_down, trial: false });
+        known.cool_down = Some(cool_down);
     }
 
     /// It asked to be left alone for this long.

@@ -21,9 +21,22 @@ pub struct Expected<'a> {
     pub licences: &'a [(LicenceId, String)],
 }
 
+/// What a backend is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Question {
+    /// Which models it serves.
+    Models,
+    /// NIM: which model it runs.
+    Metadata,
+    /// NIM: under which licence.
+    Licence,
+    /// Ollama: where its models run.
+    Tags,
+}
+
 /// The software behind a backend, as far as it tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Server {
+pub enum Server {
     /// llama.cpp's server.
     LlamaCpp,
     /// vLLM.

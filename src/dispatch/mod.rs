@@ -25,8 +25,8 @@ pub use connections::TlsFault;
 pub use credentials::KeyError;
 pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
-pub use health::{Fleet, Probed, Standing, Trial};
-pub use identity::{Expected, names_same_model};
+pub use health::{Contradiction, Fleet, Probed, Standing, Trial};
+pub use identity::{Expected, Question, Server, names_same_model};
 pub use secret::{SecretFault, SecretSource};
 pub use sse::{Event, Events};
 
@@ -92,6 +92,9 @@ pub enum SendError {
     /// It took too long.
     #[error("the backend took too long: no {0} in time")]
     Timeout(&'static str),
+    /// It sent what is no stream of events.
+    #[error("the backend's answer is no stream of events: a line ends in a mere carriage return")]
+    NoEvents,
     /// It sent more than is taken.
     #[error("the backend's answer is larger than {0} bytes")]
     TooLarge(usize),

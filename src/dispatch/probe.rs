@@ -8,8 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     OpenAiClient, SendError,
-    health::Probed,
-    identity::{Expected, Licensed, Metadata, Models, Server, Tags, waiting},
+    health::{Contradiction, Probed},
+    identity::{Expected, Licensed, Metadata, Models, Question, Server, Tags, waiting},
 };
 use crate::domain::Tier;
 
@@ -43,35 +43,37 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
         Some(models) => models.server(),
         None => None,
     };
-    let mut contradictions = vec![
-        models.and_then(|models| models.contradiction(expected, server)),
-        metadata.and_then(|metadata| metadata.contradiction(expected)),
+    let (licensed, tags) = match server {
+        Some(Server::Nim) => (own(format!("{base}/license")).await, None),
+        Some(Server::Ollama) => (None, own(format!("{root}/api/tags")).await),
+        _ => (None, None),
+    };
+    let licensed = licensed.and_then(read::<Licensed>);
+    let tags = tags.and_then(read::<Tags>);
+    let answers = [
+        (Question::Models, models.map(|models| models.contradiction(expected, server))),
+        (Question::Metadata, metadata.map(|metadata| metadata.contradiction(expected))),
+        (Question::Licence, licensed.map(|licensed| licensed.contradiction(expected))),
+        (Question::Tags, tags.map(|tags| tags.contradiction(expected))),
     ];
-    contradictions.push(match server {
-        Some(Server::Nim) => {
-            let licensed = own(format!("{base}/license")).await.and_then(read::<Licensed>);
-            licensed.and_then(|licensed| licensed.contradiction(expected))
-        }
-        Some(Server::Ollama) => {
-            let tags = own(format!("{root}/api/tags")).await.and_then(read::<Tags>);
-            tags.and_then(|tags| tags.contradiction(expected))
-        }
-        _ => None,
-    });
+    let mut probed = Probed { server, ..Probed::default() };
+    for (question, answer) in answers {
+        let Some(answer) = answer else { continue };
+        probed.answered.insert(question);
+        let said = answer.map(|reason| Contradiction { question, server, reason });
+        probed.contradiction = probed.contradiction.or(said);
+    }
     let health = match server {
         Some(Server::LlamaCpp | Server::Vllm) => Some(format!("{root}/health")),
         Some(Server::Nim) => Some(format!("{base}/health/ready")),
         Some(Server::Ollama) | None => None,
     };
-    let is_well = match health {
+    probed.is_well = match health {
         Some(url) => get(url).await.is_ok_and(|(status, _)| status < 500),
         None => reached,
     };
-    Probed {
-        is_well,
-        waiting: queue(client, expected, server).await,
-        contradiction: contradictions.into_iter().flatten().next(),
-    }
+    probed.waiting = queue(client, expected, server).await;
+    probed
 }
 
 /// Whether it answered at all; `None` when it could not be asked.

@@ -42,8 +42,15 @@ impl Events {
     /// Adds what has arrived.
     ///
     /// # Errors
-    /// When an event grows beyond what is taken.
+    /// When an event grows beyond what is taken, or a line ends in a mere carriage return: no backend
+    /// writes that, and a client would see events where none were looked at.
     pub fn push(&mut self, piece: &[u8]) -> Result<(), SendError> {
+        let ends_no_line = |next: Option<&u8>| next.is_some_and(|byte| *byte != b'\n');
+        let held = self.held.last() == Some(&b'\r') && ends_no_line(piece.first());
+        let mut returns = memchr::memchr_iter(b'\r', piece);
+        if held || returns.any(|at| ends_no_line(piece.get(at + 1))) {
+            return Err(SendError::NoEvents);
+        }
         if self.held.len() + piece.len() > 2 * MAX_EVENT {
             return Err(SendError::TooLarge(MAX_EVENT));
         }
@@ -102,6 +109,18 @@ mod tests {
         let letters: Vec<String> = text.chars().map(String::from).collect();
         assert_eq!(read(&letters.iter().map(String::as_str).collect::<Vec<_>>()), want);
         assert_eq!(read(&[&text.replace('\n', "\r\n")]), want);
+    }
+
+    #[test]
+    fn a_mere_carriage_return_ends_no_line() {
+        let hidden: [&[&str]; 3] =
+            [&[": x\r\rdata: [DONE]\r\r\n\n"], &[": x\r", "\rdata"], &[": x\r", "data"]];
+        for pieces in hidden {
+            let mut events = Events::default();
+            let mut pushed = pieces.iter().map(|piece| events.push(piece.as_bytes()));
+            assert!(pushed.any(|pushed| matches!(pushed, Err(SendError::NoEvents))), "{pieces:?}");
+        }
+        assert_eq!(read(&["data: 1\r", "\n\r", "\n"]), [Some("1".to_owned())]);
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl AppClaims {
             reader.fault(*claim, "must be said by each call of this app");
         }
         let mut call = request.clone();
-        call.data = self.data(call.data, &mut reader);
+        call.data = self.tighten_data(call.data, &mut reader);
         reader.same(ClaimName::Purpose, &mut call.purpose, self.purpose.as_ref());
         reader.same(ClaimName::Location, &mut call.location, self.location.as_ref());
         if !self.audience.is_empty() {
@@ -102,23 +102,30 @@ impl AppClaims {
         if reader.faults.is_empty() { Ok(Cow::Owned(call)) } else { Err(reader.faults) }
     }
 
-    fn data(&self, said: Option<DataRequest>, reader: &mut Tightened) -> Option<DataRequest> {
+    /// What the organisation says of the data of every call; `None` when it says nothing.
+    #[must_use]
+    pub fn data(&self) -> Option<DataRequest> {
         let says_nothing = self.personal.is_none()
             && self.categories.is_empty()
             && self.subjects.is_empty()
             && self.subject_count.is_none();
-        if says_nothing {
-            return said;
-        }
-        let personal = self.personal.unwrap_or(!self.subjects.is_empty());
-        let mut data = said.unwrap_or(DataRequest {
-            personal,
-            categories: Vec::new(),
-            subjects: Vec::new(),
-            subject_count: None,
+        (!says_nothing).then(|| DataRequest {
+            personal: self.personal.unwrap_or(!self.subjects.is_empty()),
+            categories: self.categories.clone(),
+            subjects: self.subjects.clone(),
+            subject_count: self.subject_count,
             location: None,
-        });
-        if personal && !data.personal {
+        })
+    }
+
+    fn tighten_data(
+        &self,
+        said: Option<DataRequest>,
+        reader: &mut Tightened,
+    ) -> Option<DataRequest> {
+        let Some(always) = self.data() else { return said };
+        let Some(mut data) = said else { return Some(always) };
+        if always.personal && !data.personal {
             reader.fault(ClaimName::Personal, "says `false` of an app whose data is personal");
         }
         reader.all_of(ClaimName::Data, &mut data.categories, &self.categories);

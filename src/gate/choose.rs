@@ -8,7 +8,7 @@ use ring::rand::SecureRandom;
 use super::Gate;
 use crate::{
     dispatch::Standing,
-    domain::{CallRequest, DeploymentId, Verdict},
+    domain::{CallRequest, DeploymentId, Tier, Verdict},
     facts::{Organisation, Price, Strategy, VirtualModel},
     ledger::{DecisionBody, SkipReason, Skipped},
 };
@@ -63,19 +63,33 @@ impl Gate {
             self.sort(&mut choices.fit, virtual_model, organisation);
         }
         // A full queue is better than none: it comes last, not never.
-        choices.fit.sort_by_key(|choice| choice.standing.is_full());
+        choices.fit.sort_by_cached_key(|choice| choice.standing.is_full());
         choices
     }
 
+    /// The first allowed deployment of `decision`, in the organisation's order, that is not known to be
+    /// down. Of one on a device, or without an address, only its callers know.
+    pub(super) fn first_well(&self, decision: &DecisionBody) -> Option<DeploymentId> {
+        let judge = self.keeper.current();
+        let organisation = &judge.snapshot().organisation;
+        let now = Instant::now();
+        let is_well = |id: &DeploymentId| {
+            let row = organisation.deployment(id.as_str());
+            let address = row.filter(|row| row.tier != Tier::OnDevice);
+            let address = address.and_then(|row| row.backend.as_ref());
+            address.is_none_or(|address| self.fleet.standing(id, address).unfit(now).is_none())
+        };
+        let allowed = decision.candidates.iter().filter(|one| one.decision == Verdict::Allow);
+        allowed.map(|one| &one.deployment).find(|id| is_well(id)).cloned()
+    }
+
+    /// Each is asked once how it is: answers that change while they are compared are in no order.
     fn sort(&self, fit: &mut [Choice], by: &VirtualModel, organisation: &Organisation) {
         match by.strategy {
             Strategy::Preference => {}
-            Strategy::LeastLoaded => fit.sort_by_key(|choice| choice.standing.load()),
+            Strategy::LeastLoaded => fit.sort_by_cached_key(|choice| choice.standing.load()),
             // Whoever was never measured is measured now.
-            Strategy::Fastest => fit.sort_by(|a, b| {
-                let of = |choice: &Choice| choice.standing.first_byte().unwrap_or(0.0);
-                of(a).total_cmp(&of(b))
-            }),
+            Strategy::Fastest => fit.sort_by_cached_key(|choice| choice.standing.first_byte()),
             // Whoever has no price, or one that cannot be compared, comes last.
             Strategy::Cheapest => {
                 let now = self.clock.now();

@@ -16,6 +16,7 @@ use super::{
     content::Sent,
     decide::instant,
     dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
+    limits,
     outcome::Answered,
     stream::{Begun, Pump, status_of},
     trace,
@@ -23,7 +24,7 @@ use super::{
 use crate::{
     domain::{Caller, Candidate, DeploymentId, Verdict},
     facts::BackendAddress,
-    ledger::{Attempt, AttemptFailure, OutcomeStatus, SkipReason, Skipped},
+    ledger::{Attempt, AttemptFailure, OutcomeStatus, SkipReason, Skipped, TokenCount},
 };
 
 /// How often the allowed deployments are gone through.
@@ -86,6 +87,8 @@ pub(super) struct Ending {
     pub(super) skipped: Vec<Skipped>,
     pub(super) status: OutcomeStatus,
     pub(super) answered: Answered,
+    /// What it counts for where use is limited.
+    pub(super) used: TokenCount,
     pub(super) sent: Sent,
 }
 
@@ -138,7 +141,8 @@ impl<'a> Course<'a> {
         let skipped = self.skipped.into_iter().filter(|(deployment, _)| !tried(deployment));
         let skipped = skipped.map(|(deployment, reason)| Skipped { deployment, reason });
         let skipped = skipped.collect();
-        Ending { skipped, attempts: self.attempts, status, answered, sent: self.sent }
+        let used = limits::used(&self.attempts, &answered, self.call.received.len());
+        Ending { skipped, attempts: self.attempts, status, answered, used, sent: self.sent }
     }
 
     /// What the client hears when no allowed deployment answered.
@@ -202,7 +206,7 @@ impl<'a> Course<'a> {
                 continue;
             }
             let Some(candidate) = self.allowed(&choice.deployment) else { continue };
-            if !self.still_allowed(&choice.deployment).await {
+            if !self.still_allowed(&candidate, choice.standing.address()).await {
                 self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
                 continue;
             }
@@ -232,7 +236,8 @@ impl<'a> Course<'a> {
                     Exchange::judge(trial, &choice.standing, failure);
                     let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
                     if !failure.is_untouched() && !repeatable {
-                        break;
+                        // Nor are those asked again that did nothing with it.
+                        return Round::Again(BTreeSet::new());
                     }
                     if failure.may_pass() {
                         again.insert(choice.deployment);
@@ -247,6 +252,7 @@ impl<'a> Course<'a> {
                     if is_received {
                         self.sent.add(&sent);
                     }
+                    trial.succeeded();
                     let success = (200..300).contains(&status);
                     let outcome = match (success, is_received) {
                         (_, false) => OutcomeStatus::ClientDisconnected,
@@ -269,6 +275,8 @@ impl<'a> Course<'a> {
                     if let Some(why) = failure {
                         let failure = Failure { why, status: None, retry_after: None };
                         Exchange::judge(trial, &choice.standing, failure);
+                    } else if outcome == OutcomeStatus::Ok {
+                        trial.succeeded();
                     }
                     return Round::Ended(outcome, answered);
                 }
@@ -362,8 +370,9 @@ impl<'a> Course<'a> {
         });
     }
 
-    /// Where the snapshot has moved since the decision, an attempt needs an allow of the new one.
-    async fn still_allowed(&self, deployment: &DeploymentId) -> bool {
+    /// Where the snapshot has moved since the decision, an attempt needs an allow of the new one, for the
+    /// same places and at the same address.
+    async fn still_allowed(&self, recorded: &Candidate, address: &BackendAddress) -> bool {
         let judge = self.gate.keeper.current();
         if judge.snapshot().digests == self.recorded.body.snapshot {
             return true;
@@ -372,11 +381,16 @@ impl<'a> Course<'a> {
         let Ok(reached) = self.gate.reached_again(&judge, caller, request).await else {
             return false;
         };
+        let row = judge.snapshot().organisation.deployment(recorded.deployment.as_str());
+        let is_there = row.is_some_and(|row| row.backend.as_ref() == Some(address));
         let judged = judge.judge_afresh(&caller.app, request, &reached);
-        judged.is_ok_and(|judged| {
-            judged.evaluation.candidates.iter().any(|candidate| {
-                candidate.deployment == *deployment && candidate.decision == Verdict::Allow
+        is_there
+            && judged.is_ok_and(|judged| {
+                judged.evaluation.candidates.iter().any(|candidate| {
+                    candidate.deployment == recorded.deployment
+                        && candidate.placement == recorded.placement
+                        && candidate.decision == Verdict::Allow
+                })
             })
-        })
     }
 }

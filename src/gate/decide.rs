@@ -293,9 +293,8 @@ impl Gate {
         Ok((decided.body.clone(), draft))
     }
 
-    /// The decision. Where Lexgate sends the call, its route is the deployment that is best now: which one
-    /// that is decides nothing about what is allowed. How its backends are says nothing to callers that
-    /// run inference themselves.
+    /// The decision, with the route to the deployment that is best now: which one that is decides nothing
+    /// about what is allowed. Callers that run inference themselves get the first that is well.
     fn decide_well(
         &self,
         judge: &Judge,
@@ -306,16 +305,18 @@ impl Gate {
     ) -> Result<Arc<Decided>, GateError> {
         let mut how = How { dispatch, reached, preferred: None };
         let decided = judge.decide(caller, request, &how)?;
-        let first = decided.body.route.as_ref().map(|route| &route.deployment);
-        let Some(first) = first.filter(|_| dispatch) else { return Ok(decided) };
-        let best = self.choices(request, &decided.body).fit.into_iter().next();
-        match best {
-            Some(best) if best.deployment != *first => {
-                how.preferred = Some(best.deployment);
-                judge.decide(caller, request, &how)
-            }
-            _ => Ok(decided),
+        let Some(route) = &decided.body.route else { return Ok(decided) };
+        let best = if dispatch {
+            let fit = self.choices(request, &decided.body).fit;
+            fit.into_iter().next().map(|choice| choice.deployment)
+        } else {
+            self.first_well(&decided.body)
+        };
+        if best.as_ref().is_none_or(|best| *best == route.deployment) {
+            return Ok(decided);
         }
+        how.preferred = best;
+        judge.decide(caller, request, &how)
     }
 
     fn recorded(&self, id: Uuid, body: Arc<DecisionBody>, receipt: &Receipt) -> Recorded {

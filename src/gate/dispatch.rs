@@ -4,7 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
 
 use super::{
     Gate, GateError, Recorded,
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     dispatch::{Endpoint, Fields},
-    domain::{CallRequest, Caller, DeploymentId, JurisdictionCode, PolicyId, Verdict},
+    domain::{CallRequest, Caller, DeploymentId, JurisdictionCode, PolicyId, Seq, Verdict},
     ledger::OutcomeStatus,
     telemetry::Trace,
 };
@@ -127,6 +130,7 @@ impl Gate {
                 }
                 Ok(recorded) => {
                     let recorded = Arc::new(recorded);
+                    let open = Open::new(&gate, recorded.seq);
                     let mut course = Course::new(&gate, &caller, &call, &recorded);
                     course.sent = keeping.as_ref().map(Keeping::sent).unwrap_or_default();
                     let mut ending = course.run(reply).await;
@@ -134,12 +138,46 @@ impl Gate {
                     let content = keeping.map(|keeping| keeping.commit(&call.received, sent));
                     let content = content.unwrap_or_default();
                     let written = gate.record_outcome(&recorded, place, ending, content).await;
-                    if let Err(error) = written {
-                        tracing::error!(%error, seq = %recorded.seq, "an outcome is left to the reaper");
+                    match written {
+                        Ok(()) => open.closed(),
+                        Err(error) => {
+                            tracing::error!(%error, seq = %recorded.seq, "an outcome is left to the reaper");
+                        }
                     }
                 }
             }
         });
         answer.await.unwrap_or(Err(GateError::Closed))
+    }
+}
+
+/// A dispatch without outcome. Dropped before it is closed, whatever the cause, it belongs to no living
+/// process any more, and the reaper closes it.
+struct Open {
+    gate: Arc<Gate>,
+    decision: Option<Seq>,
+}
+
+impl Open {
+    fn new(gate: &Arc<Gate>, decision: Seq) -> Self {
+        Self { gate: gate.clone(), decision: Some(decision) }
+    }
+
+    fn closed(mut self) {
+        self.decision = None;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some(decision) = self.decision else { return };
+        let gate = self.gate.clone();
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = gate.store.abandon(&[decision]).await {
+                    tracing::error!(%error, seq = %decision, "an open dispatch stays open until this process ends");
+                }
+            });
+        }
     }
 }

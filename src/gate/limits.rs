@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::outcome::Answered;
 use crate::{
     domain::{Caller, Measure, Money, Quota, Verdict},
     facts::Organisation,
@@ -62,6 +63,27 @@ pub(super) fn spending(
         }
     }
     (!quota.is_empty()).then(|| Arc::new(quota))
+}
+
+/// How many bytes of a request count as a token where the backend has not counted.
+const BYTES_A_TOKEN: u64 = 4;
+
+/// What a call counts for: the tokens that the backend counted. Where a client left, or a stream broke,
+/// before it said how many, each event that came counts as one, and so do each four bytes of the request:
+/// who hangs up early uses no less.
+pub(super) fn used(attempts: &[Attempt], answered: &Answered, request: usize) -> TokenCount {
+    let worked = attempts.last().is_some_and(|last| {
+        let success = last.http_status.is_none_or(|status| (200..300).contains(&status));
+        success && (last.failure.is_none() || answered.events > 0)
+    });
+    if !worked {
+        return answered.tokens;
+    }
+    let request = u64::try_from(request).unwrap_or(u64::MAX) / BYTES_A_TOKEN;
+    TokenCount {
+        input: answered.tokens.input.or(Some(request)),
+        output: answered.tokens.output.or(Some(answered.events)),
+    }
 }
 
 /// What an answer cost: by the price of the deployment that gave it, when it was asked.

@@ -88,7 +88,7 @@ impl Gate {
         ending: Ending,
         content: Content,
     ) -> Result<(), GateError> {
-        let Ending { attempts, skipped, status, answered, .. } = ending;
+        let Ending { attempts, skipped, status, answered, used, .. } = ending;
         let judge = self.keeper.current();
         let organisation = &judge.snapshot().organisation;
         let cost = limits::cost(organisation, &attempts, answered.tokens);
@@ -106,9 +106,9 @@ impl Gate {
             tokens: answered.tokens,
         };
         let volume = self.settle_exports(decision, status, &body.attempts);
-        let (tokens, cost) = (body.tokens, body.cost.as_ref());
-        let now = instant(&*self.clock);
-        let quota = limits::spending(organisation, &decision.body.caller, tokens, cost, now);
+        let spent = limits::cost(organisation, &body.attempts, used);
+        let (caller, now) = (&decision.body.caller, instant(&*self.clock));
+        let quota = limits::spending(organisation, caller, used, spent.as_ref(), now);
         let personal = content.value;
         let draft = Draft { personal, volume, quota, ..self.outcome_draft(decision, &body)? };
         let status = status.as_str();
@@ -134,6 +134,8 @@ impl Gate {
 pub(super) struct Answered {
     pub(super) model: Option<String>,
     pub(super) tokens: TokenCount,
+    /// How many events it came in.
+    pub(super) events: u64,
 }
 
 impl Answered {
@@ -141,6 +143,7 @@ impl Answered {
     pub(super) fn add(&mut self, said: &Said) {
         // A number that no record can hold is no count.
         let countable = |count: &u64| *count < 1 << 53;
+        self.events += 1;
         if let Some(model) = &said.model {
             self.model = Some(short(model));
         }

@@ -76,7 +76,7 @@ impl Gate {
         // A question that is still under way when it is asked again says nothing new.
         if let Some(_asking) = standing.asking() {
             let probed = self.backends.probe(&expected).await;
-            standing.probed(probed);
+            standing.probed(&probed);
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,13 +27,18 @@ const KEY_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 pub struct Reaper {
     gate: Arc<Gate>,
     process: Uuid,
+    /// When the lease was renewed last.
+    renewed: Instant,
+    /// Until when nothing is closed.
+    patient_until: Instant,
 }
 
 impl Reaper {
     /// A reaper for `process`.
     #[must_use]
     pub fn new(gate: Arc<Gate>, process: Uuid) -> Self {
-        Self { gate, process }
+        let now = Instant::now();
+        Self { gate, process, renewed: now, patient_until: now }
     }
 
     /// Takes the lease, before anything is dispatched.
@@ -46,7 +52,7 @@ impl Reaper {
     }
 
     /// Works until `stop` fires.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(mut self, stop: CancellationToken) {
         let mut rounds: u64 = 0;
         while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
             if let Err(error) = self.round(rounds).await {
@@ -56,11 +62,19 @@ impl Reaper {
         }
     }
 
-    async fn round(&self, rounds: u64) -> Result<(), GateError> {
+    async fn round(&mut self, rounds: u64) -> Result<(), GateError> {
         self.take_lease().await?;
+        // Where the store was away from this process, it may have been from others, whose leases ran out
+        // although they live: they get the time to come back.
+        if self.renewed.elapsed() > LEASE {
+            self.patient_until = Instant::now() + LEASE;
+        }
+        self.renewed = Instant::now();
         let now = self.gate.store.now().await?;
-        for decision in self.gate.store.expired_dispatches(now, CLOSE_AT_ONCE).await? {
-            self.close(&decision).await?;
+        if self.renewed >= self.patient_until {
+            for decision in self.gate.store.expired_dispatches(now, CLOSE_AT_ONCE).await? {
+                self.close(&decision).await?;
+            }
         }
         self.gate.finish_erasures(now).await?;
         let open = self.gate.store.open_dispatches().await?;

@@ -19,9 +19,9 @@ use crate::{
 };
 
 /// How long a client hears nothing before it is told that the stream goes on.
-const KEEPALIVE: Duration = Duration::from_secs(15);
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What it is told: a comment, which every reader of events skips.
-const STILL_HERE: &[u8] = b": keepalive\n\n";
+pub(super) const STILL_HERE: &[u8] = b": keepalive\n\n";
 /// How many comments a backend may send before its answer begins.
 const MOST_COMMENTS: usize = 10_000;
 
@@ -84,7 +84,7 @@ pub(super) fn failure(error: &SendError) -> AttemptFailure {
         }
         SendError::Broken(_) => AttemptFailure::BrokeOff,
         SendError::Timeout(_) => AttemptFailure::Timeout,
-        SendError::TooLarge(_) => AttemptFailure::BadAnswer,
+        SendError::TooLarge(_) | SendError::NoEvents => AttemptFailure::BadAnswer,
         SendError::NoKey(_) => AttemptFailure::NoKey,
     }
 }

@@ -1,13 +1,16 @@
-//! The last word of a stream that breaks, however slowly its client reads.
+//! The last word of a stream that breaks, however slowly its client reads; and what a client hears while
+//! it waits.
+
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     content::Sent,
-    stream::{Pump, begin},
+    stream::{KEEPALIVE, Pump, STILL_HERE, begin},
 };
 use crate::{
     dispatch::Endpoint,
@@ -80,4 +83,29 @@ async fn a_slow_client_gets_all_of_a_whole_stream() {
         assert_eq!(read.len(), events + 1);
         assert_eq!(read.last().unwrap(), "data: [DONE]\n\n");
     }
+}
+
+/// In real time: it takes as long as a client is left without a word.
+#[tokio::test]
+async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
+    let (client, mut pieces) = mpsc::channel(BUFFER);
+    let first = stream::iter([Ok(Bytes::from_static(b"data: {\"n\":0}\n\n"))]);
+    let last = stream::once(async {
+        sleep(KEEPALIVE + Duration::from_secs(1)).await;
+        Ok(Bytes::from_static(b"data: [DONE]\n\n"))
+    });
+    let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
+    let begun = begin(Endpoint::ChatCompletions, &address, first.chain(last).boxed()).await;
+    let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
+    let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false);
+    let read = async {
+        let mut read = Vec::new();
+        while let Some(piece) = pieces.recv().await {
+            read.push(piece);
+        }
+        read
+    };
+    let (pumped, read) = tokio::join!(pump.run(begun, &halt, &mut sent), read);
+    assert_eq!(pumped.status, OutcomeStatus::Ok);
+    assert_eq!(read, [&b"data: {\"n\":0}\n\n"[..], STILL_HERE, b"data: [DONE]\n\n"]);
 }

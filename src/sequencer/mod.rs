@@ -233,11 +233,16 @@ impl Sequencer {
                 TryAcquireError::Closed => SubmitError::Closed,
             })?;
         let deadline = Instant::now() + PATIENCE;
-        let answers = self.send(drafts, Some(deadline), room)?;
-        match timeout_at(deadline, answers).await {
+        let mut answers = self.send(drafts, Some(deadline), room)?;
+        match timeout_at(deadline, &mut answers).await {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(_)) => Err(SubmitError::Closed),
-            Err(_) => Err(SubmitError::Unavailable(Arc::new(StoreError::TimedOut))),
+            Err(_) => {
+                // An answer of the last moment is taken: the worker knows it to be handed over.
+                answers.close();
+                let late = Arc::new(StoreError::TimedOut);
+                answers.try_recv().map_err(|_| SubmitError::Unavailable(late))
+            }
         }
     }
 

@@ -20,6 +20,7 @@ pub(super) const POSTGRES: Files = Files(&[
     (4, "personal", include_str!("../../migrations/postgres/0004_personal.sql")),
     (5, "pruning", include_str!("../../migrations/postgres/0005_pruning.sql")),
     (6, "volumes", include_str!("../../migrations/postgres/0006_volumes.sql")),
+    (7, "limits", include_str!("../../migrations/postgres/0007_limits.sql")),
 ]);
 
 /// The tables in `SQLite`.
@@ -29,6 +30,7 @@ pub(super) const SQLITE: Files = Files(&[
     (3, "personal", include_str!("../../migrations/sqlite/0003_personal.sql")),
     (4, "pruning", include_str!("../../migrations/sqlite/0004_pruning.sql")),
     (5, "volumes", include_str!("../../migrations/sqlite/0005_volumes.sql")),
+    (6, "limits", include_str!("../../migrations/sqlite/0006_limits.sql")),
 ]);
 
 impl MigrationSource<'static> for Files {
@@ -55,4 +57,25 @@ pub(super) async fn is_complete(
         file.version == done.version && file.checksum == done.checksum
     };
     Ok(applied.len() == migrator.iter().len() && migrator.iter().zip(applied).all(same))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs, path::Path};
+
+    use super::{Files, POSTGRES, SQLITE};
+
+    #[test]
+    fn every_file_is_inside_the_program() {
+        for (folder, Files(files)) in [("postgres", POSTGRES), ("sqlite", SQLITE)] {
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations").join(folder);
+            let found = fs::read_dir(path).unwrap();
+            let found: BTreeSet<String> =
+                found.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+            let inside = files
+                .iter()
+                .map(|(number, name, _)| format!("{number:04}_{}.sql", name.replace(' ', "_")));
+            assert_eq!(found, inside.collect(), "{folder}");
+        }
+    }
 }

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::HeaderMap;
-use serde_json::{Map, Value};
-
 use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
-    domain::{Action, CallRequest, DataRequest, FieldFault},
-    facts::Organisation,
+    domain::{Action, AppId, CallRequest, DataRequest, FieldFault},
+    facts::{AppClaims, ClaimName, Organisation},
 };
+use axum::http::HeaderMap;
 
 /// The prefix of a claim's header.
 const HEADER: &str = "x-lexgate-";
@@ -23,11 +21,12 @@ const CLAIMS: [&str; 8] =
 /// The one that is a name, and no list of words.
 const END_USER: &str = "end-user";
 
-/// Reads the claims of a call to a model, and takes them out of its body.
+/// Reads the claims of a call of `app` to a model, and takes them out of its body.
 pub(super) fn take(
     headers: &HeaderMap,
     body: &mut Fields,
     organisation: &Organisation,
+    app: &AppId,
     action: Action,
 ) -> Result<CallRequest, Problem> {
     let mut claims = from_headers(headers)?;
@@ -42,12 +41,14 @@ pub(super) fn take(
     let model =
         body.read::<String>("model").map_err(|error| invalid("/model", error.to_string()))?;
     let Some(model) = model else { return Err(invalid("/model", "name a model".to_owned())) };
+    let of_app = organisation.apps.get(app).map(|app| &app.claims).cloned().unwrap_or_default();
+    all_said(&claims, &of_app)?;
     let is_deployment = organisation.deployment(&model).is_some();
     Ok(CallRequest {
         action,
         deployment: is_deployment.then(|| model.clone()),
         model: (!is_deployment).then_some(model),
-        data: data(&claims)?,
+        data: data(&claims, &of_app)?,
         purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
         audience: claims.get("audience").map(|text| list(text)),
         location: claims.get("location").cloned(),
@@ -57,6 +58,43 @@ pub(super) fn take(
 
 fn invalid(pointer: &str, detail: String) -> Problem {
     Problem::fields(ProblemKind::InvalidRequest, vec![FieldFault::new(pointer, detail)])
+}
+
+/// Each claim must be said that the organisation requires of the app's calls, by its own name: a call that
+/// says whose data it is has not said of what kind.
+fn all_said(claims: &BTreeMap<String, String>, of_app: &AppClaims) -> Result<(), Problem> {
+    let is_said = |claim: &ClaimName| {
+        // Empty categories are a declaration; an empty anything else is none.
+        let text = claims.get(header(*claim));
+        text.is_some_and(|text| !text.is_empty() || *claim == ClaimName::Data)
+    };
+    let missing = of_app.required.iter().filter(|claim| !is_said(claim));
+    let fault = |claim: &ClaimName| {
+        let name = format!("{HEADER}{}", header(*claim));
+        let detail = format!(
+            "`{name}` must be said by each call of this app: the organisation file's `[apps.claims]` \
+             says so"
+        );
+        FieldFault::new(name, detail)
+    };
+    let faults: Vec<FieldFault> = missing.map(fault).collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Problem::fields(ProblemKind::InvalidRequest, faults))
+}
+
+/// A claim's name, without the prefix.
+const fn header(claim: ClaimName) -> &'static str {
+    match claim {
+        ClaimName::Personal => "personal",
+        ClaimName::Data => "data",
+        ClaimName::Subjects => "subjects",
+        ClaimName::SubjectCount => "subject-count",
+        ClaimName::Purpose => "purpose",
+        ClaimName::Audience => "audience",
+        ClaimName::Location => "location",
+    }
 }
 
 /// A misspelt claim would leave the call undeclared without a word: it is refused.
@@ -88,8 +126,8 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
 fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
     let mut metadata = match body.read::<Fields>("metadata") {
         Ok(Some(metadata)) => metadata,
-        // An object that names a field twice would show the backend claims that were not read.
-        Err(error) if body.read::<Map<String, Value>>("metadata").is_ok() => {
+        // An object that cannot be read would show the backend claims that were not read either.
+        Err(error) if body.is_object("metadata") => {
             return Err(invalid("/metadata", error.to_string()));
         }
         // Metadata that is no object is the backend's affair: it holds no claim.
@@ -100,7 +138,9 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
     for name in names {
         let Some(claim) = name.strip_prefix(FIELD) else { continue };
         let shown = format!("metadata.{name}");
-        let claim = known(&claim.replace('_', "-"), &shown)?;
+        // One name for each: with two, one claim could say two things.
+        let claim = if claim.contains('-') { claim.to_owned() } else { claim.replace('_', "-") };
+        let claim = known(&claim, &shown)?;
         let text = metadata.read::<String>(&name).ok().flatten();
         let Some(text) = text else {
             return Err(invalid(&shown, format!("`{shown}` must be a string")));
@@ -129,7 +169,10 @@ fn list(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
-fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Problem> {
+fn data(
+    claims: &BTreeMap<String, String>,
+    of_app: &AppClaims,
+) -> Result<Option<DataRequest>, Problem> {
     let of = |name: &str| claims.get(name).map(|text| list(text));
     // Empty categories are a declaration; a subjects header that nobody filled in is none.
     let (categories, subjects) =
@@ -143,16 +186,18 @@ fn data(claims: &BTreeMap<String, String>) -> Result<Option<DataRequest>, Proble
             return Err(invalid(&name, format!("`{name}` is `true` or `false`, not `{other}`")));
         }
     };
-    if categories.is_none() && subjects.is_none() && personal.is_none() {
-        return Ok(None);
-    }
-    let (categories, subjects) = (categories.unwrap_or_default(), subjects.unwrap_or_default());
-    let personal = personal.unwrap_or(!categories.is_empty() || !subjects.is_empty());
     let subject_count = claims.get("subject-count").map(|text| text.parse::<u64>());
     let subject_count = subject_count.transpose().map_err(|_| {
         let name = format!("{HEADER}subject-count");
         invalid(&name, format!("`{name}` is a whole number of people"))
     })?;
+    if categories.is_none() && subjects.is_none() && personal.is_none() {
+        // How many they are says nothing of them; it may add to what the organisation says.
+        let always = of_app.data().filter(|_| subject_count.is_some());
+        return Ok(always.map(|data| DataRequest { subject_count, ..data }));
+    }
+    let (categories, subjects) = (categories.unwrap_or_default(), subjects.unwrap_or_default());
+    let personal = personal.unwrap_or(!categories.is_empty() || !subjects.is_empty());
     Ok(Some(DataRequest { personal, categories, subjects, subject_count, location: None }))
 }
 
@@ -167,7 +212,8 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         let mut fields = Fields::parse(body.as_bytes()).unwrap();
-        let call = take(&map, &mut fields, &Organisation::default(), Action::Infer);
+        let app = AppId::from("desk");
+        let call = take(&map, &mut fields, &Organisation::default(), &app, Action::Infer);
         (call, String::from_utf8(fields.to_vec().unwrap()).unwrap())
     }
 
@@ -210,6 +256,31 @@ mod tests {
     }
 
     #[test]
+    fn each_required_claim_must_be_said_by_its_own_name() {
+        let all = [
+            (ClaimName::Personal, "personal", "true"),
+            (ClaimName::Data, "data", ""),
+            (ClaimName::Subjects, "subjects", "DE"),
+            (ClaimName::SubjectCount, "subject-count", "3"),
+            (ClaimName::Purpose, "purpose", "dpv:CustomerCare"),
+            (ClaimName::Audience, "audience", "DE"),
+            (ClaimName::Location, "location", "DE"),
+        ];
+        let claims: BTreeMap<String, String> =
+            all.iter().map(|(_, name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+        for (claim, name, _) in all {
+            assert_eq!(header(claim), name);
+            let of_app = AppClaims { required: [claim].into(), ..AppClaims::default() };
+            assert!(all_said(&claims, &of_app).is_ok(), "{name}");
+            let mut others = claims.clone();
+            others.remove(name);
+            assert!(all_said(&others, &of_app).is_err(), "{name}");
+            others.insert(name.to_owned(), String::new());
+            assert_eq!(all_said(&others, &of_app).is_ok(), claim == ClaimName::Data, "{name}");
+        }
+    }
+
+    #[test]
     fn contradictions_and_misspellings_are_refused() {
         for (headers, body) in [
             (
@@ -227,6 +298,13 @@ mod tests {
                 r#"{"model":"m"}"#,
             ),
             (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE"]}}"#),
+            // Objects of which one reader sees another thing than the next, or nothing.
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":"DE","\ud800":"x"}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":"DE","a":1,"a":1e999}}"#),
+            (
+                vec![],
+                r#"{"model":"m","metadata":{"lexgate_personal":"true","lexgate_subject_count":"500","lexgate_subject-count":"1"}}"#,
+            ),
             (vec![], r#"{"messages":[]}"#),
         ] {
             assert!(take_from(&headers, body).0.is_err(), "{headers:?} {body}");

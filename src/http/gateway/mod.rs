@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     dispatch::{Endpoint, Fields},
-    domain::{FieldFault, JurisdictionCode, PolicyId},
+    domain::{AppId, FieldFault, JurisdictionCode, PolicyId},
     gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
@@ -214,7 +214,7 @@ async fn call(
     request: Request,
 ) -> Result<Response, Failure> {
     let AsCaller(caller) = caller?;
-    let call = model_call(shared, endpoint, request).await?;
+    let call = model_call(shared, &caller.app, endpoint, request).await?;
     let reply = shared.gate.call(caller, call).await;
     match reply.map_err(|error| Failure::of(error, endpoint))? {
         Reply::Answered(served, body) => {
@@ -238,6 +238,7 @@ async fn call(
 
 async fn model_call(
     shared: &Shared,
+    app: &AppId,
     endpoint: Endpoint,
     request: Request,
 ) -> Result<ModelCall, Failure> {
@@ -250,13 +251,13 @@ async fn model_call(
     let malformed =
         |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
     let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
-    if let Some((pointer, detail)) = endpoint.unanswerable(&body) {
-        let fault = FieldFault::new(pointer, detail);
+    if let Some((name, why)) = endpoint.unanswerable(&body) {
+        let fault = FieldFault::new(format!("/{name}"), format!("`{name}`: {why}"));
         return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into());
     }
     let judge = shared.gate.keeper().current();
-    let request =
-        claims::take(&headers, &mut body, &judge.snapshot().organisation, endpoint.action())?;
+    let organisation = &judge.snapshot().organisation;
+    let request = claims::take(&headers, &mut body, organisation, app, endpoint.action())?;
     let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
     let wants_usage = endpoint.wants_usage(&body).map_err(|error| malformed(&error))?;
     Ok(ModelCall {

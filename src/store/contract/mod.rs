@@ -2,6 +2,7 @@
 
 pub(crate) mod faulty;
 pub(crate) mod kit;
+mod limits;
 mod search;
 mod shared;
 mod volumes;

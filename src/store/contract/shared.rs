@@ -6,12 +6,13 @@ use uuid::Uuid;
 
 use super::kit::{Bed, Desk, decision, outcome};
 use crate::{
-    domain::Digest,
+    domain::{Digest, Revision},
     sequencer::{Claim, Draft, SubmitError},
 };
 
 super::on_both! {
     two_processes_write_one_chain
+    a_process_follows_what_another_activated
     a_process_that_fell_behind_goes_on
     two_processes_open_one_log
     nothing_is_settled_while_a_commit_may_be_under_way
@@ -72,4 +73,18 @@ async fn nothing_is_settled_while_a_commit_may_be_under_way(bed: Bed) {
     let settled = bed.locking(async || desk.store.settle(Uuid::max()).await).await;
     assert!(settled.is_err(), "another transaction holds the lock: {settled:?}");
     assert_eq!(desk.store.settle(Uuid::max()).await.unwrap(), None);
+}
+
+/// One that only read since its last write knows the snapshot, and not yet the head behind it.
+async fn a_process_follows_what_another_activated(bed: Bed) {
+    let (one, other) = (Desk::on(bed.migrated().await), Desk::on(bed.open().await));
+    one.activate(1).await;
+    // It has seen that nobody else writes.
+    for _ in 0..3 {
+        one.insist(decision(false)).await;
+    }
+    other.activate(2).await;
+    let revision = Some(Revision(2));
+    let current = one.sequencer.submit(Draft { revision, ..decision(false) }).await;
+    assert_eq!(current.unwrap().seq.get(), 6);
 }

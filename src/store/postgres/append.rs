@@ -165,10 +165,8 @@ async fn send(
     let sealed = batch
         .seal(&last.head.head, &last.edge, &Found::default())
         .map_err(AppendError::NotCommitted)?;
-    if sealed.rows.is_empty() {
-        return Ok(Some(last.clone()));
-    }
-    if sealed.rows.iter().any(|row| row.activation.is_some()) {
+    // That nothing can be written behind this head may be because it is not the head any more.
+    if sealed.rows.is_empty() || sealed.rows.iter().any(|row| row.activation.is_some()) {
         return Ok(None);
     }
     crash_point("sealed");
