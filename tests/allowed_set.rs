@@ -261,7 +261,9 @@ impl World {
                     });
                     let answered = is_well.then_some(Question::Models).into_iter().collect();
                     let waiting = Some(waiting);
+                    let says_unwell = !is_well && waiting.is_some_and(|n| n % 2 == 0);
                     standing.probed(&Probed {
+                        says_unwell,
                         is_well,
                         waiting,
                         contradiction,

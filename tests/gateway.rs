@@ -456,7 +456,8 @@ both_stores! {
             steps
         })
         .await;
-        let service = with(store, &backend).start().await;
+        let service =
+            with(store, &backend).reached("smollm2@laptop", "breaker_failures = 100").start().await;
         for scenario in ["cut", "ends", "half_event", "half_character", "endless_event", "error"] {
             let mut body = streamed("assistant");
             body["scenario"] = json!(scenario);

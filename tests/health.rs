@@ -171,8 +171,14 @@ async fn sqlite_a_backend_that_does_not_answer_for_itself_gets_no_call() {
     for backend in [&laptop, &frankfurt] {
         backend.refuse("/v1/models", "500 Internal Server Error");
     }
-    eventually("both are not well", async || call("assistant").await.as_deref() == Some(SINGAPORE))
-        .await;
+    // Answers would outweigh what is only a question without one.
+    eventually("both are not well", async || {
+        let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
+        let unfit =
+            |id| metrics.contains(&format!("lexgate_deployment_fit{{deployment=\"{id}\"}} 0"));
+        unfit(LAPTOP) && unfit(FRANKFURT)
+    })
+    .await;
     let before = (laptop.seen().len(), frankfurt.seen().len());
     assert_eq!(call("assistant").await.as_deref(), Some(SINGAPORE));
     assert_eq!((laptop.seen().len(), frankfurt.seen().len()), before);

@@ -75,6 +75,8 @@ struct Known {
     /// How long the breaker was open last; none since an answer came to its end.
     cool_down: Option<Duration>,
     failed_probes: u32,
+    /// Whether the last probe heard from it that it is not well, which its answers do not outweigh.
+    says_unwell: bool,
     busy_until: Option<Instant>,
     out_of_service: Option<OutOfService>,
     waiting: Option<u64>,
@@ -234,6 +236,7 @@ impl Standing {
         }
         let mut known = lock(&self.known);
         known.waiting = probed.waiting;
+        known.says_unwell = probed.says_unwell;
         if probed.is_well {
             if known.failed_probes >= FAILED_PROBES {
                 tracing::info!(deployment = %self.deployment, "well again");
@@ -253,6 +256,8 @@ impl Standing {
 pub struct Probed {
     /// Whether it answers and says that it is well.
     pub is_well: bool,
+    /// Whether it says that it is not.
+    pub says_unwell: bool,
     /// How many requests wait in its queue, where it says so.
     pub waiting: Option<u64>,
     /// In what it is not what the catalogue says.
@@ -296,7 +301,9 @@ impl Trial {
     /// when an answer comes to its end.
     pub fn began(&self, first_byte: Duration) {
         let mut known = lock(&self.standing.known);
-        known.failed_probes = 0;
+        if !known.says_unwell {
+            known.failed_probes = 0;
+        }
         if known.breaker.take().is_some() {
             tracing::info!(deployment = %self.standing.deployment, "the breaker is closed");
         }

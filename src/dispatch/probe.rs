@@ -68,10 +68,14 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
         Some(Server::Nim) => Some(format!("{base}/health/ready")),
         Some(Server::Ollama) | None => None,
     };
-    probed.is_well = match health {
-        Some(url) => get(url).await.is_ok_and(|(status, _)| status < 500),
-        None => reached,
-    };
+    match health {
+        Some(url) => {
+            let status = get(url).await.map(|(status, _)| status);
+            probed.says_unwell = matches!(status, Ok(500..));
+            probed.is_well = matches!(status, Ok(..500));
+        }
+        None => probed.is_well = reached,
+    }
     probed.waiting = queue(client, expected, server).await;
     probed
 }

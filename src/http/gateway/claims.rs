@@ -99,10 +99,11 @@ const fn header(claim: ClaimName) -> &'static str {
 
 /// A misspelt claim would leave the call undeclared without a word: it is refused.
 fn known(name: &str, shown: &str) -> Result<String, Problem> {
-    if CLAIMS.contains(&name) {
-        return Ok(name.to_owned());
-    }
-    Err(invalid(shown, format!("unknown claim `{shown}`: the claims are {}", CLAIMS.join(", "))))
+    if CLAIMS.contains(&name) { Ok(name.to_owned()) } else { Err(unknown(shown)) }
+}
+
+fn unknown(shown: &str) -> Problem {
+    invalid(shown, format!("unknown claim `{shown}`: the claims are {}", CLAIMS.join(", ")))
 }
 
 fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem> {
@@ -139,8 +140,10 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
         let Some(claim) = name.strip_prefix(FIELD) else { continue };
         let shown = format!("metadata.{name}");
         // One name for each: with two, one claim could say two things.
-        let claim = if claim.contains('-') { claim.to_owned() } else { claim.replace('_', "-") };
-        let claim = known(&claim, &shown)?;
+        if claim.contains('-') {
+            return Err(unknown(&shown));
+        }
+        let claim = known(&claim.replace('_', "-"), &shown)?;
         let text = metadata.read::<String>(&name).ok().flatten();
         let Some(text) = text else {
             return Err(invalid(&shown, format!("`{shown}` must be a string")));
