@@ -159,6 +159,8 @@ struct World {
     proposals: Vec<Proposal>,
     clock: Arc<dyn Clock>,
     tracker: TaskTracker,
+    /// The calls' own, which end before the ledger is closed.
+    tasks: TaskTracker,
     calls: u64,
 }
 
@@ -221,7 +223,8 @@ impl World {
         store.renew_lease(uuid::Uuid::from_u128(1), until).await.unwrap();
         let proposals = proposals(site);
         let keeper = activate(&proposals[0], &store, &sequencer, &clock).await;
-        Self { store, sequencer, keeper, proposals, clock, tracker, calls: 0 }
+        let tasks = TaskTracker::new();
+        Self { store, sequencer, keeper, proposals, clock, tracker, tasks, calls: 0 }
     }
 
     /// A gate that knows nothing of its backends yet.
@@ -234,7 +237,7 @@ impl World {
             backends: adversary.clone(),
             fleet: fleet.clone(),
             clock: self.clock.clone(),
-            tasks: self.tracker.clone(),
+            tasks: self.tasks.clone(),
             halt: CancellationToken::new(),
         }))
     }
@@ -362,6 +365,8 @@ fn no_byte_leaves_the_allowed_set() {
         })
         .unwrap();
     runtime.block_on(async {
+        world.tasks.close();
+        world.tasks.wait().await;
         world.tracker.close();
         world.sequencer.close();
         world.tracker.wait().await;
