@@ -31,7 +31,12 @@ install_peers() {
     python_peer "$tensorzero" "tensorzero==$tensorzero_version"
     [ -e "$portkey/installed" ] || {
         progress "installing @portkey-ai/gateway $portkey_version into $portkey"
-        npm install --silent --no-audit --no-fund --prefix "$portkey" "@portkey-ai/gateway@$portkey_version" >&2
+        mkdir -p "$portkey"
+        # With a newer @hono/node-server it answers no stream: the patch that it would need is not in
+        # its package.
+        echo "{\"dependencies\":{\"@portkey-ai/gateway\":\"$portkey_version\"},\"overrides\":{\"@hono/node-server\":\"1.3.3\"}}" \
+            >"$portkey/package.json"
+        npm install --silent --no-audit --no-fund --legacy-peer-deps --prefix "$portkey" >&2
         touch "$portkey/installed"
     }
 }

@@ -1,5 +1,5 @@
 //! A backend that speaks OpenAI's chats and thinks nothing: whole answers at once, streams without a
-//! pause or, where the question says so, with one before each piece.
+//! pause or, where the question says so, with one between two pieces.
 
 use std::{convert::Infallible, sync::LazyLock, time::Duration};
 
@@ -21,7 +21,7 @@ const MODEL: &str = "mistral-small";
 pub(crate) const PIECES: usize = 50;
 /// The word in a question that asks for a slow stream.
 pub(crate) const SLOWLY: &str = "slowly";
-/// How long a slow stream waits before each piece: it takes 50 seconds.
+/// How long a slow stream waits between two pieces: it takes 50 seconds.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What it answers, about a kilobyte.
@@ -98,15 +98,15 @@ async fn chat(body: Bytes) -> Response {
     let events = EVENTS.iter().cloned();
     let events = events.chain(wants_usage.then(|| chunk(&json!([]), &usage())));
     let events = events.chain([Bytes::from_static(b"data: [DONE]\n\n")]);
-    let body = Body::from_stream(stream::unfold(events, move |mut events| async move {
+    let body = Body::from_stream(stream::unfold((events, true), move |(mut events, is_first)| async move {
         let event = events.next()?;
-        if is_slow {
+        if is_slow && !is_first {
             tokio::time::sleep(PAUSE).await;
         } else {
             // Each event is written by itself, as those of a model are.
             tokio::task::yield_now().await;
         }
-        Some((Ok::<_, Infallible>(event), events))
+        Some((Ok::<_, Infallible>(event), (events, false)))
     }));
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 use tokio::{
     runtime::Handle,
     sync::{Semaphore, mpsc},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,8 @@ use crate::{
 const MAX_BYTES: usize = 8 << 20;
 /// The first and the longest pause after a failure, where something waits to be tried again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
+/// How long outcomes wait for a decision.
+const COMPANY: Duration = Duration::from_millis(5);
 /// How often an ambiguous commit is looked up once the ledger is being closed.
 const LAST_LOOKS: u32 = 3;
 
@@ -103,7 +105,26 @@ impl Worker {
         while let Ok(group) = self.queue.try_recv() {
             self.waiting.push_back(group);
         }
+        self.await_company().await;
         !self.waiting.is_empty()
+    }
+
+    /// Lets outcomes wait a moment for a decision to be committed with: nobody waits for them, and the
+    /// next decision would have to wait for a commit of theirs.
+    async fn await_company(&mut self) {
+        let until = Instant::now() + COMPANY;
+        let most = self.settings.max_batch;
+        while (1..most).contains(&self.waiting.len())
+            && self.waiting.iter().all(Group::is_patient)
+            && !self.closing.is_cancelled()
+        {
+            tokio::select! {
+                biased;
+                () = self.closing.cancelled() => {}
+                group = self.queue.recv() => self.accept(group),
+                () = sleep_until(until) => break,
+            }
+        }
     }
 
     fn accept(&mut self, group: Option<Group>) {

@@ -15,7 +15,7 @@ use crate::{
     domain::Seq,
     ledger::{Edge, SeqRange, Tile},
     store::{
-        AppendError, Found, Head, Lookups, Seal, Sealed, StoreError, Stored,
+        AppendError, Found, Head, Lookups, Row, Seal, Sealed, StoreError, Stored,
         bound::{APPEND, Taken, Writer, until},
         crash_point,
         row::{self, revision_column, seq_column},
@@ -34,7 +34,7 @@ const SEPARATOR: &str = "\u{1f}";
 
 /// The statement that moves the head and writes the entries, and what is named `beside`, or nothing.
 macro_rules! statement {
-    ($beside:literal) => {
+    ($beside:expr) => {
         concat!(
             "
 WITH moved AS (
@@ -57,34 +57,45 @@ SELECT count(*) FROM moved"
 /// For entries that have nothing beside them.
 const WRITE: &str = statement!("");
 
-/// The same, and what the entries open, close, claim and commit to, and the tiles that they fill. Apart, because
-/// most batches do none of it, and a statement costs Postgres by its length.
-const WRITE_BESIDE: &str = statement!(
-    ", opened AS (
+/// What calls open and close, and what their entries commit to.
+macro_rules! calls {
+    () => {
+        ", opened AS (
     INSERT INTO open_dispatches (seq, process, app, tenant)
     SELECT seq, process::uuid, app, tenant
-    FROM moved, unnest($16::bigint[], $17::text[], $33::text[], $34::text[])
+    FROM moved, unnest($16::bigint[], $17::text[], $18::text[], $19::text[])
         AS new (seq, process, app, tenant)
 ), closed AS (
     DELETE FROM open_dispatches USING moved WHERE seq = ANY ($11::bigint[])
-), claimed AS (
+), kept AS (
+    INSERT INTO personal_values (seq, key, sealed)
+    SELECT seq, key::uuid, sealed
+    FROM moved, unnest($20::bigint[], $21::text[], $22::bytea[]) AS new (seq, key, sealed)
+)"
+    };
+}
+
+/// For entries of calls. Apart from those that follow, because most batches have nothing else beside
+/// them, and a statement costs Postgres by its length.
+const WRITE_CALLS: &str = statement!(calls!());
+
+/// The same, and what entries claim and use, whose data left, and the tiles that they fill.
+const WRITE_BESIDE: &str = statement!(concat!(
+    calls!(),
+    ", claimed AS (
     INSERT INTO idempotency (scope, key, request, seq, ts)
     SELECT scope, key, request, seq, $3
-    FROM moved, unnest($18::text[], $19::text[], $20::bytea[], $21::bigint[])
+    FROM moved, unnest($23::text[], $24::text[], $25::bytea[], $26::bigint[])
         AS new (scope, key, request, seq)
 ), grown AS (
     INSERT INTO tiles (level, n, hashes)
     SELECT level, n, hashes
-    FROM moved, unnest($22::bigint[], $23::bigint[], $24::bytea[]) AS new (level, n, hashes)
+    FROM moved, unnest($27::bigint[], $28::bigint[], $29::bytea[]) AS new (level, n, hashes)
     ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes
-), kept AS (
-    INSERT INTO personal_values (seq, key, sealed)
-    SELECT seq, key::uuid, sealed
-    FROM moved, unnest($25::bigint[], $26::text[], $27::bytea[]) AS new (seq, key, sealed)
 ), counted AS (
     INSERT INTO volumes (tenant, origin, day, export, subjects)
     SELECT tenant, origin, day, export, subjects
-    FROM moved, unnest($28::text[], $29::text[], $30::int[], $31::text[], $32::bigint[])
+    FROM moved, unnest($30::text[], $31::text[], $32::int[], $33::text[], $34::bigint[])
         AS new (tenant, origin, day, export, subjects)
     ON CONFLICT (tenant, origin, day, export) DO UPDATE
     SET subjects = volumes.subjects + excluded.subjects
@@ -94,7 +105,7 @@ const WRITE_BESIDE: &str = statement!(
     FROM moved, unnest($35::text[], $36::bigint[], $37::text[]) AS new (name, since, used)
     ON CONFLICT (name, since) DO UPDATE SET used = excluded.used
 )"
-);
+));
 
 /// The head as this process left it; nothing after a failure.
 #[derive(Debug, Default)]
@@ -244,7 +255,7 @@ async fn write(
     Ok((found, Left { head, edge: sealed.edge, alone }))
 }
 
-/// Runs [`WRITE`], or [`WRITE_BESIDE`]. Whether the head was the expected one.
+/// Runs the shortest of the three statements that will do. Whether the head was the expected one.
 async fn execute(
     connection: &mut PgConnection,
     sealed: &Sealed,
@@ -252,15 +263,20 @@ async fn execute(
 ) -> Result<bool, sqlx::Error> {
     let rows = || sealed.rows.iter();
     let tiles = || sealed.tiles.iter();
-    let alone = |row: &crate::store::Row| {
-        row.dispatched_by.is_none()
-            && row.about.is_none()
-            && row.claim.is_none()
-            && row.personal.is_none()
-            && row.volume.as_ref().is_none_or(|volume| volume.adds.is_empty())
+    let of_calls = |row: &Row| {
+        row.dispatched_by.is_some() || row.about.is_some() || row.personal.is_some()
     };
-    let plain = sealed.tiles.is_empty() && sealed.used.is_empty() && rows().all(alone);
-    let mut query = sqlx::query(if plain { WRITE } else { WRITE_BESIDE })
+    let more = |row: &Row| {
+        row.claim.is_some() || row.volume.as_ref().is_some_and(|volume| !volume.adds.is_empty())
+    };
+    let more = !sealed.tiles.is_empty() || !sealed.used.is_empty() || rows().any(more);
+    let calls = more || rows().any(of_calls);
+    let statement = match (calls, more) {
+        (_, true) => WRITE_BESIDE,
+        (true, false) => WRITE_CALLS,
+        (false, false) => WRITE,
+    };
+    let mut query = sqlx::query(statement)
         .bind(seq_column(sealed.head.next))
         .bind(sealed.head.leaf.as_bytes().as_slice())
         .bind(sealed.head.ts.as_microsecond())
@@ -276,14 +292,22 @@ async fn execute(
         .bind(rows().map(|row| &*row.entry).collect::<Vec<_>>())
         .bind(rows().map(|row| row.terms.join(SEPARATOR)).collect::<Vec<_>>())
         .bind(&*sealed.checkpoint);
-    if !plain {
+    if calls {
         let opened = || rows().filter_map(|row| Some((seq_column(row.seq), row.opens()?)));
         let kept = || rows().filter_map(|row| Some((row.seq, row.personal.as_deref()?)));
-        let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
-        let exports = sealed.exports();
         query = query
             .bind(opened().map(|(seq, _)| seq).collect::<Vec<_>>())
             .bind(opened().map(|(_, (process, ..))| process.to_string()).collect::<Vec<_>>())
+            .bind(opened().map(|(_, (_, app, _))| app).collect::<Vec<_>>())
+            .bind(opened().map(|(_, (.., tenant))| tenant).collect::<Vec<_>>())
+            .bind(kept().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
+            .bind(kept().map(|(_, value)| value.key.to_string()).collect::<Vec<_>>())
+            .bind(kept().map(|(_, value)| value.sealed.as_slice()).collect::<Vec<_>>());
+    }
+    if more {
+        let claims = || rows().filter_map(|row| Some((row.seq, row.claim.as_deref()?)));
+        let exports = sealed.exports();
+        query = query
             .bind(claims().map(|(_, claim)| claim.scope.as_str()).collect::<Vec<_>>())
             .bind(claims().map(|(_, claim)| claim.key.as_str()).collect::<Vec<_>>())
             .bind(
@@ -293,16 +317,11 @@ async fn execute(
             .bind(tiles().map(|tile| i64::from(tile.id.level)).collect::<Vec<_>>())
             .bind(tiles().map(|tile| seq_column(Seq::new(tile.id.n))).collect::<Vec<_>>())
             .bind(tiles().map(Tile::bytes).collect::<Vec<_>>())
-            .bind(kept().map(|(seq, _)| seq_column(seq)).collect::<Vec<_>>())
-            .bind(kept().map(|(_, value)| value.key.to_string()).collect::<Vec<_>>())
-            .bind(kept().map(|(_, value)| value.sealed.as_slice()).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.0.to_owned()).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.1.to_owned()).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.2).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.3.clone()).collect::<Vec<_>>())
             .bind(exports.iter().map(|row| row.4).collect::<Vec<_>>())
-            .bind(opened().map(|(_, (_, app, _))| app).collect::<Vec<_>>())
-            .bind(opened().map(|(_, (.., tenant))| tenant).collect::<Vec<_>>())
             .bind(sealed.used.keys().map(|key| &*key.name).collect::<Vec<_>>())
             .bind(sealed.used.keys().map(|key| key.since.as_microsecond()).collect::<Vec<_>>())
             .bind(sealed.used.values().map(ToString::to_string).collect::<Vec<_>>());
