@@ -98,15 +98,18 @@ async fn chat(body: Bytes) -> Response {
     let events = EVENTS.iter().cloned();
     let events = events.chain(wants_usage.then(|| chunk(&json!([]), &usage())));
     let events = events.chain([Bytes::from_static(b"data: [DONE]\n\n")]);
-    let body = Body::from_stream(stream::unfold((events, true), move |(mut events, is_first)| async move {
-        let event = events.next()?;
-        if is_slow && !is_first {
-            tokio::time::sleep(PAUSE).await;
-        } else {
-            // Each event is written by itself, as those of a model are.
-            tokio::task::yield_now().await;
-        }
-        Some((Ok::<_, Infallible>(event), (events, false)))
-    }));
+    let body = Body::from_stream(stream::unfold(
+        (events, true),
+        move |(mut events, is_first)| async move {
+            let event = events.next()?;
+            if is_slow && !is_first {
+                tokio::time::sleep(PAUSE).await;
+            } else {
+                // Each event is written by itself, as those of a model are.
+                tokio::task::yield_now().await;
+            }
+            Some((Ok::<_, Infallible>(event), (events, false)))
+        },
+    ));
     ([(CONTENT_TYPE, "text/event-stream")], body).into_response()
 }

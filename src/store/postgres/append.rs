@@ -263,9 +263,8 @@ async fn execute(
 ) -> Result<bool, sqlx::Error> {
     let rows = || sealed.rows.iter();
     let tiles = || sealed.tiles.iter();
-    let of_calls = |row: &Row| {
-        row.dispatched_by.is_some() || row.about.is_some() || row.personal.is_some()
-    };
+    let of_calls =
+        |row: &Row| row.dispatched_by.is_some() || row.about.is_some() || row.personal.is_some();
     let more = |row: &Row| {
         row.claim.is_some() || row.volume.as_ref().is_some_and(|volume| !volume.adds.is_empty())
     };
