@@ -1,5 +1,5 @@
 //! The Merkle tree of RFC 6962 over the log's leaves: its hashes, and the edge at which it grows.
-//! Not proofs ([`super::proof`]), and not where tiles are kept.
+//! Not proofs (`proof`), and not where tiles are kept.
 
 use crate::domain::Digest;
 
