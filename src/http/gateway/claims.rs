@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderMap;
+
 use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
     domain::{Action, AppId, CallRequest, DataRequest, FieldFault},
     facts::{AppClaims, ClaimName, Organisation},
 };
-use axum::http::HeaderMap;
 
 /// The prefix of a claim's header.
 const HEADER: &str = "x-lexgate-";
