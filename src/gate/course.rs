@@ -141,7 +141,7 @@ impl<'a> Course<'a> {
         let skipped = self.skipped.into_iter().filter(|(deployment, _)| !tried(deployment));
         let skipped = skipped.map(|(deployment, reason)| Skipped { deployment, reason });
         let skipped = skipped.collect();
-        let used = limits::used(&self.attempts, &answered, self.call.received.len());
+        let used = limits::used(status, &self.attempts, &answered, self.call.received.len());
         Ending { skipped, attempts: self.attempts, status, answered, used, sent: self.sent }
     }
 

@@ -9,7 +9,7 @@ use super::outcome::Answered;
 use crate::{
     domain::{Caller, Measure, Money, Quota, Verdict},
     facts::Organisation,
-    ledger::{Attempt, TokenCount},
+    ledger::{Attempt, OutcomeStatus, TokenCount},
 };
 
 /// What a call that Lexgate is to send is held to. One that the law denies counts as a request, and
@@ -68,22 +68,26 @@ pub(super) fn spending(
 /// How many bytes of a request count as a token where the backend has not counted.
 const BYTES_A_TOKEN: u64 = 4;
 
-/// What a call counts for: the tokens that the backend counted. Where a client left, or a stream broke,
-/// before it said how many, each event that came counts as one, and so do each four bytes of the request:
-/// who hangs up early uses no less.
-pub(super) fn used(attempts: &[Attempt], answered: &Answered, request: usize) -> TokenCount {
+/// What a call counts for: the tokens that the backend counted. Where it counted none, or a client left or
+/// a stream broke before it had come to the end, each event that came counts as one at least, and so do
+/// each four bytes of a request that was not counted: who hangs up early uses no less.
+pub(super) fn used(
+    status: OutcomeStatus,
+    attempts: &[Attempt],
+    answered: &Answered,
+    request: usize,
+) -> TokenCount {
+    let TokenCount { input, output } = answered.tokens;
     let worked = attempts.last().is_some_and(|last| {
         let success = last.http_status.is_none_or(|status| (200..300).contains(&status));
         success && (last.failure.is_none() || answered.events > 0)
     });
-    if !worked {
+    let is_counted = status == OutcomeStatus::Ok && (input.is_some() || output.is_some());
+    if !worked || is_counted {
         return answered.tokens;
     }
     let request = u64::try_from(request).unwrap_or(u64::MAX) / BYTES_A_TOKEN;
-    TokenCount {
-        input: answered.tokens.input.or(Some(request)),
-        output: answered.tokens.output.or(Some(answered.events)),
-    }
+    TokenCount { input: input.or(Some(request)), output: output.max(Some(answered.events)) }
 }
 
 /// What an answer cost: by the price of the deployment that gave it, when it was asked.
@@ -95,4 +99,42 @@ pub(super) fn cost(
     let answered = attempts.last()?;
     let price = organisation.price_at(&answered.deployment, answered.started)?;
     price.of(tokens.input, tokens.output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::AttemptFailure;
+
+    fn attempt(http_status: Option<u16>, failure: Option<AttemptFailure>) -> Attempt {
+        let (started, finished) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        Attempt { deployment: "a@b".into(), failure, finished, http_status, started }
+    }
+
+    fn count(input: Option<u64>, output: Option<u64>) -> TokenCount {
+        TokenCount { input, output }
+    }
+
+    #[test]
+    fn a_whole_answer_counts_as_its_backend_counted_and_a_cut_one_no_less_than_came() {
+        let ok = [attempt(Some(200), None)];
+        let used = |status, attempts: &[Attempt], input, output, events| {
+            let answered = Answered { tokens: count(input, output), events, ..Answered::default() };
+            super::used(status, attempts, &answered, 400)
+        };
+        let (whole, left) = (OutcomeStatus::Ok, OutcomeStatus::ClientDisconnected);
+        // An embedding has no output.
+        assert_eq!(used(whole, &ok, Some(9), None, 1), count(Some(9), None));
+        assert_eq!(used(whole, &ok, Some(9), Some(2), 50), count(Some(9), Some(2)));
+        assert_eq!(used(whole, &ok, None, None, 7), count(Some(100), Some(7)));
+        // Anthropic's first event says one token of output, whatever follows.
+        assert_eq!(used(left, &ok, Some(9), Some(1), 30), count(Some(9), Some(30)));
+        assert_eq!(used(left, &ok, None, None, 3), count(Some(100), Some(3)));
+        // Nobody worked for it.
+        let refused = [attempt(Some(400), None)];
+        assert_eq!(used(OutcomeStatus::UpstreamError, &refused, None, None, 1), count(None, None));
+        let unreachable = [attempt(None, Some(AttemptFailure::Unreachable))];
+        assert_eq!(used(left, &unreachable, None, None, 0), count(None, None));
+        assert_eq!(used(left, &[], None, None, 0), count(None, None));
+    }
 }
