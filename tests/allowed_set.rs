@@ -52,6 +52,8 @@ enum Mood {
     Breaks,
     Lies,
     Errs,
+    /// Its client fails in a way that nobody foresaw.
+    Panics,
 }
 
 /// Something that happens.
@@ -121,6 +123,7 @@ impl Backends for Adversary {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         let mood = self.moods.lock().unwrap_or_else(PoisonError::into_inner)[at];
         tokio::time::sleep(Duration::from_millis(seen.1 % 7)).await;
+        assert!(!matches!(mood, Mood::Panics), "it was told to");
         let model = if matches!(mood, Mood::Lies) { "another" } else { &address.model };
         let answer = match mood {
             Mood::Errs => json!({ "error": { "message": "no" } }),
@@ -372,6 +375,33 @@ fn no_byte_leaves_the_allowed_set() {
         world.tracker.wait().await;
     });
     check(&runtime, &world, &seen);
+}
+
+/// Its process lives, and holds its lease: nobody else would close it.
+#[test]
+fn a_call_whose_task_fails_is_given_up() {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let mut setup = Service::setup(Store::Sqlite);
+    for (url, deployment) in PLAYED {
+        setup = setup.backend(deployment, url);
+    }
+    runtime.block_on(async {
+        let site = setup.prepare().await;
+        let world = World::at(&site).await;
+        let moods = Mutex::new([Mood::Panics; 3]);
+        let adversary = Arc::new(Adversary { moods, seen: Mutex::default() });
+        let gate = world.gate(&adversary, &Arc::default());
+        let reply = gate.call(caller(), call(1, 0, 0, false)).await;
+        assert!(reply.is_err(), "{reply:?}");
+        assert_eq!(world.store.open_dispatches().await.unwrap(), 1);
+        let patience = std::time::Instant::now() + Duration::from_secs(5);
+        let expired = async || world.store.expired_dispatches(world.clock.now(), 9).await.unwrap();
+        while expired().await.is_empty() {
+            assert!(std::time::Instant::now() < patience, "it stays open as long as its process");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
 }
 
 /// Every send, against what the ledger says of its call; and every outcome against its decision.
