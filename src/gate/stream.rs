@@ -22,6 +22,9 @@ use crate::{
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What it is told: a comment, which every reader of events skips.
 pub(super) const STILL_HERE: &[u8] = b": keepalive\n\n";
+/// How long, and for how many bytes, a stream that is complete is read to its end: a connection at
+/// whose end something is left unread cannot be used again.
+const REST: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
 /// How many comments a backend may send before its answer begins.
 const MOST_COMMENTS: usize = 10_000;
 
@@ -180,16 +183,17 @@ impl<'a> Pump<'a> {
         if let Some(label) = label {
             self.hand(label, sent).await?;
         }
-        if self.pass(&first, Some(said), sent).await? {
-            return Ok(());
-        }
+        let mut is_last = self.pass(&first, Some(said), sent).await?;
         loop {
-            while let Some(event) = events.next_event() {
+            while !is_last && let Some(event) = events.next_event() {
                 let data = event.data().filter(|data| !data.trim().is_empty());
                 let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
-                if self.pass(&event, said, sent).await? {
-                    return Ok(());
-                }
+                is_last = self.pass(&event, said, sent).await?;
+            }
+            if is_last {
+                // The client has all of it, and waits no longer for the connection's sake.
+                tokio::spawn(read_to_end(body));
+                return Ok(());
             }
             let piece = self.wait(&mut body).await?;
             let piece = piece.ok_or(Stop::Broke(AttemptFailure::BrokeOff))?;
@@ -247,6 +251,20 @@ impl<'a> Pump<'a> {
         }
         Ok(())
     }
+}
+
+/// Takes what comes after the last event, within bounds: the end of the body, if all is well.
+async fn read_to_end(mut body: Body) {
+    let (limit, mut room) = REST;
+    let reading = async {
+        while let Some(Ok(piece)) = body.next().await
+            && piece.len() <= room
+        {
+            room -= piece.len();
+        }
+    };
+    // However it ends, the body is let go, and with it a connection that is of no more use.
+    let _ = tokio::time::timeout(limit, reading).await;
 }
 
 /// Why a stream goes no further.
