@@ -1,10 +1,18 @@
 //! The gateway: what a client sends, what a backend gets, what comes back, and what the ledger
 //! says of it, whoever misbehaves.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
-use futures_util::StreamExt;
+use axum::{Router, body::Body, extract::ConnectInfo, routing::post};
+use futures_util::{StreamExt, stream::iter};
 use serde_json::{Value, json};
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     backend::{
@@ -602,4 +610,37 @@ both_stores! {
         let ledger = serde_json::to_string(&service.records().await).unwrap();
         assert!(!ledger.contains("MARKER"));
     }
+}
+
+/// A backend that ends its body a moment after the last event, and keeps its connections open: each call
+/// comes over one that it knows.
+#[tokio::test]
+async fn sqlite_the_connection_of_a_finished_stream_is_used_again() {
+    let callers = Arc::<Mutex<Vec<SocketAddr>>>::default();
+    let seen = callers.clone();
+    let answer = async move |ConnectInfo(caller): ConnectInfo<SocketAddr>| {
+        seen.lock().unwrap().push(caller);
+        let pieces = iter(events().into_iter().chain([String::new()])).then(async |piece| {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            Ok::<_, Infallible>(piece)
+        });
+        ([("content-type", "text/event-stream")], Body::from_stream(pieces))
+    };
+    let app = Router::new().route(CHAT, post(answer));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
+    let mut serving = JoinSet::new();
+    serving.spawn(async move { axum::serve(listener, app).await });
+    let service = Service::setup(Store::Sqlite).backend("smollm2@laptop", &url).start().await;
+    for _ in 0..6 {
+        let request = service.request("POST", CHAT, "caller").header("x-lexgate-personal", "false");
+        let answer = with_json(request, &streamed("assistant")).send().await.unwrap();
+        assert!(answer.text().await.unwrap().ends_with("data: [DONE]\n\n"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let callers = callers.lock().unwrap();
+    let distinct: BTreeSet<_> = callers.iter().collect();
+    // One may be of the question who it is.
+    assert!(callers.len() == 6 && distinct.len() <= 2, "{callers:?}");
 }

@@ -301,6 +301,10 @@ impl<'a> Course<'a> {
         let mut pump = Pump::new(pieces, self.call.endpoint, address, self.call.wants_usage);
         pump.label(label);
         let pumped = pump.run(begun, &self.gate.halt, &mut self.sent).await;
+        // The client has all of it by now, and does not wait for the connection's sake.
+        if let Some(rest) = pumped.rest {
+            self.gate.tasks.spawn(rest.read());
+        }
         (pumped.status, pumped.answered, pumped.failure)
     }
 

@@ -22,9 +22,6 @@ use crate::{
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What it is told: a comment, which every reader of events skips.
 pub(super) const STILL_HERE: &[u8] = b": keepalive\n\n";
-/// How long, and for how many bytes, a stream that is complete is read to its end: a connection at
-/// whose end something is left unread cannot be used again.
-const REST: (Duration, usize) = (Duration::from_secs(1), 64 << 10);
 /// How many comments a backend may send before its answer begins.
 const MOST_COMMENTS: usize = 10_000;
 
@@ -101,12 +98,38 @@ pub(super) fn status_of(failure: AttemptFailure) -> OutcomeStatus {
 }
 
 /// How a stream ended.
-#[derive(Debug)]
 pub(super) struct Pumped {
     pub(super) status: OutcomeStatus,
     /// Why, where the backend broke it.
     pub(super) failure: Option<AttemptFailure>,
     pub(super) answered: Answered,
+    /// What comes after the last event of a stream that is complete.
+    pub(super) rest: Option<Rest>,
+}
+
+/// The rest of a body whose events are complete. A connection on which something is left unread cannot
+/// be used again.
+pub(super) struct Rest(Body);
+
+impl Rest {
+    /// For how long it is read.
+    const TIME: Duration = Duration::from_secs(1);
+    /// How many bytes of it are read.
+    const ROOM: usize = 64 << 10;
+
+    /// Reads it to its end, which comes at once if all is well. However long it is, it is let go in the
+    /// end, and with it the connection.
+    pub(super) async fn read(mut self) {
+        let reading = async {
+            let mut room = Self::ROOM;
+            while let Some(Ok(piece)) = self.0.next().await
+                && piece.len() <= room
+            {
+                room -= piece.len();
+            }
+        };
+        let _ = tokio::time::timeout(Self::TIME, reading).await;
+    }
 }
 
 /// Moves events from a backend to a client.
@@ -158,11 +181,11 @@ impl<'a> Pump<'a> {
             () = halt.cancelled() => Err(Stop::Halt),
             () = sleep_until(deadline) => Err(Stop::Broke(AttemptFailure::Timeout)),
         };
-        let (status, failure) = match ended {
-            Ok(()) => (OutcomeStatus::Ok, None),
-            Err(Stop::Client) => (OutcomeStatus::ClientDisconnected, None),
-            Err(Stop::Halt) => (OutcomeStatus::Unknown, None),
-            Err(Stop::Broke(failure)) => (status_of(failure), Some(failure)),
+        let (status, failure, rest) = match ended {
+            Ok(rest) => (OutcomeStatus::Ok, None, Some(rest)),
+            Err(Stop::Client) => (OutcomeStatus::ClientDisconnected, None, None),
+            Err(Stop::Halt) => (OutcomeStatus::Unknown, None, None),
+            Err(Stop::Broke(failure)) => (status_of(failure), Some(failure), None),
         };
         let broken = matches!(
             status,
@@ -173,10 +196,10 @@ impl<'a> Pump<'a> {
             last_word.send(Bytes::from_static(broken));
             sent.add(broken);
         }
-        Pumped { status, failure, answered: self.answered }
+        Pumped { status, failure, answered: self.answered, rest }
     }
 
-    async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<(), Stop> {
+    async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<Rest, Stop> {
         let Begun { mut body, mut events, first, said } = begun;
         let label = self.label.take();
         let label = label.and_then(|label| self.endpoint.label(first.data()?.trim(), &label));
@@ -191,9 +214,7 @@ impl<'a> Pump<'a> {
                 is_last = self.pass(&event, said, sent).await?;
             }
             if is_last {
-                // The client has all of it, and waits no longer for the connection's sake.
-                tokio::spawn(read_to_end(body));
-                return Ok(());
+                return Ok(Rest(body));
             }
             let piece = self.wait(&mut body).await?;
             let piece = piece.ok_or(Stop::Broke(AttemptFailure::BrokeOff))?;
@@ -251,20 +272,6 @@ impl<'a> Pump<'a> {
         }
         Ok(())
     }
-}
-
-/// Takes what comes after the last event, within bounds: the end of the body, if all is well.
-async fn read_to_end(mut body: Body) {
-    let (limit, mut room) = REST;
-    let reading = async {
-        while let Some(Ok(piece)) = body.next().await
-            && piece.len() <= room
-        {
-            room -= piece.len();
-        }
-    };
-    // However it ends, the body is let go, and with it a connection that is of no more use.
-    let _ = tokio::time::timeout(limit, reading).await;
 }
 
 /// Why a stream goes no further.

@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::{Attempt, Commitment};
 use crate::domain::{
-    Call, Caller, Candidate, Digest, Duty, EvaluationFault, FlowAction, InstrumentInForce,
+    Call, Caller, Candidate, Data, Digest, Duty, EvaluationFault, FlowAction, InstrumentInForce,
     JurisdictionCode, KeyName, Reached, Reason, Retention, Route, Seq, SnapshotDigests, Verdict,
 };
 
@@ -135,28 +135,23 @@ impl DecisionBody {
         ]);
         terms.extend(self.call.model.as_ref().map(|model| format!("model:{model}")));
         terms.extend(self.route.as_ref().map(|route| format!("model:{}", route.model)));
-        if let Some(data) = &self.call.data {
-            terms.extend(data.categories.iter().map(|category| format!("category:{category}")));
-            data.origins().for_each(|place| touch(&mut terms, place));
-        }
-        for candidate in &self.candidates {
-            for action in FlowAction::ALL {
-                for place in candidate.placement.of(action) {
-                    touch(&mut terms, place);
-                }
-            }
-        }
+        let data = self.call.data.iter();
+        terms.extend(data.flat_map(|data| &data.categories).map(|name| format!("category:{name}")));
+        terms.extend(self.touched().into_iter().map(|place| format!("jurisdiction:{place}")));
         terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));
         terms
     }
-}
 
-/// A subdivision is found under its country too.
-fn touch(terms: &mut BTreeSet<String>, place: &JurisdictionCode) {
-    if let Some((country, _)) = place.as_str().split_once('-') {
-        terms.insert(format!("jurisdiction:{country}"));
+    /// Every jurisdiction that the call is about or might have touched. A subdivision is found under its
+    /// country too.
+    fn touched(&self) -> BTreeSet<&str> {
+        let origins = self.call.data.iter().flat_map(Data::origins);
+        let placements = self.candidates.iter().map(|candidate| &candidate.placement);
+        let flows = FlowAction::ALL;
+        let places = placements.flat_map(|placement| flows.map(|action| placement.of(action)));
+        let places = origins.chain(places.flatten()).map(JurisdictionCode::as_str);
+        places.flat_map(|place| [place, place.split('-').next().unwrap_or(place)]).collect()
     }
-    terms.insert(format!("jurisdiction:{place}"));
 }
 
 /// Somebody read the ledger. What they found is not repeated.

@@ -52,6 +52,11 @@ impl Group {
         self.drafts.len()
     }
 
+    /// How many calls are to be sent once it is written.
+    pub(super) fn calls(&self) -> usize {
+        self.drafts.iter().filter(|draft| draft.dispatch).count()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let value = |draft: &Draft| draft.personal.as_ref().map_or(0, |value| value.sealed.len());
         self.drafts.iter().map(|draft| draft.body.len() + value(draft)).sum()

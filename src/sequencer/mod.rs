@@ -1,8 +1,10 @@
 //! The only writer of the ledger: takes what waits, gives each record its place, commits all of it
 //! at once, then answers everyone. Not a judge of what a record says.
 //!
-//! There is no timer: a batch is what came in while the one before it was committed. So a single
-//! caller waits for one commit, and a thousand share one.
+//! A decision waits for no timer: a batch is what came in while the one before it was committed. So a
+//! single caller waits for one commit, and a thousand share one. Of calls that Lexgate sends, a batch
+//! takes a share, so that some are sent while others are committed. Outcomes, for which nobody waits,
+//! are held back a moment for a decision to go with.
 //!
 //! It has a thread of its own: its exchanges with the database do not stand in line behind requests.
 

@@ -55,26 +55,26 @@ async fn time_never_runs_backwards() {
     desk.verified().await;
 }
 
-#[tokio::test]
-async fn what_waits_is_committed_together() {
+/// How many of twelve drafts that wait for a commit are in each of the next ones.
+async fn shared_commits(dispatch: bool, expected: &[usize]) {
     let (_bed, faulty, desk) = desk(|settings| settings.max_batch = 8).await;
     faulty.will([Fault::Wait]);
     let first = under_way!(desk, faulty, async |s: Sequencer| s.submit(decision(false)).await);
     let waiting: Vec<_> = (0..12)
         .map(|_| {
             let sequencer = desk.sequencer.clone();
-            desk.tracker.spawn(async move { sequencer.submit(decision(false)).await })
+            desk.tracker.spawn(async move { sequencer.submit(decision(dispatch)).await })
         })
         .collect();
     while desk.sequencer.depth() < 12 {
         tokio::task::yield_now().await;
     }
     desk.clock.advance(SignedDuration::from_secs(1));
-    // The second batch waits too, so that its time can be told from the third's.
-    faulty.will([Fault::Wait, Fault::Wait]);
+    // Each batch waits, so that its time can be told from the next one's.
+    faulty.will(expected.iter().map(|_| Fault::Wait));
     faulty.gate.add_permits(1);
     first.await.unwrap().unwrap();
-    for _ in 0..2 {
+    for _ in expected {
         faulty.reached().await;
         desk.clock.advance(SignedDuration::from_secs(1));
         faulty.gate.add_permits(1);
@@ -83,8 +83,18 @@ async fn what_waits_is_committed_together() {
     for task in waiting {
         *times.entry(task.await.unwrap().unwrap().ts).or_default() += 1;
     }
-    assert_eq!(times.into_values().collect::<Vec<_>>(), [8, 4]);
+    assert_eq!(times.into_values().collect::<Vec<_>>(), expected);
     assert_eq!(desk.verified().await.entries, 15);
+}
+
+#[tokio::test]
+async fn what_waits_is_committed_together() {
+    shared_commits(false, &[8, 4]).await;
+}
+
+#[tokio::test]
+async fn of_calls_that_are_to_be_sent_a_share_is_committed() {
+    shared_commits(true, &[6, 4, 2]).await;
 }
 
 #[tokio::test]

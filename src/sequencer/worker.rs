@@ -26,6 +26,10 @@ const MAX_BYTES: usize = 8 << 20;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
 /// How long outcomes wait for a decision.
 const COMPANY: Duration = Duration::from_millis(5);
+/// How many calls that are to be sent are committed at once: one of so many that are under way, but at
+/// least so many. If all of them were, they would go on in step: the store would rest while they are
+/// sent, and they while it commits.
+const SHARE: (usize, usize) = (2, 4);
 /// How often an ambiguous commit is looked up once the ledger is being closed.
 const LAST_LOOKS: u32 = 3;
 
@@ -136,11 +140,14 @@ impl Worker {
 
     /// As many groups as fit into one commit, at least one.
     fn next_batch(&mut self) -> Vec<Group> {
-        let (mut records, mut bytes, mut groups) = (0, 0, Vec::new());
+        let (of, least) = SHARE;
+        let most_calls = least.max(self.depth().div_ceil(of));
+        let (mut records, mut calls, mut bytes, mut groups) = (0, 0, 0, Vec::new());
         while let Some(mut group) = self.waiting.pop_front() {
             records += group.len();
+            calls += group.calls();
             bytes += group.bytes();
-            let full = records > self.settings.max_batch || bytes > MAX_BYTES;
+            let full = records > self.settings.max_batch || calls > most_calls || bytes > MAX_BYTES;
             if !groups.is_empty() && (full || group.alone) {
                 self.waiting.push_front(group);
                 break;
@@ -157,9 +164,13 @@ impl Worker {
         groups
     }
 
+    /// How many records wait, and for how many a place is kept.
+    fn depth(&self) -> usize {
+        self.settings.queue.saturating_sub(self.room.available_permits())
+    }
+
     fn note_depth(&self) {
-        let depth = self.settings.queue.saturating_sub(self.room.available_permits());
-        metrics::gauge!("lexgate_queue_depth").set(f64_of(depth));
+        metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));
     }
 
     async fn commit(&mut self, groups: Vec<Group>) {
