@@ -7,7 +7,8 @@
 //!   stream URL MODEL CONNECTIONS SECONDS    prints streams per second, p50 in ms of the time to the
 //!                                     first byte and of the time from there to the end, failures
 //!   hold URL MODEL STREAMS PID        slow streams at once: prints how many were open together, how
-//!                                     many did not end well, and the most memory of the process in MB
+//!                                     many did not end well in two minutes, and the most memory of the
+//!                                     process in MB
 //!
 //! Every call carries the same headers, whoever gets it: a key (`GATEWAY_LOAD_KEY`), the claims that
 //! Lexgate asks for, and what Portkey asks for (`GATEWAY_LOAD_BACKEND`, the mock's base URL).
@@ -35,7 +36,11 @@ use std::{
 };
 
 use client::{Asked, Connection, Target};
-use tokio::{sync::Semaphore, task::JoinSet, time::sleep};
+use tokio::{
+    sync::Semaphore,
+    task::JoinSet,
+    time::{sleep, timeout_at},
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -46,6 +51,8 @@ const OPENING: usize = 32;
 const WATCHED: Duration = Duration::from_secs(5);
 /// How long opening them may take: they must not end before the last has begun.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How long they may take to end after that; a stream takes 50 seconds where nothing holds it up.
+const ENDING: Duration = Duration::from_secs(120);
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -228,7 +235,8 @@ async fn hold(target: Arc<Target>, streams: u32, process: &str) {
         }
     }
     let mut right = 0;
-    while let Some(caller) = callers.join_next().await {
+    let end = Instant::now() + ENDING;
+    while let Ok(Some(caller)) = timeout_at(end.into(), callers.join_next()).await {
         right += usize::from(caller.unwrap().is_some());
     }
     println!("{together} {} {memory:.1}", most - right);
