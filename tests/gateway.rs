@@ -333,6 +333,37 @@ both_stores! {
         assert_eq!(device.seen().len(), 1);
     }
 
+    async fn pictures_pass_through_every_endpoint_that_takes_them(store: Store) {
+        let backend = Backend::start(|seen| {
+            whole(&if seen.head.starts_with("POST /v1/messages ") {
+                json!({ "type": "message", "model": "served-model", "content": [] })
+            } else {
+                json!({ "object": "response", "status": "completed", "model": "served-model", "output": [] })
+            })
+        })
+        .await;
+        let service = with(store, &backend).start().await;
+        let picture = "iVBORw0KGgo+/=".repeat(30_000);
+        let response = format!(
+            r#""input":[{{"role":"user","content":[{{"type":"input_image", "detail":"low","image_url":"data:image/png;base64,{picture}"}}]}}]"#
+        );
+        let message = format!(
+            r#""max_tokens":8,"messages":[{{"role":"user","content":[{{"type":"image", "source":{{"type":"base64","media_type":"image\/png","data":"{picture}"}}}}]}}]"#
+        );
+        for (path, rest) in [("/v1/responses", response), ("/v1/messages", message)] {
+            let request = service.request("POST", path, "caller");
+            let request = request.header("content-type", "application/json");
+            let request = request.header("x-lexgate-personal", "false");
+            let body = format!(r#"{{"model":"smollm2@laptop",{rest}}}"#);
+            Answer::of(request.body(body)).await.expect(200);
+            let seen = backend.seen().pop().expect("it was sent");
+            assert!(seen.head.starts_with(&format!("POST {path} ")), "{}", seen.head);
+            let want = format!(r#"{{"model":"smollm2-135m",{rest}}}"#);
+            assert!(seen.text() == want, "{path}: the body was changed");
+        }
+        assert_eq!(statuses(&outcomes(&service).await), ["ok", "ok"]);
+    }
+
     async fn usage_is_counted_whoever_asked(store: Store) {
         let backend = Backend::polite().await;
         let service = with(store, &backend).start().await;

@@ -260,6 +260,78 @@ async fn each_call_is_a_trace_of_its_own_kind() {
     assert_eq!(resource["service.version"], env!("CARGO_PKG_VERSION"));
 }
 
+/// Every other endpoint that calls a model, with its operation in the conventions' words and what a
+/// backend answers.
+fn other_endpoints() -> [(&'static str, &'static str, Value); 4] {
+    let counted = json!({ "input_tokens": 11, "output_tokens": 7 });
+    [
+        (
+            "/v1/completions",
+            "text_completion",
+            json!({
+                "object": "text_completion", "model": "served-model", "choices": [{ "text": "Good morning" }],
+                "usage": { "prompt_tokens": 11, "completion_tokens": 7 },
+            }),
+        ),
+        (
+            "/v1/embeddings",
+            "embeddings",
+            json!({
+                "object": "list", "model": "served-model", "data": [{ "embedding": [0.5] }],
+                "usage": { "prompt_tokens": 11, "total_tokens": 11 },
+            }),
+        ),
+        (
+            "/v1/responses",
+            "chat",
+            json!({
+                "object": "response", "status": "completed", "model": "served-model", "output": [],
+                "usage": counted,
+            }),
+        ),
+        (
+            "/v1/messages",
+            "chat",
+            json!({
+                "type": "message", "model": "served-model", "content": [], "usage": counted,
+            }),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn each_endpoint_has_the_operation_of_the_conventions() {
+    let backend = Backend::start(|seen| {
+        let endpoints = other_endpoints().into_iter();
+        let mut asked =
+            endpoints.filter(|(path, ..)| seen.head.starts_with(&format!("POST {path} ")));
+        whole(&asked.next().expect("one of them").2)
+    })
+    .await;
+    let collector = Collector::start().await;
+    let service = traced(collector.address(), &backend).start().await;
+    for (n, (path, operation, _)) in other_endpoints().into_iter().enumerate() {
+        let trace = format!("{:032x}", n + 1);
+        let body = json!({ "model": "smollm2@laptop", "input": "Good", "max_tokens": 8 });
+        let request = with_json(service.request("POST", path, "caller"), &body);
+        let request = request.header("traceparent", parent_of(&trace));
+        Answer::of(request.header("x-lexgate-personal", "false")).await.expect(200);
+        let spans = collector.trace(&trace, 3).await;
+        let server = spans.child(&format!("POST {path}"), CALLER);
+        let attempt = spans.child(&format!("{operation} smollm2@laptop"), &hex(&server.span_id));
+        let told = of(attempt);
+        assert_eq!(told["gen_ai.operation.name"], operation, "{path}");
+        assert_eq!(told["gen_ai.response.model"], "served-model", "{path}");
+        assert_eq!(told["gen_ai.usage.input_tokens"], 11, "{path}");
+        let output = (operation != "embeddings").then_some(7);
+        assert_eq!(
+            told.get("gen_ai.usage.output_tokens"),
+            output.map(Value::from).as_ref(),
+            "{path}"
+        );
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_a_call_says_reaches_the_collector() {
     let (collector, backend) = (Collector::start().await, marked().await);
