@@ -285,7 +285,7 @@ impl Sequencer {
     /// How many records wait.
     #[must_use]
     pub fn depth(&self) -> usize {
-        self.size.saturating_sub(self.room.available_permits())
+        taken(self.size, &self.room)
     }
 
     /// Accepts nothing more. What was accepted is written; then the task ends.
@@ -307,6 +307,11 @@ impl Sequencer {
         metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));
         Ok(answers)
     }
+}
+
+/// How many of `size` places are taken: by records that wait, and by those for which one is kept.
+fn taken(size: usize, room: &Semaphore) -> usize {
+    size.saturating_sub(room.available_permits())
 }
 
 /// A count as a metric.

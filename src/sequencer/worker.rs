@@ -14,6 +14,7 @@ use super::{
     batch::{Batch, Group},
     f64_of,
     mark::Mark,
+    taken,
 };
 use crate::{
     domain::{Clock, Seq},
@@ -26,10 +27,11 @@ const MAX_BYTES: usize = 8 << 20;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(25), Duration::from_secs(1));
 /// How long outcomes wait for a decision.
 const COMPANY: Duration = Duration::from_millis(5);
-/// How many calls that are to be sent are committed at once: one of so many that are under way, but at
-/// least so many. If all of them were, they would go on in step: the store would rest while they are
-/// sent, and they while it commits.
-const SHARE: (usize, usize) = (2, 4);
+/// Of calls that are to be sent, one in so many of those under way is committed at once. If all of them
+/// were, they would go on in step: the store would rest while they are sent, and they while it commits.
+const SHARE: usize = 2;
+/// The least that a share is.
+const LEAST_CALLS: usize = 4;
 /// How often an ambiguous commit is looked up once the ledger is being closed.
 const LAST_LOOKS: u32 = 3;
 
@@ -140,8 +142,7 @@ impl Worker {
 
     /// As many groups as fit into one commit, at least one.
     fn next_batch(&mut self) -> Vec<Group> {
-        let (of, least) = SHARE;
-        let most_calls = least.max(self.depth().div_ceil(of));
+        let most_calls = LEAST_CALLS.max(self.depth().div_ceil(SHARE));
         let (mut records, mut calls, mut bytes, mut groups) = (0, 0, 0, Vec::new());
         while let Some(mut group) = self.waiting.pop_front() {
             records += group.len();
@@ -166,7 +167,7 @@ impl Worker {
 
     /// How many records wait, and for how many a place is kept.
     fn depth(&self) -> usize {
-        self.settings.queue.saturating_sub(self.room.available_permits())
+        taken(self.settings.queue, &self.room)
     }
 
     fn note_depth(&self) {
