@@ -37,6 +37,7 @@ mod routing;
 mod sdk;
 mod smoke;
 mod snapshots;
+mod streams;
 mod tampering;
 mod telemetry;
 mod volumes;
