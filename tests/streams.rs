@@ -80,6 +80,23 @@ both_stores! {
         eventually("the backend's connection is freed", || backend.freed() == 1).await;
     }
 
+    async fn what_follows_the_end_is_not_read_for_long(store: Store) {
+        const OFFERED: usize = 64 << 20;
+        let backend = Backend::start(|_| {
+            let rest = piece(vec![b'x'; 64 << 10]);
+            let events = [stream_head(), piece(events().concat())];
+            events.into_iter().chain(vec![rest; OFFERED / (64 << 10)]).collect()
+        })
+        .await;
+        let service = with(store, &backend).start().await;
+        let answer = service.openai(CHAT, &HARMLESS, &streamed("assistant")).await;
+        assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        eventually("the backend's connection is freed", || backend.open() == 0).await;
+        // What is read, and what the system keeps for a connection.
+        assert!(backend.written() < 20 << 20, "{} bytes were taken", backend.written());
+        assert_eq!(statuses(&outcomes(&service).await), ["ok"]);
+    }
+
     async fn a_client_that_leaves_frees_the_backend(store: Store) {
         let backend = Backend::start(|seen| {
             if seen.json()["stream"] == true {
