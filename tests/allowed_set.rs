@@ -97,7 +97,10 @@ struct Adversary {
 
 impl Adversary {
     fn at(address: &BackendAddress) -> usize {
-        PLAYED.iter().position(|(url, _)| *url == address.base_url).expect("a played backend")
+        PLAYED
+            .iter()
+            .position(|(url, _)| *url == address.base_url.as_str())
+            .expect("a played backend")
     }
 }
 

@@ -124,7 +124,7 @@ impl Backends for OpenAiClient {
         let (client, key) = self.ready(address).await?;
         let accept = if request.stream { "text/event-stream" } else { "application/json" };
         let mut call = client
-            .post(format!("{}{}", address.base_url, request.path))
+            .post(address.base_url.join(request.path))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
             .header("x-request-id", request.request_id);
@@ -166,10 +166,13 @@ impl Backends for OpenAiClient {
 /// `url`, which must be where the key of `address` may go.
 fn on_the_host_of(address: &BackendAddress, url: &str) -> Result<Url, SendError> {
     let elsewhere = |_| SendError::Elsewhere;
-    let base = Url::parse(&address.base_url).map_err(elsewhere)?;
     let url = Url::parse(url).map_err(elsewhere)?;
     let is_plain = url.username().is_empty() && url.password().is_none();
-    if is_plain && url.origin() == base.origin() { Ok(url) } else { Err(SendError::Elsewhere) }
+    if is_plain && url.origin() == address.base_url.origin() {
+        Ok(url)
+    } else {
+        Err(SendError::Elsewhere)
+    }
 }
 
 fn broken(error: reqwest::Error) -> SendError {

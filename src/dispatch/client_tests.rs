@@ -20,9 +20,9 @@ fn client() -> OpenAiClient {
     OpenAiClient::new(BTreeMap::from([("x".to_owned(), file)]))
 }
 
-fn address(base_url: String) -> BackendAddress {
+fn address(base_url: &str) -> BackendAddress {
     BackendAddress {
-        base_url,
+        base_url: base_url.parse().unwrap(),
         model: "m".to_owned(),
         served_as: Vec::new(),
         key: None,
@@ -92,12 +92,8 @@ async fn who_cannot_be_reached_was_sent_nothing() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let at = nobody.local_addr().unwrap();
     drop(nobody);
-    for url in [
-        format!("http://{at}/v1"),
-        "http://no-such-host.invalid/v1".to_owned(),
-        "http://[::1/v1".to_owned(),
-    ] {
-        let error = refusal(&address(url)).await;
+    for url in [format!("http://{at}/v1"), "http://no-such-host.invalid/v1".to_owned()] {
+        let error = refusal(&address(&url)).await;
         assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
         assert!(!error.to_string().contains("/v1"), "{error}");
     }
@@ -106,9 +102,9 @@ async fn who_cannot_be_reached_was_sent_nothing() {
 #[tokio::test]
 async fn a_handshake_that_fails_or_hangs_is_no_connection() {
     let speaks_http = server(&["HTTP/1.1 400 Bad Request\r\n\r\n"], Duration::ZERO).await;
-    let error = refusal(&address(speaks_http.replace("http:", "https:"))).await;
+    let error = refusal(&address(&speaks_http.replace("http:", "https:"))).await;
     assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
-    let mut hangs = address(server(&[], Duration::ZERO).await.replace("http:", "https:"));
+    let mut hangs = address(&server(&[], Duration::ZERO).await.replace("http:", "https:"));
     hangs.timeouts.connect = SHORT;
     let error = refusal(&hangs).await;
     assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
@@ -130,7 +126,7 @@ async fn full() -> (SocketAddr, Vec<TcpStream>, TcpListener) {
 #[tokio::test]
 async fn a_connection_has_its_own_limit() {
     let (at, _waiting, _listener) = full().await;
-    let mut address = address(format!("http://{at}/v1"));
+    let mut address = address(&format!("http://{at}/v1"));
     address.timeouts.connect = SHORT;
     let error = refusal(&address).await;
     assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
@@ -138,26 +134,26 @@ async fn a_connection_has_its_own_limit() {
 
 #[tokio::test]
 async fn each_phase_of_an_answer_has_its_own_limit() {
-    let mut silent = address(server(&[], Duration::ZERO).await);
+    let mut silent = address(&server(&[], Duration::ZERO).await);
     silent.timeouts.first_byte = SHORT;
     assert!(matches!(refusal(&silent).await, SendError::Timeout("first byte")));
 
-    let mut stalls = address(server(&[HEAD, "ab"], Duration::ZERO).await);
+    let mut stalls = address(&server(&[HEAD, "ab"], Duration::ZERO).await);
     stalls.timeouts.between_chunks = SHORT;
     assert!(matches!(broken(&stalls, false).await, SendError::Timeout("next piece")));
 
-    let mut slow = address(server(&[HEAD, "a", "b", "c"], SHORT).await);
+    let mut slow = address(&server(&[HEAD, "a", "b", "c"], SHORT).await);
     slow.timeouts.total = SHORT * 2;
     assert!(matches!(broken(&slow, true).await, SendError::Timeout("end of the answer")));
 
-    let mut cut = address(server(&[], Duration::ZERO).await);
+    let mut cut = address(&server(&[], Duration::ZERO).await);
     cut.timeouts.total = SHORT;
     assert!(matches!(refusal(&cut).await, SendError::Timeout(_)));
 }
 
 #[tokio::test]
 async fn a_streamed_answer_may_think_after_its_headers() {
-    let mut thinks = address(server(&[HEAD, "ab"], SHORT * 2).await);
+    let mut thinks = address(&server(&[HEAD, "ab"], SHORT * 2).await);
     thinks.timeouts.between_chunks = SHORT;
     let mut body = send(&thinks, true).await.unwrap().body;
     assert_eq!(body.next().await.unwrap().unwrap(), "ab");
@@ -167,8 +163,8 @@ async fn a_streamed_answer_may_think_after_its_headers() {
 #[tokio::test]
 async fn a_question_stays_on_the_host_and_is_answered_shortly() {
     const TOLD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell";
-    let told = address(server(&[TOLD], Duration::ZERO).await);
-    let at = told.base_url.replace("/v1", "/health");
+    let told = address(&server(&[TOLD], Duration::ZERO).await);
+    let at = told.base_url.as_str().replace("/v1", "/health");
     assert_eq!(client().get(&told, &at, LONG).await.unwrap(), (200, "well".into()));
     for url in [
         "http://elsewhere.example/health".to_owned(),
@@ -180,21 +176,21 @@ async fn a_question_stays_on_the_host_and_is_answered_shortly() {
         let error = client().get(&told, &url, LONG).await.unwrap_err();
         assert!(matches!(error, SendError::Elsewhere), "{url}: {error:?}");
     }
-    let silent = address(server(&[], Duration::ZERO).await);
-    let error = client().get(&silent, &silent.base_url, SHORT).await.unwrap_err();
+    let silent = address(&server(&[], Duration::ZERO).await);
+    let error = client().get(&silent, silent.base_url.as_str(), SHORT).await.unwrap_err();
     assert!(matches!(error, SendError::Timeout(_)), "{error:?}");
     let much: &'static str = {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n";
         Box::leak(format!("{head}{}", "x".repeat(2 << 20)).into_boxed_str())
     };
-    let much = address(server(Box::leak(Box::new([much])), Duration::ZERO).await);
-    let error = client().get(&much, &much.base_url, LONG).await.unwrap_err();
+    let much = address(&server(Box::leak(Box::new([much])), Duration::ZERO).await);
+    let error = client().get(&much, much.base_url.as_str(), LONG).await.unwrap_err();
     assert!(matches!(error, SendError::TooLarge(_)), "{error:?}");
 }
 
 #[tokio::test]
 async fn without_its_key_or_its_certificates_nothing_is_sent() {
-    let mut keyless = address("http://no-such-host.invalid/v1".to_owned());
+    let mut keyless = address("http://no-such-host.invalid/v1");
     keyless.key = Some(KeySource::Secret("x".to_owned()));
     let error = refusal(&keyless).await;
     assert!(matches!(error, SendError::NoKey(_)), "{error:?}");
@@ -209,7 +205,7 @@ async fn without_its_key_or_its_certificates_nothing_is_sent() {
     let broken = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let files = [name("missing"), write("empty", ""), write("broken", broken), folder.clone()];
     for file in files {
-        let mut address = address("https://no-such-host.invalid/v1".to_owned());
+        let mut address = address("https://no-such-host.invalid/v1");
         address.ca_file = Some(file.clone());
         let error = refusal(&address).await;
         assert!(matches!(error, SendError::Tls(_)), "{error:?}");

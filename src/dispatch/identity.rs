@@ -266,7 +266,7 @@ mod tests {
 
     fn address(model: &str) -> BackendAddress {
         BackendAddress {
-            base_url: "http://127.0.0.1:9/v1".to_owned(),
+            base_url: "http://127.0.0.1:9/v1".parse().unwrap(),
             model: model.to_owned(),
             served_as: vec!["meta/llama-3.1-8b-instruct".to_owned()],
             key: None,

@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Asks the backend that `expected` describes.
 pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Probed {
-    let base = &expected.address.base_url;
+    let base = expected.address.base_url.as_str();
     let root = base.strip_suffix("/v1").unwrap_or(base);
     let get = async |url: String| client.get(expected.address, &url, PATIENCE).await;
     let is_own = expected.tier != Tier::Remote;
@@ -96,7 +96,7 @@ async fn queue(
     server: Option<Server>,
 ) -> Option<u64> {
     expected.address.max_waiting?;
-    let base = &expected.address.base_url;
+    let base = expected.address.base_url.as_str();
     let root = base.strip_suffix("/v1").unwrap_or(base);
     let metrics = match server {
         Some(Server::Nim) => format!("{base}/metrics"),

@@ -1,8 +1,9 @@
 //! How a deployment is reached, and how a call chooses among several. Not the reaching (`dispatch`).
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
 
 use serde::Deserialize;
+use url::{Origin, Url};
 
 use crate::domain::DeploymentId;
 
@@ -10,7 +11,7 @@ use crate::domain::DeploymentId;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackendAddress {
     /// The base of its OpenAI-compatible API, such as `http://127.0.0.1:8091/v1`.
-    pub base_url: String,
+    pub base_url: BaseUrl,
     /// What it calls the model.
     pub model: String,
     /// Other names under which its answers may speak of the same model.
@@ -27,6 +28,70 @@ pub struct BackendAddress {
     pub probe_interval: Option<Duration>,
     /// How many requests may wait in its queue before others are preferred.
     pub max_waiting: Option<u64>,
+}
+
+/// `http://` or `https://`, a host, perhaps a port and a path. No key, no query.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct BaseUrl(Url);
+
+/// The text is no base URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write `http://` or `https://`, a host and a path; a key belongs in the environment variable that `api_key_env` names"
+)]
+pub struct InvalidBaseUrl;
+
+impl FromStr for BaseUrl {
+    type Err = InvalidBaseUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
+        let mut url = Url::parse(text).map_err(|_| InvalidBaseUrl)?;
+        let is_plain = matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.query().is_none()
+            && url.fragment().is_none();
+        if !is_plain {
+            return Err(InvalidBaseUrl);
+        }
+        let path = url.path().trim_end_matches('/').to_owned();
+        url.set_path(&path);
+        Ok(Self(url))
+    }
+}
+
+impl BaseUrl {
+    /// As it is written, without a slash at the end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str().trim_end_matches('/')
+    }
+
+    /// The URL of what lies below it at `path`, which begins with a slash.
+    #[must_use]
+    pub fn join(&self, path: &str) -> Url {
+        let mut url = self.0.clone();
+        url.set_path(&[self.0.path().trim_end_matches('/'), path].concat());
+        url
+    }
+
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.0.origin()
+    }
+
+    /// The host, an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.0.host_str().unwrap_or_default()
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> Option<u16> {
+        self.0.port_or_known_default()
+    }
 }
 
 /// Where a backend's key comes from.
@@ -103,4 +168,46 @@ pub enum Strategy {
     Cheapest,
     /// The one that began its latest answers soonest.
     Fastest,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::BaseUrl;
+
+    #[test]
+    fn a_base_url_is_taken_apart_and_put_together() {
+        for (text, written, host, port, joined) in [
+            ("http://127.0.0.1:8091/v1", "http://127.0.0.1:8091/v1", "127.0.0.1", 8091, "/v1/m"),
+            ("https://api.example/v1/", "https://api.example/v1", "api.example", 443, "/v1/m"),
+            ("http://gpu", "http://gpu", "gpu", 80, "/m"),
+            ("http://[::1]/a/b//", "http://[::1]/a/b", "[::1]", 80, "/a/b/m"),
+        ] {
+            let url: BaseUrl = text.parse().unwrap();
+            assert_eq!(
+                (url.as_str(), url.host(), url.port()),
+                (written, host, Some(port)),
+                "{text}"
+            );
+            assert_eq!(url.join("/m").path(), joined, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_base_url_is_refused() {
+        for text in [
+            "",
+            "/v1",
+            "127.0.0.1:8091/v1",
+            "ftp://gpu/v1",
+            "http://",
+            "http://[::1/v1",
+            "http://gpu:99999/v1",
+            "http://user@gpu/v1",
+            "http://:pass@gpu/v1",
+            "https://gpu/v1?api-version=1",
+            "https://gpu/v1#top",
+        ] {
+            assert!(text.parse::<BaseUrl>().is_err(), "{text}");
+        }
+    }
 }

@@ -27,7 +27,10 @@ mod world_file;
 mod world_tests;
 
 pub use crate::domain::Confidence;
-pub use backend::{BackendAddress, BreakerSettings, KeySource, Strategy, Timeouts, VirtualModel};
+pub use backend::{
+    BackendAddress, BaseUrl, BreakerSettings, InvalidBaseUrl, KeySource, Strategy, Timeouts,
+    VirtualModel,
+};
 pub use claims::{AppClaims, ClaimName};
 pub use confidence::{ConfidenceAt, Covering};
 pub use dated::{Dated, Validity, instant as parse_instant};

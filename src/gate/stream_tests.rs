@@ -23,7 +23,7 @@ const BUFFER: usize = 4;
 
 fn address() -> BackendAddress {
     BackendAddress {
-        base_url: "http://127.0.0.1:9/v1".to_owned(),
+        base_url: "http://127.0.0.1:9/v1".parse().unwrap(),
         model: "m".to_owned(),
         served_as: Vec::new(),
         key: None,

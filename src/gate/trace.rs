@@ -71,7 +71,7 @@ pub(super) fn attempt(
     // It was found in the catalogue, so it is nothing that somebody just typed.
     let model = call.request.deployment.as_ref().or(call.request.model.as_ref());
     let model = model.map_or("", String::as_str);
-    let (host, port) = host_and_port(&address.base_url);
+    let host = address.base_url.host();
     let span = info_span!(
         target: TARGET,
         parent: call.trace.span(),
@@ -86,7 +86,7 @@ pub(super) fn attempt(
         gen_ai.usage.input_tokens = Empty,
         gen_ai.usage.output_tokens = Empty,
         server.address = host,
-        server.port = port.map(i64::from),
+        server.port = address.base_url.port().map(i64::from),
         "error.type" = Empty,
         lexgate.deployment = deployment.as_str(),
         lexgate.tier = candidate.tier.as_str(),
@@ -190,18 +190,6 @@ const PROVIDERS: [(&str, &str); 13] = [
     ("api.x.ai", "x_ai"),
 ];
 
-/// Host and port of a backend's base URL, which the organisation file's reader has looked at.
-fn host_and_port(url: &str) -> (&str, Option<u16>) {
-    let (scheme, rest) = url.split_once("://").unwrap_or_default();
-    let authority = rest.split('/').next().unwrap_or_default();
-    let port = if scheme == "https" { 443 } else { 80 };
-    // An IPv6 address has colons of its own, inside its brackets.
-    match authority.rsplit_once(':').filter(|(_, port)| !port.contains(']')) {
-        Some((host, port)) => (host, port.parse().ok()),
-        None => (authority, Some(port)),
-    }
-}
-
 /// Whether a backend's word for its model is a name: a backend could write anything there.
 fn is_name(text: &str) -> bool {
     let letter = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:/@+".contains(&byte);
@@ -216,19 +204,6 @@ fn number(count: impl TryInto<i64>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_backend_s_address_is_taken_apart() {
-        for (url, host, port) in [
-            ("http://127.0.0.1:8091/v1", "127.0.0.1", Some(8091)),
-            ("https://api.openai.com/v1", "api.openai.com", Some(443)),
-            ("http://gpu", "gpu", Some(80)),
-            ("http://[::1]:8091/v1", "[::1]", Some(8091)),
-            ("http://[::1]/v1", "[::1]", Some(80)),
-        ] {
-            assert_eq!(host_and_port(url), (host, port), "{url}");
-        }
-    }
 
     #[test]
     fn only_a_name_is_taken_for_a_model() {

@@ -2,7 +2,7 @@
 //!
 //! Fields stand in alphabetical order: their JSON is then canonical (RFC 8785) as it is written.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -100,12 +100,12 @@ impl DecisionBody {
     #[must_use]
     pub fn terms(&self) -> Vec<String> {
         let mut terms = self.shared_terms();
-        terms.insert(format!("decision:{}", self.decision.as_str()));
+        terms.push(term("decision", self.decision.as_str()));
         for candidate in self.considered() {
-            terms.insert(format!("deployment:{}", candidate.deployment));
-            terms.insert(format!("tier:{}", candidate.tier.as_str()));
+            terms.push(term("deployment", candidate.deployment.as_str()));
+            terms.push(term("tier", candidate.tier.as_str()));
         }
-        terms.into_iter().collect()
+        each_once(terms)
     }
 
     /// The words by which an outcome of this decision is found, after `attempts`.
@@ -113,11 +113,11 @@ impl DecisionBody {
     pub fn outcome_terms(&self, attempts: &[Attempt]) -> Vec<String> {
         let mut terms = self.shared_terms();
         for attempt in attempts {
-            terms.insert(format!("deployment:{}", attempt.deployment));
+            terms.push(term("deployment", attempt.deployment.as_str()));
             let tried = self.candidates.iter().find(|c| c.deployment == attempt.deployment);
-            terms.extend(tried.map(|candidate| format!("tier:{}", candidate.tier.as_str())));
+            terms.extend(tried.map(|candidate| term("tier", candidate.tier.as_str())));
         }
-        terms.into_iter().collect()
+        each_once(terms)
     }
 
     /// Where the call went; where it went nowhere, everywhere it might have gone.
@@ -128,30 +128,44 @@ impl DecisionBody {
             .filter(move |candidate| route.is_none_or(|route| candidate.deployment == *route))
     }
 
-    fn shared_terms(&self) -> BTreeSet<String> {
-        let mut terms = BTreeSet::from([
-            format!("tenant:{}", self.caller.tenant),
-            format!("app:{}", self.caller.app),
-        ]);
-        terms.extend(self.call.model.as_ref().map(|model| format!("model:{model}")));
-        terms.extend(self.route.as_ref().map(|route| format!("model:{}", route.model)));
+    fn shared_terms(&self) -> Vec<String> {
+        let mut terms = vec![
+            term("tenant", self.caller.tenant.as_str()),
+            term("app", self.caller.app.as_str()),
+        ];
+        terms.extend(self.call.model.as_ref().map(|model| term("model", model.as_str())));
+        terms.extend(self.route.as_ref().map(|route| term("model", route.model.as_str())));
         let data = self.call.data.iter();
-        terms.extend(data.flat_map(|data| &data.categories).map(|name| format!("category:{name}")));
-        terms.extend(self.touched().into_iter().map(|place| format!("jurisdiction:{place}")));
-        terms.extend(self.reasons.iter().map(|reason| format!("policy:{}", reason.policy)));
+        let categories = data.flat_map(|data| &data.categories);
+        terms.extend(categories.map(|name| term("category", name.as_str())));
+        terms.extend(self.touched().into_iter().map(|place| term("jurisdiction", place)));
+        terms.extend(self.reasons.iter().map(|reason| term("policy", reason.policy.as_str())));
         terms
     }
 
     /// Every jurisdiction that the call is about or might have touched. A subdivision is found under its
     /// country too.
-    fn touched(&self) -> BTreeSet<&str> {
+    fn touched(&self) -> Vec<&str> {
         let origins = self.call.data.iter().flat_map(Data::origins);
         let placements = self.candidates.iter().map(|candidate| &candidate.placement);
         let flows = FlowAction::ALL;
         let places = placements.flat_map(|placement| flows.map(|action| placement.of(action)));
         let places = origins.chain(places.flatten()).map(JurisdictionCode::as_str);
-        places.flat_map(|place| [place, place.split('-').next().unwrap_or(place)]).collect()
+        each_once(
+            places.flat_map(|place| [place, place.split('-').next().unwrap_or(place)]).collect(),
+        )
     }
+}
+
+fn term(kind: &str, of: &str) -> String {
+    [kind, ":", of].concat()
+}
+
+/// In order, without repetition.
+fn each_once<T: Ord>(mut all: Vec<T>) -> Vec<T> {
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 /// Somebody read the ledger. What they found is not repeated.

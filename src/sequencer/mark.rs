@@ -192,9 +192,12 @@ fn contents(file: &File) -> io::Result<String> {
         }
     }
     bytes.truncate(length);
-    let text = String::from_utf8(bytes).map_err(|_| io::Error::from(ErrorKind::InvalidData))?;
-    let text = text.trim_end_matches('\n');
-    Ok(if text.is_empty() { String::new() } else { format!("{text}\n") })
+    let said = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
+    bytes.truncate(said);
+    if said > 0 {
+        bytes.push(b'\n');
+    }
+    String::from_utf8(bytes).map_err(|_| io::Error::from(ErrorKind::InvalidData))
 }
 
 fn block(note: &str) -> Vec<u8> {

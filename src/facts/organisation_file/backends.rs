@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 
 use super::{
     super::{
-        backend::{BackendAddress, BreakerSettings, KeySource, Timeouts, VirtualModel},
+        backend::{BackendAddress, BaseUrl, BreakerSettings, KeySource, Timeouts, VirtualModel},
         claims::AppClaims,
         organisation::Organisation,
         world::TermKind,
@@ -17,15 +17,13 @@ use super::{
 use crate::domain::DeploymentId;
 
 impl Reader<'_> {
-    pub(super) fn backend(&mut self, row: &BackendRow) -> BackendAddress {
+    pub(super) fn backend(&mut self, row: &BackendRow) -> Option<BackendAddress> {
         let url = row.base_url.get_ref();
-        let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-        let host = rest.map(|rest| rest.split('/').next().unwrap_or_default());
-        if host.is_none_or(|host| host.is_empty() || host.contains('@')) {
+        let base_url = url.parse::<BaseUrl>();
+        if let Err(error) = base_url {
             let message = format!("`{url}` is not the base URL of a backend");
-            self.faults.0.push(self.file.fault(row.base_url.span(), message).help(
-                "write `http://` or `https://`, a host and a path; a key belongs in the environment variable that `api_key_env` names",
-            ));
+            let fault = self.file.fault(row.base_url.span(), message);
+            self.faults.0.push(fault.help(error.to_string()));
         }
         let key = match (&row.api_key_env, &row.api_key) {
             (Some(_), Some(name)) => {
@@ -39,8 +37,7 @@ impl Reader<'_> {
         };
         let timeouts = Timeouts::default();
         let breaker = BreakerSettings::default();
-        BackendAddress {
-            base_url: url.trim_end_matches('/').to_owned(),
+        Some(BackendAddress {
             model: row.model.clone(),
             served_as: row.served_as.clone(),
             key,
@@ -70,7 +67,9 @@ impl Reader<'_> {
                 .as_ref()
                 .map(|text| self.duration(Some(text), Duration::from_secs(10))),
             max_waiting: row.max_waiting,
-        }
+            // Last: the other faults are said too.
+            base_url: base_url.ok()?,
+        })
     }
 
     fn duration(&mut self, text: Option<&Text>, otherwise: Duration) -> Duration {

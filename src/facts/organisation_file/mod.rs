@@ -135,7 +135,7 @@ impl Reader<'_> {
                 access: self.sites(&row.access),
                 retention_hours: row.retention_hours,
                 safeguards: row.safeguards.iter().map(|text| text.get_ref().clone()).collect(),
-                backend: row.backend.as_ref().map(|backend| self.backend(backend)),
+                backend: row.backend.as_ref().and_then(|backend| self.backend(backend)),
             });
         }
     }

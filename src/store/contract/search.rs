@@ -51,6 +51,15 @@ async fn records_are_found_by_time_kind_and_place(bed: Bed) {
     check(&desk, RecordQuery { to: second(2), ..all() }, &[0, 1, 2]).await;
     check(&desk, RecordQuery { to: second(0), ..all() }, &[]).await;
     check(&desk, RecordQuery { from: second(2), to: second(4), ..all() }, &[3, 4]).await;
+    for _ in 0..3 {
+        desk.sequencer.submit(decision(false)).await.unwrap();
+    }
+    check(&desk, RecordQuery { from: second(6), ..all() }, &[7, 8, 9, 10]).await;
+    check(&desk, RecordQuery { to: second(6), ..all() }, &[0, 1, 2, 3, 4, 5, 6]).await;
+    check(&desk, RecordQuery { from: second(-9), to: second(99), limit: 3, ..all() }, &[0, 1, 2])
+        .await;
+    let decisions = RecordQuery { kind: Some(Kind::Decision), ..all() };
+    check(&desk, decisions, &[2, 3, 4, 5, 6, 7, 8, 9, 10]).await;
 }
 
 async fn records_are_found_by_their_terms(bed: Bed) {

@@ -182,14 +182,12 @@ pub(super) async fn query(
     connection: &mut PgConnection,
     query: &RecordQuery,
 ) -> Result<Vec<Stored>, StoreError> {
-    // Instants never decrease along the log, so a span of time is a span of positions.
+    // A span of time is a span of positions.
     let rows = sqlx::query(
         "SELECT seq, leaf, entry FROM entries
          WHERE seq > $1 AND entry <> ''
-           AND ($2::bigint IS NULL OR seq >= (SELECT coalesce(min(seq), 9223372036854775807)
-               FROM entries WHERE ts >= $2::bigint))
-           AND ($3::bigint IS NULL OR seq <= (SELECT coalesce(max(seq), -1)
-               FROM entries WHERE ts < $3::bigint))
+           AND ($2::bigint IS NULL OR seq >= first_since($2::bigint))
+           AND ($3::bigint IS NULL OR seq < first_since($3::bigint))
            AND ($4::text IS NULL OR kind = $4::text)
            AND (cardinality($5::text[]) = 0 OR terms @> $5::text[])
            AND (cardinality($6::text[]) = 0 OR terms && $6::text[])
