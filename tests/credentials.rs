@@ -293,6 +293,35 @@ async fn a_certificate_must_be_the_host_s_and_of_a_known_authority() {
 }
 
 #[tokio::test]
+async fn without_an_authority_of_its_own_a_backend_is_held_to_the_system_s() {
+    const ROOTS: &str = "data/roots.pem";
+    let authority = Authority::new();
+    let backend = Backend::polite().await;
+    let (url, _tasks) = authority.before(&backend, "127.0.0.1").await;
+    let service = with_secret(&url, &format!("file = \"{KEY}\""))
+        .file(ROOTS, &authority.pem)
+        .env("SSL_CERT_FILE", ROOTS)
+        .start()
+        .await;
+    call(&service).await.expect(200);
+    assert_eq!(keys(&backend), ["Bearer first"]);
+}
+
+#[tokio::test]
+async fn no_proxy_of_the_environment_comes_between() {
+    let (backend, proxy) = (Backend::polite().await, Backend::polite().await);
+    let mut setup = with(&backend.url);
+    for name in ["http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+    {
+        setup = setup.env(name, proxy.url.trim_end_matches("/v1"));
+    }
+    let service = setup.start().await;
+    call(&service).await.expect(200);
+    assert_eq!(backend.seen().len(), 1);
+    assert!(proxy.seen().is_empty(), "{:?}", proxy.seen());
+}
+
+#[tokio::test]
 async fn each_phase_of_a_call_has_its_own_limit() {
     type Script = Box<dyn Fn() -> Vec<Step> + Send + Sync>;
     let head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 99\r\n\r\n{";
