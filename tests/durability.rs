@@ -17,7 +17,7 @@ use sqlx::{Connection, SqliteConnection};
 use crate::{
     backend::{Backend, Step, chunk, completion, events, piece, stream_end, stream_head, whole},
     gateway::outcomes,
-    harness::{Answer, Service, Setup, Store, both_stores, with_json},
+    harness::{Answer, Service, Setup, Store, both_stores, signal, with_json},
 };
 
 /// How long a refusal may take.
@@ -365,7 +365,8 @@ async fn postgres_that_hangs_is_an_outage_and_no_loss() {
     outage("pause", "continue").await;
 }
 
-/// All leases run out while the store is away. Whoever is back first does not take the others for dead.
+/// All leases run out while the store is away. Neither who is back first nor who has just started takes
+/// the others for dead.
 #[tokio::test]
 async fn postgres_calls_of_living_processes_outlive_an_outage() {
     let backend = Backend::start(|_| {
@@ -383,9 +384,15 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
         }
         cluster.ctl("pause").await;
         sleep(13_000).await;
+        let old = [first.id(), second.id()];
+        old.iter().for_each(|process| signal("STOP", *process));
         cluster.ctl("continue").await;
+        let new = first.second().await;
+        sleep(5_000).await;
+        old.iter().for_each(|process| signal("CONT", *process));
+        new
     };
-    let (a, b, ()) = tokio::join!(one.chat(false), other.chat(false), outage);
+    let (a, b, _new) = tokio::join!(one.chat(false), other.chat(false), outage);
     let told: Vec<Told> = [a, b].into_iter().flatten().collect();
     assert!(told.len() == 2 && told.iter().all(|told| told.status == 200));
     let statuses = all_is_recorded(&first, &told).await;

@@ -38,7 +38,9 @@ impl Reaper {
     #[must_use]
     pub fn new(gate: Arc<Gate>, process: Uuid) -> Self {
         let now = Instant::now();
-        Self { gate, process, renewed: now, patient_until: now }
+        // The store may just be coming back: those who are cut off from it get the time to renew their
+        // leases.
+        Self { gate, process, renewed: now, patient_until: now + LEASE }
     }
 
     /// Takes the lease, before anything is dispatched.
