@@ -385,11 +385,15 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
         cluster.ctl("pause").await;
         sleep(13_000).await;
         let old = [first.id(), second.id()];
-        old.iter().for_each(|process| signal("STOP", *process));
+        for process in old {
+            signal("STOP", process);
+        }
         cluster.ctl("continue").await;
         let new = first.second().await;
         sleep(5_000).await;
-        old.iter().for_each(|process| signal("CONT", *process));
+        for process in old {
+            signal("CONT", process);
+        }
         new
     };
     let (a, b, _new) = tokio::join!(one.chat(false), other.chat(false), outage);

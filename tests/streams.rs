@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
-    backend::{Backend, Step, chunk, event, events, piece, stream_end, stream_head},
+    backend::{Backend, Step, chunk, event, events, piece, stream, stream_end, stream_head},
     gateway::{
         CHAT, HARMLESS, chat, data, eventually, nothing_is_open, outcomes, statuses, streamed, with,
     },
@@ -78,6 +78,26 @@ both_stores! {
         assert_eq!(answer.text(), text);
         assert_eq!(statuses(&outcomes(&service).await), ["ok"]);
         eventually("the backend's connection is freed", || backend.freed() == 1).await;
+    }
+
+    async fn usage_beside_content_is_for_who_asked(store: Store) {
+        let last = |usage: &str| format!("data: {{\"model\":\"served-model\",\"choices\":[{{\"delta\":{{}}}}]{usage}}}\n\n");
+        let counted = last(",\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":7}");
+        let told = counted.clone();
+        let backend = Backend::start(move |_| {
+            stream(&[chunk("Good morning"), told.clone(), "data: [DONE]\n\n".to_owned()])
+        })
+        .await;
+        let service = with(store, &backend).start().await;
+        let read = async |body: &Value| service.openai(CHAT, &HARMLESS, body).await.text();
+        let text = read(&streamed("assistant")).await;
+        assert_eq!(text, [&*chunk("Good morning"), &last(""), "data: [DONE]\n\n"].concat());
+        let mut asking = streamed("assistant");
+        asking["stream_options"] = json!({ "include_usage": true });
+        assert!(read(&asking).await.contains(&counted));
+        for outcome in outcomes(&service).await {
+            assert_eq!(outcome["tokens"], json!({ "input": 11, "output": 7 }));
+        }
     }
 
     async fn what_follows_the_end_is_not_read_for_long(store: Store) {

@@ -205,6 +205,18 @@ impl Endpoint {
         Some(Bytes::from(format!("data: {event}\n\n")))
     }
 
+    /// An event without the usage that stands beside its content; `None` where it cannot be taken out
+    /// alone.
+    #[must_use]
+    pub fn without_usage(event: &[u8], data: &str) -> Option<Bytes> {
+        let mut fields = Fields::parse(data.as_bytes()).ok()?;
+        fields.retain(|name| name != "usage");
+        let rest = String::from_utf8(fields.to_vec().ok()?).ok()?;
+        // In its place: the event may have other lines.
+        let (before, after) = str::from_utf8(event).ok()?.split_once(data)?;
+        Some(Bytes::from([before, &rest, after].concat()))
+    }
+
     /// The event that ends a stream which broke, in the form in which this API's SDKs raise it.
     #[must_use]
     pub const fn broken(self) -> &'static str {
@@ -234,7 +246,9 @@ impl Endpoint {
 }
 
 impl Said {
-    fn has_usage(&self) -> bool {
+    /// Whether it counts tokens.
+    #[must_use]
+    pub const fn has_usage(&self) -> bool {
         self.input.is_some() || self.output.is_some()
     }
 
@@ -335,6 +349,21 @@ mod tests {
         assert_eq!(said(Endpoint::Messages, endless).input, Some(u64::MAX));
         let within = r#"{"choices":[],"usage":{"prompt_tokens":9,"cache_read_input_tokens":8}}"#;
         assert_eq!(said(Endpoint::ChatCompletions, within).input, Some(9));
+    }
+
+    #[test]
+    fn usage_is_taken_out_and_nothing_else() {
+        let data = r#"{"a": 1.0,"usage":{"prompt_tokens":3},"choices":[{"x": [ ]}]}"#;
+        let taken = |event: &str, data: &str| {
+            let event = Endpoint::without_usage(event.as_bytes(), data)?;
+            Some(String::from_utf8(event.to_vec()).unwrap())
+        };
+        let want = r#"{"a":1.0,"choices":[{"x": [ ]}]}"#;
+        let event = format!("id: 7\r\ndata: {data}\r\n: bye\r\n\r\n");
+        assert_eq!(taken(&event, data).unwrap(), format!("id: 7\r\ndata: {want}\r\n: bye\r\n\r\n"));
+        // Data in several lines, and data that is no object.
+        assert_eq!(taken("data: {\ndata: \"usage\":1}\n\n", "{\n\"usage\":1}"), None);
+        assert_eq!(taken("data: 1\n\n", "1"), None);
     }
 
     #[test]

@@ -242,7 +242,7 @@ impl<'a> Pump<'a> {
         }
     }
 
-    /// Hands an event on, unless the client did not ask for it; says whether the stream ends with it.
+    /// Hands an event on, as far as the client asked for it; says whether the stream ends with it.
     async fn pass(
         &mut self,
         event: &Event,
@@ -250,15 +250,27 @@ impl<'a> Pump<'a> {
         sent: &mut Sent,
     ) -> Result<bool, Stop> {
         let said = said.unwrap_or_default();
-        let is_unasked = said.is_usage_only && !self.wants_usage;
         self.answered.add(&said);
-        if !is_unasked {
-            self.hand(event.bytes().clone(), sent).await?;
+        if let Some(bytes) = self.asked_for(event, &said) {
+            self.hand(bytes, sent).await?;
         }
         if said.is_error {
             return Err(Stop::Broke(AttemptFailure::ErrorInAnswer));
         }
         Ok(said.is_last)
+    }
+
+    /// What the client gets of an event: all of it, but for usage that only the ledger asked for.
+    fn asked_for(&self, event: &Event, said: &Said) -> Option<Bytes> {
+        if self.wants_usage || !said.has_usage() {
+            return Some(event.bytes().clone());
+        }
+        if said.is_usage_only {
+            return None;
+        }
+        let data = event.data()?;
+        let rest = Endpoint::without_usage(event.bytes(), &data);
+        Some(rest.unwrap_or_else(|| event.bytes().clone()))
     }
 
     /// Hands `bytes` to the client's connection.
