@@ -61,7 +61,7 @@ impl FromStr for BaseUrl {
 }
 
 impl BaseUrl {
-    /// As it is written, without a slash at the end.
+    /// As text, without a slash at the end.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str().trim_end_matches('/')
