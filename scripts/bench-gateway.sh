@@ -155,13 +155,33 @@ END
     await litellm
 }
 
-# measure KIND CONNECTIONS SECONDS: a line for each contestant.
+# The processors' time that NAME has used so far, and Postgres for it, in nanoseconds.
+used() {
+    local servers=''
+    [ "$1" != lexgate ] ||
+        servers=$(sql -c 'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()')
+    # shellcheck disable=SC2086 # one word for each process
+    echo "$(time_of "${process[$1]}") $(time_of $servers)"
+}
+
+# time_of [PROCESS…]: the sum over their threads.
+time_of() {
+    local process
+    for process in "$@"; do
+        cat "/proc/$process"/task/*/schedstat 2>/dev/null || true
+    done | awk '{ sum += $1 } END { printf "%.0f", sum }'
+}
+
+# measure KIND CONNECTIONS SECONDS: a line for each contestant, and one of what a call cost.
 measure() {
-    local name line
+    local name line before
     for name in "${contestants[@]}"; do
         [ "$name" != lexgate ] || sql -c CHECKPOINT
+        before=$(used "$name")
         line=$("$load" "$1" "${endpoint[$name]}" "${model[$name]}" "$2" "$3")
         echo "$line" >>"$work/$name.$1.$2"
+        echo "$before $(used "$name") $line" |
+            awk -v s="$3" '{ n = $5 * s * 1000; print ($3 - $1) / n, ($4 - $2) / n }' >>"$work/$name.cost.$1.$2"
         case $name in
             direct | lexgate)
                 [ "${line##* }" = 0 ] || fail "$name: ${line##* } of the calls did not get the right answer"
@@ -198,6 +218,28 @@ show_whole() {
                 "$(middle "$name" "whole.$connections" 2)" "$(middle "$name" "whole.$connections" 3)"
         done
         printf ' %9.2f\n' "$(added "$name" whole.1 2)"
+    done
+}
+
+# What a call costs in processor time. Of a direct call, the mock's.
+show_cost() {
+    local name connections
+    printf '\n    %-11s' 'us a call'
+    for connections in 1 8 32; do
+        printf ' %9s %17s' "own, $connections" "Postgres, $connections"
+    done
+    printf '\n'
+    for name in "${contestants[@]}"; do
+        printf '    %-11s' "$name"
+        for connections in 1 8 32; do
+            printf ' %9.0f' "$(middle "$name" "cost.whole.$connections" 1)"
+            if [ "$name" = lexgate ]; then
+                printf ' %17.0f' "$(middle "$name" "cost.whole.$connections" 2)"
+            else
+                printf ' %17s' ''
+            fi
+        done
+        printf '\n'
     done
 }
 
@@ -255,6 +297,7 @@ bench_gateway() {
 
     heading "Result"
     show_whole
+    show_cost
     show_streams
     printf '\n    lexgate recorded %d decisions and %d outcomes\n\n' "$decisions" "$outcomes"
     for connections in 8 32; do
