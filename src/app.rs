@@ -280,7 +280,8 @@ impl App {
                 tracing::debug!(%error, "TCP_NODELAY could not be set");
             }
         });
-        let server = axum::serve(listener, service)
+        // Made once: as it is, the router would be copied for each connection.
+        let server = axum::serve(listener, service.into_make_service())
             .with_graceful_shutdown(draining.clone().cancelled_owned());
         // A client that does not read its answer must not keep the process for ever.
         let finished = async {
