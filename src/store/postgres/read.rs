@@ -178,24 +178,39 @@ pub(super) async fn outcome_of(
     row.as_ref().map(row::stored).transpose()
 }
 
+/// The first position whose entry is not older than `instant`.
+async fn first_since(
+    connection: &mut PgConnection,
+    instant: Option<Timestamp>,
+) -> Result<Option<i64>, StoreError> {
+    let Some(instant) = instant else { return Ok(None) };
+    let row = sqlx::query("SELECT first_since($1)")
+        .bind(instant.as_microsecond())
+        .fetch_one(connection)
+        .await?;
+    Ok(Some(row.try_get(0)?))
+}
+
 pub(super) async fn query(
     connection: &mut PgConnection,
     query: &RecordQuery,
 ) -> Result<Vec<Stored>, StoreError> {
-    // A span of time is a span of positions.
+    // A span of time is a span of positions: with them, Postgres knows how much it is.
+    let from = first_since(connection, query.from).await?;
+    let to = first_since(connection, query.to).await?;
     let rows = sqlx::query(
         "SELECT seq, leaf, entry FROM entries
          WHERE seq > $1 AND entry <> ''
-           AND ($2::bigint IS NULL OR seq >= first_since($2::bigint))
-           AND ($3::bigint IS NULL OR seq < first_since($3::bigint))
+           AND ($2::bigint IS NULL OR seq >= $2::bigint)
+           AND ($3::bigint IS NULL OR seq < $3::bigint)
            AND ($4::text IS NULL OR kind = $4::text)
            AND (cardinality($5::text[]) = 0 OR terms @> $5::text[])
            AND (cardinality($6::text[]) = 0 OR terms && $6::text[])
          ORDER BY seq LIMIT $7",
     )
     .bind(query.after.map_or(-1, seq_column))
-    .bind(query.from.map(Timestamp::as_microsecond))
-    .bind(query.to.map(Timestamp::as_microsecond))
+    .bind(from)
+    .bind(to)
     .bind(query.kind.as_ref().map(Kind::as_str))
     .bind(&query.terms)
     .bind(&query.any_of)
