@@ -155,11 +155,12 @@ END
     await litellm
 }
 
-# The processors' time that NAME has used so far, and Postgres for it, in nanoseconds.
+# The processors' time that NAME has used so far, and the server's processes for it, in nanoseconds.
+# What Postgres writes later, in processes of its own, is not in it.
 used() {
     local servers=''
     [ "$1" != lexgate ] ||
-        servers=$(sql -c 'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()')
+        servers=$(sql -c 'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()')
     # shellcheck disable=SC2086 # one word for each process
     echo "$(time_of "${process[$1]}") $(time_of $servers)"
 }
@@ -181,7 +182,7 @@ measure() {
         line=$("$load" "$1" "${endpoint[$name]}" "${model[$name]}" "$2" "$3")
         echo "$line" >>"$work/$name.$1.$2"
         echo "$before $(used "$name") $line" |
-            awk -v s="$3" '{ n = $5 * s * 1000; print ($3 - $1) / n, ($4 - $2) / n }' >>"$work/$name.cost.$1.$2"
+            awk -v s="$3" '{ n = $5 * s * 1000; if (n > 0) print ($3 - $1) / n, ($4 - $2) / n; else print 0, 0 }' >>"$work/$name.cost.$1.$2"
         case $name in
             direct | lexgate)
                 [ "${line##* }" = 0 ] || fail "$name: ${line##* } of the calls did not get the right answer"

@@ -315,6 +315,9 @@ async fn no_proxy_of_the_environment_comes_between() {
     {
         setup = setup.env(name, proxy.url.trim_end_matches("/v1"));
     }
+    for name in ["no_proxy", "NO_PROXY"] {
+        setup = setup.env(name, "");
+    }
     let service = setup.start().await;
     call(&service).await.expect(200);
     assert_eq!(backend.seen().len(), 1);

@@ -37,7 +37,7 @@ pub struct BaseUrl(Url);
 /// The text is no base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "write `http://` or `https://`, a host and a path; a key belongs in the environment variable that `api_key_env` names"
+    "write `http://` or `https://`, a host and a path, without `?` and `#`; a key belongs in the environment variable that `api_key_env` names"
 )]
 pub struct InvalidBaseUrl;
 
@@ -45,15 +45,16 @@ impl FromStr for BaseUrl {
     type Err = InvalidBaseUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidBaseUrl> {
-        let mut url = Url::parse(text).map_err(|_| InvalidBaseUrl)?;
-        let is_plain = matches!(url.scheme(), "http" | "https")
-            && url.username().is_empty()
-            && url.password().is_none()
-            && url.query().is_none()
-            && url.fragment().is_none();
-        if !is_plain {
+        // A browser would read a host out of much that names none: `http:///v1`, `http:gpu/v1`.
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let rest = rest.filter(|rest| !rest.starts_with('/')).ok_or(InvalidBaseUrl)?;
+        let odd = |c: char| c.is_whitespace() || c.is_control() || "\\?#".contains(c);
+        let of_a_host = |c: char| c.is_alphanumeric() || "-._:[]".contains(c);
+        let host = rest.split('/').next().unwrap_or_default();
+        if rest.contains(odd) || !host.chars().all(of_a_host) {
             return Err(InvalidBaseUrl);
         }
+        let mut url = Url::parse(text).map_err(|_| InvalidBaseUrl)?;
         let path = url.path().trim_end_matches('/').to_owned();
         url.set_path(&path);
         Ok(Self(url))
@@ -180,6 +181,7 @@ mod tests {
             ("http://127.0.0.1:8091/v1", "http://127.0.0.1:8091/v1", "127.0.0.1", 8091, "/v1/m"),
             ("https://api.example/v1/", "https://api.example/v1", "api.example", 443, "/v1/m"),
             ("http://gpu", "http://gpu", "gpu", 80, "/m"),
+            ("http://gpu/@a/v1", "http://gpu/@a/v1", "gpu", 80, "/@a/v1/m"),
             ("http://[::1]/a/b//", "http://[::1]/a/b", "[::1]", 80, "/a/b/m"),
         ] {
             let url: BaseUrl = text.parse().unwrap();
@@ -200,10 +202,18 @@ mod tests {
             "127.0.0.1:8091/v1",
             "ftp://gpu/v1",
             "http://",
+            "http:///v1",
+            "http:gpu/v1",
+            "https:/gpu/v1",
+            "http:\\\\gpu/v1",
+            "http://gp\tu/v1",
+            " http://gpu/v1",
+            "http://${HOST}/v1",
             "http://[::1/v1",
             "http://gpu:99999/v1",
             "http://user@gpu/v1",
             "http://:pass@gpu/v1",
+            "http://@gpu/v1",
             "https://gpu/v1?api-version=1",
             "https://gpu/v1#top",
         ] {

@@ -21,7 +21,7 @@ pub(super) const POSTGRES: Files = Files(&[
     (5, "pruning", include_str!("../../migrations/postgres/0005_pruning.sql")),
     (6, "volumes", include_str!("../../migrations/postgres/0006_volumes.sql")),
     (7, "limits", include_str!("../../migrations/postgres/0007_limits.sql")),
-    (8, "fewer indexes", include_str!("../../migrations/postgres/0008_fewer_indexes.sql")),
+    (8, "positions in time", include_str!("../../migrations/postgres/0008_positions_in_time.sql")),
 ]);
 
 /// The tables in `SQLite`.

@@ -195,7 +195,8 @@ pub(super) async fn query(
     connection: &mut PgConnection,
     query: &RecordQuery,
 ) -> Result<Vec<Stored>, StoreError> {
-    // A span of time is a span of positions: with them, Postgres knows how much it is.
+    // A span of time is a span of positions: with them, Postgres knows how much it is. What has been
+    // written since they were asked for is kept out by the instants.
     let from = first_since(connection, query.from).await?;
     let to = first_since(connection, query.to).await?;
     let rows = sqlx::query(
@@ -203,14 +204,18 @@ pub(super) async fn query(
          WHERE seq > $1 AND entry <> ''
            AND ($2::bigint IS NULL OR seq >= $2::bigint)
            AND ($3::bigint IS NULL OR seq < $3::bigint)
-           AND ($4::text IS NULL OR kind = $4::text)
-           AND (cardinality($5::text[]) = 0 OR terms @> $5::text[])
-           AND (cardinality($6::text[]) = 0 OR terms && $6::text[])
-         ORDER BY seq LIMIT $7",
+           AND ($4::bigint IS NULL OR ts >= $4::bigint)
+           AND ($5::bigint IS NULL OR ts < $5::bigint)
+           AND ($6::text IS NULL OR kind = $6::text)
+           AND (cardinality($7::text[]) = 0 OR terms @> $7::text[])
+           AND (cardinality($8::text[]) = 0 OR terms && $8::text[])
+         ORDER BY seq LIMIT $9",
     )
     .bind(query.after.map_or(-1, seq_column))
     .bind(from)
     .bind(to)
+    .bind(query.from.map(Timestamp::as_microsecond))
+    .bind(query.to.map(Timestamp::as_microsecond))
     .bind(query.kind.as_ref().map(Kind::as_str))
     .bind(&query.terms)
     .bind(&query.any_of)
