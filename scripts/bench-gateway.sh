@@ -160,7 +160,7 @@ END
 used() {
     local servers=''
     [ "$1" != lexgate ] ||
-        servers=$(sql -c 'SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()')
+        servers=$(sql -c "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()")
     # shellcheck disable=SC2086 # one word for each process
     echo "$(time_of "${process[$1]}") $(time_of $servers)"
 }
