@@ -54,10 +54,7 @@ impl FromStr for BaseUrl {
         if rest.contains(odd) || !host.chars().all(of_a_host) {
             return Err(InvalidBaseUrl);
         }
-        let mut url = Url::parse(text).map_err(|_| InvalidBaseUrl)?;
-        let path = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&path);
-        Ok(Self(url))
+        Url::parse(text.trim_end_matches('/')).map(Self).map_err(|_| InvalidBaseUrl)
     }
 }
 
