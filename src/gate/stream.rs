@@ -268,8 +268,7 @@ impl<'a> Pump<'a> {
         if said.is_usage_only {
             return None;
         }
-        let data = event.data()?;
-        let rest = Endpoint::without_usage(event.bytes(), &data);
+        let rest = event.data().and_then(|data| Endpoint::without_usage(event.bytes(), &data));
         Some(rest.unwrap_or_else(|| event.bytes().clone()))
     }
 
