@@ -13,6 +13,7 @@ use crate::{
 super::on_both! {
     records_are_found_by_time_kind_and_place
     records_are_found_by_their_terms
+    a_search_keeps_to_its_span_while_others_write
 }
 
 /// Genesis, a snapshot, and six decisions a second apart, in positions 2 to 7.
@@ -60,6 +61,23 @@ async fn records_are_found_by_time_kind_and_place(bed: Bed) {
         .await;
     let decisions = RecordQuery { kind: Some(Kind::Decision), ..all() };
     check(&desk, decisions, &[2, 3, 4, 5, 6, 7, 8, 9, 10]).await;
+}
+
+/// What is written between the questions of a search is not newer than its span begins.
+async fn a_search_keeps_to_its_span_while_others_write(bed: Bed) {
+    let desk = six(&bed).await;
+    let later = Some(fixture::instant() + SignedDuration::from_hours(1));
+    let write = async {
+        for _ in 0..200 {
+            desk.sequencer.submit(decision(false)).await.unwrap();
+        }
+    };
+    let search = async {
+        for _ in 0..200 {
+            check(&desk, RecordQuery { from: later, ..all() }, &[]).await;
+        }
+    };
+    tokio::join!(write, search);
 }
 
 async fn records_are_found_by_their_terms(bed: Bed) {
