@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::Verdict,
     ledger::{
-        Commitment, DecisionBody, OutcomeBody, SeqRange,
+        Commitment, DecisionBody, OutcomeBody, PrunedBody, SeqRange,
         fixture::{self, Chain},
     },
 };
