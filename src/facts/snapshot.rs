@@ -164,7 +164,8 @@ impl Snapshot {
         revision: Revision,
     ) -> Result<Self, SnapshotError> {
         let Proposal { bundle, organisation, .. } = proposal;
-        let Parts { facts, instruments, contents, digests } = Parts::at(proposal, instant, revision)?;
+        let Parts { facts, instruments, contents, digests } =
+            Parts::at(proposal, instant, revision)?;
         let deployments = organisation.deployments.iter().enumerate();
         let entities = entities(&facts, organisation, bundle.schema())?;
         Ok(Self {

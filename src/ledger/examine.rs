@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
+    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
     KeyChangeBody, KeyRetiredBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
-    RecoveryBody, Attempt,
+    RecoveryBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,

@@ -151,7 +151,9 @@ pub enum ChainFault {
     )]
     Pruned(super::SeqRange),
     /// A removal for which a later instant counts than that of its record.
-    #[error("says that records went whose retention period had ended at {said}, but it was written at {is}")]
+    #[error(
+        "says that records went whose retention period had ended at {said}, but it was written at {is}"
+    )]
     PrunedLater {
         /// The instant that it names.
         said: String,

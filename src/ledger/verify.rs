@@ -30,9 +30,9 @@ use super::{
 };
 use crate::domain::{Digest, Revision, Seq, SnapshotDigests};
 use bits::Bits;
-pub(super) use calls::Terms;
-use calls::Calls;
 pub use calls::CLOCKS;
+use calls::Calls;
+pub(super) use calls::Terms;
 use keys::KeyChain;
 use pruned::Shelf;
 pub use pruned::Shortest;
@@ -295,11 +295,7 @@ impl Verifier {
         Ok(())
     }
 
-    fn take(
-        &mut self,
-        entry: &Examined,
-        past: &mut dyn Past,
-    ) -> Result<(), ChainFault> {
+    fn take(&mut self, entry: &Examined, past: &mut dyn Past) -> Result<(), ChainFault> {
         let seq = entry.seq;
         match &entry.what {
             What::Opened(genesis) => self.open(genesis, &entry.log),
@@ -331,11 +327,7 @@ impl Verifier {
         self.keys.open(&genesis.public_key, log)
     }
 
-    fn activate(
-        &mut self,
-        entry: &Examined,
-        snapshot: &SnapshotDigests,
-    ) -> Result<(), ChainFault> {
+    fn activate(&mut self, entry: &Examined, snapshot: &SnapshotDigests) -> Result<(), ChainFault> {
         let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
         let Revision(said) = snapshot.revision;
         if said != is + 1 {

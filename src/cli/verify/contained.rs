@@ -35,7 +35,8 @@ pub(super) fn run(as_json: bool) -> Result<(), Failure> {
         Some(Ok(code @ 1..=3)) => return Err(Failure::Reported(code)),
         _ => {}
     }
-    let how = status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
+    let how =
+        status.signal().map_or_else(|| status.to_string(), |signal| format!("signal {signal}"));
     let fault = format!(
         "the process that judges again was ended by {how}: a policy or a fact in the export cannot be read within its bounds; without `--replay`, the rest of the export can be verified"
     );
@@ -47,7 +48,9 @@ pub(super) fn run(as_json: bool) -> Result<(), Failure> {
 
 /// Does the work of the contained process: on a large stack, and no longer than the process that started it
 /// lives.
-pub(super) fn within<T: Send>(work: impl FnOnce() -> Result<T, Failure> + Send) -> Result<T, Failure> {
+pub(super) fn within<T: Send>(
+    work: impl FnOnce() -> Result<T, Failure> + Send,
+) -> Result<T, Failure> {
     thread::spawn(|| {
         let mut end = [0];
         while std::io::stdin().read(&mut end).is_ok_and(|read| read > 0) {}

@@ -16,9 +16,7 @@ use jiff::Timestamp;
 
 use super::{files::Export, recent::Recent, recount::Recount, stream::STACK};
 use crate::{
-    domain::{
-        Call, CallRequest, DataRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict,
-    },
+    domain::{Call, CallRequest, DataRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
     ledger::{DecisionBody, Entry, Kind, OutcomeBody, SentAttempt, timestamp_text},

@@ -2,7 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Verified, super::{Failure, output::{self, Paint, paint}}};
+use super::{
+    super::{
+        Failure,
+        output::{self, Paint, paint},
+    },
+    Verified,
+};
 use crate::{
     domain::Seq,
     ledger::{Kind, Report, hash_text, timestamp_text},
@@ -132,7 +138,9 @@ fn unchecked(verified: &Verified) {
     }
     let n = unknown(report);
     if n > 0 {
-        line(format!("not checked: what {n} records say, of kinds that this version does not know"));
+        line(format!(
+            "not checked: what {n} records say, of kinds that this version does not know"
+        ));
     }
     for name in names {
         line(format!("not checked: the file `{name}`, which belongs to no export"));

@@ -129,13 +129,8 @@ fn follow(
     watch: &mut dyn Watch,
 ) -> Result<Verifier, Failure> {
     let mut verifier = Verifier::new();
-    let mut past = ExportedPast {
-        export,
-        replay,
-        tile: None,
-        bundle: Vec::new(),
-        differing: Vec::new(),
-    };
+    let mut past =
+        ExportedPast { export, replay, tile: None, bundle: Vec::new(), differing: Vec::new() };
     for reader in readers.iter().cycle() {
         if verifier.next().get().div_ceil(TILE_WIDTH as u64) == export.bundles() {
             break;

@@ -6,7 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{super::{Failure, output}, files::Export, replay::Replay, stream::{Seen, Watch}};
+use super::{
+    super::{Failure, output},
+    files::Export,
+    replay::Replay,
+    stream::{Seen, Watch},
+};
 use crate::{
     domain::{Digest, Seq, SnapshotDigests},
     ledger::{Checkpoint, Note, Shortest, Verifier, timestamp_text},
@@ -126,8 +131,9 @@ impl<'a> Watcher<'a> {
         }
         self.contents.insert(pinned.facts);
         let facts = self.export.content(pinned.facts)?;
-        let retentions: Retentions = serde_json::from_slice(&facts)
-            .map_err(|_| format!("the content of {} is not the facts of a snapshot", pinned.facts))?;
+        let retentions: Retentions = serde_json::from_slice(&facts).map_err(|_| {
+            format!("the content of {} is not the facts of a snapshot", pinned.facts)
+        })?;
         Ok(retentions.shortest())
     }
 }

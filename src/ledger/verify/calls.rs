@@ -132,11 +132,14 @@ impl Calls {
             });
         }
         if terms.is_dispatched == (ended.status == OutcomeStatus::Reported) {
-            return Err(ChainFault::Sender(seq, if terms.is_dispatched {
-                "a caller reports it, but Lexgate was to send the call"
-            } else {
-                "Lexgate says what became of a call that it was not to send"
-            }));
+            return Err(ChainFault::Sender(
+                seq,
+                if terms.is_dispatched {
+                    "a caller reports it, but Lexgate was to send the call"
+                } else {
+                    "Lexgate says what became of a call that it was not to send"
+                },
+            ));
         }
         let all = ended.attempts.iter().map(|attempt| &attempt.deployment).chain(&ended.skipped);
         for deployment in all {
@@ -183,7 +186,8 @@ fn check_times(
             return fault(attempt, &text, started);
         }
         if is_before(written, finished) {
-            let text = format!("ended at {}, after its outcome was recorded at", timestamp_text(finished));
+            let text =
+                format!("ended at {}, after its outcome was recorded at", timestamp_text(finished));
             return fault(attempt, &text, written);
         }
         before = finished;
@@ -193,6 +197,7 @@ fn check_times(
 
 /// How long a record is kept, in words.
 fn kept(retention: &Retention) -> String {
-    let months = retention.months.map_or_else(|| "for ever".to_owned(), |n| format!("for {n} months"));
+    let months =
+        retention.months.map_or_else(|| "for ever".to_owned(), |n| format!("for {n} months"));
     format!("{months} (`{}`)", retention.class)
 }

@@ -13,7 +13,9 @@ use super::bits::Bits;
 use crate::{
     domain::{Digest, Seq},
     ledger::{
-        LegalHoldBody, PrunedBody, SeqRange, fault::ChainFault, retention::months_after,
+        LegalHoldBody, PrunedBody, SeqRange,
+        fault::ChainFault,
+        retention::months_after,
         time::{parse_timestamp, timestamp_text},
     },
 };
@@ -134,11 +136,14 @@ impl Shelf {
         let months = usize::try_from(seq.get()).ok().and_then(|at| self.months.get(at)).copied();
         let months = months.filter(|months| *months != FOR_EVER).map(u32::from);
         let (Some(months), Some(written)) = (months, self.written(seq)) else {
-            return Err(ChainFault::KeptForEver(seq, if is_here {
-                "records of its kind are kept for ever"
-            } else {
-                "what lies there must be kept for ever: no snapshot was active yet, or the facts of the active one let no record go"
-            }));
+            return Err(ChainFault::KeptForEver(
+                seq,
+                if is_here {
+                    "records of its kind are kept for ever"
+                } else {
+                    "what lies there must be kept for ever: no snapshot was active yet, or the facts of the active one let no record go"
+                },
+            ));
         };
         let until = months_after(written, months);
         if until.is_some_and(|until| until <= before) {

@@ -60,7 +60,10 @@ pub(in crate::ledger) fn of_outcome(body: &OutcomeBody) -> Result<(), &'static s
     }
     let is_sealed = body.input_commitment.is_some() || body.output_commitment.is_some();
     if is_reported
-        && (!body.attempts.is_empty() || !body.skipped.is_empty() || is_sealed || body.cost.is_some())
+        && (!body.attempts.is_empty()
+            || !body.skipped.is_empty()
+            || is_sealed
+            || body.cost.is_some())
     {
         return Err("what a caller reports has neither attempts nor commitments nor a cost");
     }
