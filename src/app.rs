@@ -1,5 +1,7 @@
 //! The wiring: from a configuration to a running gate, and back to nothing.
 
+mod keys;
+
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::serve::ListenerExt;
@@ -212,7 +214,7 @@ impl App {
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
-        check_log(config, &*store, &vkey).await?;
+        check_log(config, &*store, &signer).await?;
         let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
         let settings = settings(config, process, signer);
         let sequencer =
@@ -354,27 +356,23 @@ pub async fn append_alone(
     receipt.map_err(AppError::Append)
 }
 
-/// A log is continued only under its own name and with a key of its own.
-async fn check_log(config: &Config, store: &dyn Store, vkey: &str) -> Result<(), AppError> {
+/// A log is continued only under its own name and with its newest key.
+async fn check_log(config: &Config, store: &dyn Store, signer: &Signer) -> Result<(), AppError> {
     let Some(genesis) = store.record(Seq::new(0)).await? else { return Ok(()) };
     let body = Entry::parse(&genesis.entry).ok();
     let body = body.and_then(|entry| serde_json::from_str::<GenesisBody>(entry.body.get()).ok());
     let Some(body) = body else { return Err(GateError::Corrupt.into()) };
-    let keys = log_keys(store).await?;
-    let (at, message, help) = if body.origin != *config.ledger.origin.as_str() {
+    let (at, message, help) = if body.origin == *config.ledger.origin.as_str() {
+        match keys::check(&log_keys(store).await?, signer) {
+            Ok(()) => return Ok(()),
+            Err((message, help)) => ("signing_key_file", message, help),
+        }
+    } else {
         (
             "origin",
             format!("the store holds the log `{}`, not `{}`", body.origin, config.ledger.origin),
             "name the store's own log, or another store",
         )
-    } else if !keys.iter().any(|key| key.vkey == vkey) {
-        (
-            "signing_key_file",
-            format!("the log was opened with the key `{}`; this one is `{vkey}`", body.public_key),
-            "restore the log's key from its backup",
-        )
-    } else {
-        return Ok(());
     };
     Err(Faults::from(config.fault(&["ledger", at], message).help(help)).into())
 }

@@ -118,7 +118,7 @@ impl Parts {
         }
     }
 
-    /// The export of a log with these entries. Without `verify.html`, which says nothing of the log.
+    /// The export of a log with these entries.
     fn export(&self, entries: &[Vec<u8>]) -> Files {
         let mut files = self.contents.clone();
         let mut edge = Edge::default();

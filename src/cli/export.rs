@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    fs::File,
+    fs::{DirBuilder, File, OpenOptions},
     io::{ErrorKind, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -25,10 +26,9 @@ use crate::{
     store::{self, Store, Stored},
 };
 
-/// The page that verifies a record in a browser.
-const PAGE: &str = include_str!("../../docs/verify.html");
-
 /// Write the ledger as static files that anybody can verify.
+///
+/// They are as confidential as the organisation file: only their owner may read them.
 #[derive(Debug, Args)]
 pub(super) struct Export {
     /// The folder to write; it must be empty, or hold an earlier export of the same log.
@@ -102,7 +102,6 @@ impl Folder<'_> {
         {
             self.put(&self.dir.join(WITNESSED), witnessed.as_bytes())?;
         }
-        self.put(&self.dir.join("verify.html"), PAGE.as_bytes())?;
         self.put(&self.dir.join(CHECKPOINT), note.as_bytes())?;
         Ok((checkpoint.size, contents.len()))
     }
@@ -221,11 +220,14 @@ impl Folder<'_> {
             return Ok(());
         }
         let folder = path.parent().unwrap_or(path);
-        std::fs::create_dir_all(folder).map_err(|error| Failure::io("make", folder, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
+        made.map_err(|error| Failure::io("make", folder, &error))?;
         let mut fresh = path.as_os_str().to_owned();
         fresh.push(".new");
         let write = || {
-            let mut file = File::create(&fresh)?;
+            let mut options = OpenOptions::new();
+            let mut file =
+                options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
             file.write_all(bytes)?;
             if self.durable {
                 file.sync_all()?;

@@ -108,7 +108,7 @@ impl Keys {
         match self {
             Self::Create(create) => create.run(),
             Self::Rotate(rotate) => rotate.run().await,
-            Self::Retire(retire) => retire.run(),
+            Self::Retire(retire) => retire.run().await,
         }
     }
 }

@@ -99,6 +99,9 @@ enum Failure {
     /// The machine, a file or the store does not play along.
     #[error("{0}")]
     Environment(String),
+    /// Another process has said what it is, and ended with this code.
+    #[error("ended with exit code {0}")]
+    Reported(u8),
 }
 
 impl Failure {
@@ -107,13 +110,16 @@ impl Failure {
             Self::Finding(_) | Self::Faults(_) => 1,
             Self::Usage(_) => 2,
             Self::Environment(_) => 3,
+            Self::Reported(code) => *code,
         })
     }
 
     /// Prints it to standard error.
     fn show(&self) {
-        if let Self::Faults(faults) = self {
-            output::faults(faults);
+        match self {
+            Self::Faults(faults) => output::faults(faults),
+            Self::Reported(_) => return,
+            _ => {}
         }
         output::error(&self.to_string());
     }

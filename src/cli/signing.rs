@@ -1,11 +1,6 @@
 //! `lexgate keys rotate` and `retire`: the log's signing key.
 
-use std::{
-    fs,
-    io::{ErrorKind, Write},
-    os::unix::fs::OpenOptionsExt as _,
-    path::Path,
-};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt as _, path::Path};
 
 use clap::Args;
 use ring::rand::SystemRandom;
@@ -16,7 +11,9 @@ use crate::{
     app::{self, AppError},
     domain::Faults,
     gate::log_keys,
-    ledger::{KeyChangeBody, Kind, Note, Signer, SigningKey, canonical, endorsement},
+    ledger::{
+        KeyChangeBody, KeyRetiredBody, Kind, Note, Signer, SigningKey, canonical, endorsement,
+    },
     sequencer::Mark,
 };
 
@@ -90,8 +87,9 @@ impl Rotate {
 
 /// Let the former signing key sign no more.
 ///
-/// Its file is removed; checkpoints that it has signed can still be verified, and whoever knows only
-/// the old key still verifies the log through the endorsement in it.
+/// The log records it (`key_retired`), and the key's file is removed. Checkpoints that the key signed
+/// before can still be verified, and whoever knows only the old key still verifies the log through the
+/// endorsement in it; but what it signs alone from here on is not the log's.
 #[derive(Debug, Args)]
 pub(super) struct Retire {
     #[command(flatten)]
@@ -99,20 +97,40 @@ pub(super) struct Retire {
 }
 
 impl Retire {
-    pub(super) fn run(self) -> Result<(), Failure> {
-        let former = self.config.load()?.ledger.former_key_file();
-        match fs::remove_file(&former) {
-            Ok(()) => {
-                output::line(
-                    "the former key is removed; start every service of this log anew, and it signs no more",
-                );
-                Ok(())
-            }
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                Err(Failure::Usage("there is no former key: only one key signs".to_owned()))
-            }
-            Err(error) => Err(Failure::io("remove", &former, &error)),
+    pub(super) async fn run(self) -> Result<(), Failure> {
+        let config = self.config.load()?;
+        let former = config.ledger.former_key_file();
+        if !former.exists() {
+            return Err(Failure::Usage("there is no former key: only one key signs".to_owned()));
         }
+        let signer = app::read_signer(&config).map_err(Faults::from)?;
+        let vkeys: Vec<_> = signer.verifiers().iter().map(ToString::to_string).collect();
+        let [newest, retired] = &vkeys[..] else {
+            return Err(Failure::Usage("the former key cannot be read".to_owned()));
+        };
+        let store = app::open_store(&config).await?;
+        let recorded = log_keys(&*store).await.map_err(AppError::from)?;
+        if recorded.last().is_none_or(|last| last.vkey != *newest) {
+            return Err(Failure::Usage(format!(
+                "`{newest}` is not the log's newest key: `lexgate keys rotate` finishes a change of key that was cut off"
+            )));
+        }
+        let known = recorded.iter().find(|key| key.vkey == *retired);
+        // What an attempt that was cut off has recorded is not recorded again.
+        if known.is_some_and(|key| key.retired.is_none()) {
+            let body = KeyRetiredBody { retired: retired.clone() };
+            let body = canonical::to_vec(&body)
+                .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
+            let mark = Mark::open(&config.ledger.mark_file, &*store, &signer)
+                .await
+                .map_err(AppError::from)?;
+            app::append_alone(&config, signer, mark, store, Kind::KeyRetired, body).await?;
+        }
+        fs::remove_file(&former).map_err(|error| Failure::io("remove", &former, &error))?;
+        output::line(
+            "the former key is retired and its file removed; start every service of this log anew, and it signs no more",
+        );
+        Ok(())
     }
 }
 

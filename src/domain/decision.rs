@@ -245,7 +245,7 @@ pub struct Route {
 }
 
 /// How long a record is kept, by the law that wants it longest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Retention {
     /// The law, as `facts/retention.toml` names it.

@@ -75,12 +75,16 @@ impl From<cedar_policy::entities_errors::EntitiesError> for SnapshotError {
     }
 }
 
-impl Snapshot {
-    /// What `proposal` amounts to at `instant`, under the number `revision`.
-    ///
-    /// # Errors
-    /// When the facts do not fit the policies' schema.
-    pub fn at(
+/// What a snapshot pins at one instant.
+struct Parts {
+    facts: FactsAt,
+    instruments: Vec<Instrument>,
+    contents: Vec<Content>,
+    digests: SnapshotDigests,
+}
+
+impl Parts {
+    fn at(
         proposal: &Proposal,
         instant: Timestamp,
         revision: Revision,
@@ -105,12 +109,68 @@ impl Snapshot {
             registers: digest("registers"),
             revision,
         };
-        let ends = [world.next_change(instant), organisation.next_change(instant)];
+        Ok(Self { facts, instruments, contents, digests })
+    }
+}
+
+/// How many changes of dated facts are looked at that change nothing in what a snapshot pins.
+const MOST_CHANGES: usize = 1_000;
+
+impl Proposal {
+    /// The first instant after this one at which a dated fact changes.
+    #[must_use]
+    pub fn next_change(&self, instant: Timestamp) -> Option<Timestamp> {
+        let ends = [self.world.next_change(instant), self.organisation.next_change(instant)];
+        ends.into_iter().flatten().min()
+    }
+
+    /// Until when the snapshot of this proposal at `instant` can be the active one: the first change after
+    /// it that makes another. `None` where that is not what the proposal amounts to at `instant`.
+    ///
+    /// # Errors
+    /// When the facts cannot be written as JSON.
+    pub fn validity(
+        &self,
+        instant: Timestamp,
+        pinned: &SnapshotDigests,
+    ) -> Result<Option<Timestamp>, SnapshotError> {
+        let is_same = |at| {
+            let parts = Parts::at(self, at, pinned.revision)?;
+            Ok::<_, SnapshotError>(parts.digests == *pinned)
+        };
+        if !is_same(instant)? {
+            return Ok(None);
+        }
+        let mut at = instant;
+        for _ in 0..MOST_CHANGES {
+            let Some(next) = self.next_change(at) else { return Ok(Some(Timestamp::MAX)) };
+            if !is_same(next)? {
+                return Ok(Some(next));
+            }
+            at = next;
+        }
+        Ok(Some(at))
+    }
+}
+
+impl Snapshot {
+    /// What `proposal` amounts to at `instant`, under the number `revision`.
+    ///
+    /// # Errors
+    /// When the facts do not fit the policies' schema.
+    pub fn at(
+        proposal: &Proposal,
+        instant: Timestamp,
+        revision: Revision,
+    ) -> Result<Self, SnapshotError> {
+        let Proposal { bundle, organisation, .. } = proposal;
+        let Parts { facts, instruments, contents, digests } =
+            Parts::at(proposal, instant, revision)?;
         let deployments = organisation.deployments.iter().enumerate();
         let entities = entities(&facts, organisation, bundle.schema())?;
         Ok(Self {
             digests,
-            valid_until: ends.into_iter().flatten().min(),
+            valid_until: proposal.next_change(instant),
             thresholds: thresholds(&facts, bundle),
             engine: Engine::new(bundle.clone(), entities),
             facts,

@@ -7,8 +7,8 @@ use super::{Gate, GateError};
 use crate::{
     domain::{Digest, Seq},
     ledger::{
-        Checkpoint, Entry, GenesisBody, KeyChangeBody, Kind, Note, Plan, TILE_WIDTH, TileId,
-        TlogProof, write_bundle,
+        Checkpoint, Entry, GenesisBody, KeyChangeBody, KeyRetiredBody, Kind, Note, Plan,
+        TILE_WIDTH, TileId, TlogProof, write_bundle,
     },
     store::{RecordQuery, Store},
 };
@@ -32,6 +32,8 @@ pub struct LogKey {
     pub vkey: String,
     /// The record that names it.
     pub from_seq: Seq,
+    /// The record from which it signs no more.
+    pub retired: Option<Seq>,
 }
 
 impl Gate {
@@ -120,9 +122,18 @@ pub async fn log_keys(store: &dyn Store) -> Result<Vec<LogKey>, GateError> {
             _ => serde_json::from_str(body).map(|body: KeyChangeBody| body.public_key),
         };
         let vkey = vkey.map_err(|_| GateError::Corrupt)?;
-        keys.push(LogKey { vkey, from_seq: stored.seq });
+        keys.push(LogKey { vkey, from_seq: stored.seq, retired: None });
     }
     let mut seen = BTreeSet::new();
     keys.retain(|key| seen.insert(key.vkey.clone()));
+    let query = RecordQuery { kind: Some(Kind::KeyRetired), ..query };
+    for stored in store.query(&query).await? {
+        let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
+        let body: KeyRetiredBody =
+            serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+        if let Some(key) = keys.iter_mut().find(|key| key.vkey == body.retired) {
+            key.retired.get_or_insert(stored.seq);
+        }
+    }
     Ok(keys)
 }

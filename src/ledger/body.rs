@@ -241,6 +241,14 @@ pub struct KeyChangeBody {
     pub public_key: String,
 }
 
+/// A key that was superseded signs no more: a checkpoint that it alone has signed is not the log's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRetiredBody {
+    /// Its verifier key.
+    pub retired: String,
+}
+
 /// The log went on although it was not what had been signed: an operator said so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -75,6 +75,8 @@ pub enum Kind {
     AuditRead,
     /// Another key signs the log.
     KeyChanged,
+    /// A key that was superseded signs no more.
+    KeyRetired,
     /// The log goes on after entries were lost or rewritten.
     LedgerRecovered,
     /// Values that records had committed to were destroyed.
@@ -98,6 +100,7 @@ impl Kind {
             Self::BundleActivated => "bundle_activated",
             Self::AuditRead => "audit_read",
             Self::KeyChanged => "key_changed",
+            Self::KeyRetired => "key_retired",
             Self::LedgerRecovered => "ledger_recovered",
             Self::Erasure => "erasure",
             Self::SegmentPruned => "segment_pruned",
@@ -117,6 +120,7 @@ impl Kind {
             "bundle_activated" => Some(Self::BundleActivated),
             "audit_read" => Some(Self::AuditRead),
             "key_changed" => Some(Self::KeyChanged),
+            "key_retired" => Some(Self::KeyRetired),
             "ledger_recovered" => Some(Self::LedgerRecovered),
             "erasure" => Some(Self::Erasure),
             "segment_pruned" => Some(Self::SegmentPruned),

@@ -7,15 +7,19 @@ use foldhash::fast::RandomState;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
+use uuid::Uuid;
 
 use super::{
-    ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
+    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
+    KeyChangeBody, KeyRetiredBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
+    RecoveryBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
+    retention::kept_months,
+    verify::{Terms, shape},
 };
-use crate::domain::{Digest, Seq, SnapshotDigests, Verdict};
+use crate::domain::{DeploymentId, Digest, Retention, Seq, SnapshotDigests, Verdict};
 
 /// What stands in front of an entry's body.
 const OPEN: &[u8] = b"{\"body\":";
@@ -34,9 +38,12 @@ pub struct Examined {
     pub prev: Digest,
     /// Its kind.
     pub kind: Kind,
+    pub(super) id: Uuid,
     pub(super) seq: Seq,
     pub(super) ts: Timestamp,
     pub(super) log: Origin,
+    /// For how many months it is kept; `None` for ever.
+    pub(super) months: Option<u32>,
     pub(super) what: What,
 }
 
@@ -49,6 +56,18 @@ impl Examined {
             _ => None,
         }
     }
+
+    /// Its identifier.
+    #[must_use]
+    pub const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// When it was written.
+    #[must_use]
+    pub const fn ts(&self) -> Timestamp {
+        self.ts
+    }
 }
 
 /// What an entry says that others must agree with.
@@ -57,11 +76,13 @@ pub(super) enum What {
     Opened(Arc<GenesisBody>),
     Activated(Arc<SnapshotDigests>),
     Decided(Decided),
-    Ended(Ended),
+    Ended(Box<Ended>),
     KeyChanged(Arc<KeyChangeBody>),
+    KeyRetired(Arc<KeyRetiredBody>),
     Recovered(Arc<RecoveryBody>),
     Erased(Arc<ErasureBody>),
     Pruned(Arc<PrunedBody>),
+    Held(Arc<LegalHoldBody>),
     Nothing,
 }
 
@@ -69,16 +90,20 @@ pub(super) enum What {
 #[derive(Clone, Debug)]
 pub(super) struct Decided {
     pub(super) snapshot: Arc<SnapshotDigests>,
-    pub(super) allowed: bool,
-    pub(super) dispatched: bool,
+    pub(super) terms: Arc<Terms>,
     /// Whether it holds a commitment to a person's identifier.
     pub(super) committed: bool,
 }
 
 /// An outcome.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Ended {
     pub(super) decision: DecisionRef,
+    pub(super) status: OutcomeStatus,
+    pub(super) attempts: Vec<Attempt>,
+    /// The deployments that were passed over.
+    pub(super) skipped: Vec<DeploymentId>,
+    pub(super) retention: Retention,
     /// Whether it holds a commitment to what the call said.
     pub(super) committed: bool,
 }
@@ -146,8 +171,19 @@ impl Examiner {
 }
 
 fn examined(entry: &Entry<'_>, leaf: Digest, what: What) -> Examined {
-    let Entry { prev, seq, ts, .. } = *entry;
-    Examined { leaf, prev, kind: entry.kind.clone(), seq, ts, log: entry.log.clone(), what }
+    let Entry { id, prev, seq, ts, .. } = *entry;
+    let months = match &what {
+        What::Decided(decided) => decided.terms.retention.months,
+        What::Ended(ended) => ended.retention.months,
+        _ => kept_months(entry),
+    };
+    let (kind, log) = (entry.kind.clone(), entry.log.clone());
+    Examined { leaf, prev, kind, id, seq, ts, log, months, what }
+}
+
+/// What an entry says that was examined before.
+pub(super) fn read_again(bytes: &[u8]) -> Result<What, ChainFault> {
+    what(&Entry::parse(bytes)?)
 }
 
 /// An entry's body, and what follows it. Where a text has the look of an entry's but is none, they
@@ -171,28 +207,45 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
         Kind::BundleActivated => {
             What::Activated(Arc::new(body::<ActivationBody>(kind, text)?.snapshot))
         }
-        Kind::Decision => {
-            let decision: DecisionBody = body(kind, text)?;
-            What::Decided(Decided {
-                snapshot: Arc::new(decision.snapshot),
-                allowed: decision.decision == Verdict::Allow,
-                dispatched: decision.dispatch,
-                committed: decision.user_commitment.is_some(),
-            })
-        }
-        Kind::Outcome => {
-            let outcome: OutcomeBody = body(kind, text)?;
-            let committed =
-                outcome.input_commitment.is_some() || outcome.output_commitment.is_some();
-            What::Ended(Ended { decision: outcome.decision, committed })
-        }
+        Kind::Decision => What::Decided(decided(body(kind, text)?)?),
+        Kind::Outcome => What::Ended(Box::new(ended(body(kind, text)?)?)),
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
+        Kind::KeyRetired => What::KeyRetired(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
         Kind::Erasure => What::Erased(Arc::new(body(kind, text)?)),
         Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
         Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),
-        Kind::LegalHold => nothing(body::<LegalHoldBody>(kind, text)?),
+        Kind::LegalHold => What::Held(Arc::new(body(kind, text)?)),
         Kind::Other(_) => What::Nothing,
+    })
+}
+
+fn decided(body: DecisionBody) -> Result<Decided, ChainFault> {
+    shape::of_decision(&body)
+        .map_err(|what| ChainFault::Contradiction { kind: Kind::Decision, what })?;
+    let open = body.candidates.into_iter().filter(|one| one.decision == Verdict::Allow);
+    Ok(Decided {
+        snapshot: Arc::new(body.snapshot),
+        terms: Arc::new(Terms {
+            is_allowed: body.decision == Verdict::Allow,
+            is_dispatched: body.dispatch,
+            open: open.map(|candidate| candidate.deployment).collect(),
+            retention: body.retention,
+        }),
+        committed: body.user_commitment.is_some(),
+    })
+}
+
+fn ended(body: OutcomeBody) -> Result<Ended, ChainFault> {
+    shape::of_outcome(&body)
+        .map_err(|what| ChainFault::Contradiction { kind: Kind::Outcome, what })?;
+    Ok(Ended {
+        decision: body.decision,
+        status: body.status,
+        skipped: body.skipped.into_iter().map(|one| one.deployment).collect(),
+        attempts: body.attempts,
+        retention: body.retention,
+        committed: body.input_commitment.is_some() || body.output_commitment.is_some(),
     })
 }
 

@@ -1,7 +1,7 @@
 //! What can be wrong with a row of entries.
 
 use super::entry::{EntryError, Kind, Origin};
-use crate::domain::Seq;
+use crate::domain::{DeploymentId, Seq};
 
 /// What is wrong, and where.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub enum ChainFault {
     #[error("belongs to the log `{said}`, not to `{is}`")]
     OtherLog {
         /// The log that it names.
-        said: Origin,
+        said: String,
         /// The log.
         is: Origin,
     },
@@ -76,7 +76,7 @@ pub enum ChainFault {
         is: u64,
     },
     /// An outcome of something that is not a decision before it.
-    #[error("is the outcome of entry {0}, which is no decision before it")]
+    #[error("is the outcome of entry {0}, which is not a decision before it")]
     NoDecision(Seq),
     /// An outcome that names another leaf than its decision's.
     #[error("is the outcome of decision {0}, but names another leaf hash")]
@@ -87,9 +87,58 @@ pub enum ChainFault {
     /// A second outcome.
     #[error("is a second outcome of decision {0}")]
     SecondOutcome(Seq),
+    /// A record whose parts do not agree.
+    #[error("is a `{kind}` that contradicts itself: {what}")]
+    Contradiction {
+        /// Its kind.
+        kind: Kind,
+        /// What does not agree.
+        what: &'static str,
+    },
+    /// An outcome that is kept for another time than its decision.
+    #[error("is kept {said}, but its decision {decision} is kept {is}")]
+    Retention {
+        /// The decision.
+        decision: Seq,
+        /// How long the outcome says that it is kept.
+        said: String,
+        /// How long the decision is.
+        is: String,
+    },
+    /// An outcome of Lexgate's of a call that the caller was to send, or the other way round.
+    #[error("is the outcome of decision {0}: {1}")]
+    Sender(Seq, &'static str),
+    /// A call that went, or might have gone, where its decision does not let it go.
+    #[error(
+        "the call of decision {decision} {verb} `{deployment}`, which is not an allowed candidate of that decision"
+    )]
+    Unlawful {
+        /// The decision.
+        decision: Seq,
+        /// The deployment.
+        deployment: DeploymentId,
+        /// What was done.
+        verb: &'static str,
+    },
+    /// An attempt at a time at which it cannot have been made.
+    #[error("the attempt at `{deployment}` for decision {decision} {what}")]
+    AttemptTime {
+        /// The decision.
+        decision: Seq,
+        /// The deployment.
+        deployment: DeploymentId,
+        /// When it was, and when it should have been.
+        what: String,
+    },
     /// A key that the one before it did not endorse.
     #[error("names another key for the log: {0}")]
     Key(&'static str),
+    /// A key that cannot be retired.
+    #[error("says that a key was retired: {0}")]
+    Retired(&'static str),
+    /// A hold that is lifted, and was never set.
+    #[error("says that the legal hold `{0}` was lifted, but it was never set")]
+    NoHold(String),
     /// A recovery that says something else of the log than what it is.
     #[error("says that the log was recovered: {0}")]
     Recovery(&'static str),
@@ -97,8 +146,43 @@ pub enum ChainFault {
     #[error("says that the values of entry {0} were erased, {1}")]
     Erasure(Seq, &'static str),
     /// Records said to be removed that are not before the one that says so.
-    #[error("says that entries {} to {} were removed: they do not stand in order before it", .0.first, .0.last)]
+    #[error(
+        "says that entries {} to {} were removed: such ranges must be in order, and before the record", .0.first, .0.last
+    )]
     Pruned(super::SeqRange),
+    /// A removal for which a later instant counts than that of its record.
+    #[error(
+        "says that records went whose retention period had ended at {said}, but it was written at {is}"
+    )]
+    PrunedLater {
+        /// The instant that it names.
+        said: String,
+        /// When it was written.
+        is: String,
+    },
+    /// A removal of what is never removed.
+    #[error("says that entry {0} was removed: {1}")]
+    KeptForEver(Seq, &'static str),
+    /// A removal before the retention period can have ended.
+    #[error(
+        "says that the retention period of entry {seq} had ended at {before}: {} {written}, and is kept for {months} months{}, until {until}",
+        if *.is_here { "it was written at" } else { "it was written no earlier than" },
+        if *.is_here { "" } else { " at least" },
+    )]
+    PrunedEarly {
+        /// The entry.
+        seq: Seq,
+        /// Whether it is here, so that its own times are known.
+        is_here: bool,
+        /// When it was written, or the soonest instant.
+        written: String,
+        /// For how many months it is kept.
+        months: u32,
+        /// Until when.
+        until: String,
+        /// When its retention period is said to have ended.
+        before: String,
+    },
     /// A body that is not there, and no record says why.
     #[error("is missing: its leaf is in the tree, and no record says that it was removed")]
     Missing,

@@ -150,6 +150,21 @@ pub(crate) fn outcome(seq: Seq, leaf: Digest) -> OutcomeBody {
     }
 }
 
+/// What a caller reports of a decision that Lexgate does not send.
+pub(crate) fn reported(seq: Seq, leaf: Digest) -> OutcomeBody {
+    OutcomeBody {
+        attempts: Vec::new(),
+        reported: Some(super::ReportedStatus::Ok),
+        status: OutcomeStatus::Reported,
+        ..outcome(seq, leaf)
+    }
+}
+
+/// Whether Lexgate sends the call of the decision in `entry`.
+pub(crate) fn is_dispatched(entry: &[u8]) -> bool {
+    String::from_utf8_lossy(entry).contains(r#""dispatch":true"#)
+}
+
 /// A log that grows in memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Chain {
@@ -180,7 +195,8 @@ impl Chain {
 
     pub(crate) fn push_outcome(&mut self, decision: usize) {
         let seq = Seq::new(decision as u64);
-        self.push(&Kind::Outcome, &outcome(seq, self.leaves[decision]));
+        let of = if is_dispatched(&self.entries[decision]) { outcome } else { reported };
+        self.push(&Kind::Outcome, &of(seq, self.leaves[decision]));
     }
 
     pub(crate) fn push_at(&mut self, kind: &Kind, body: &[u8], ts: Timestamp) {

@@ -24,7 +24,7 @@ pub mod verify;
 
 pub use body::{
     ActivationBody, AuditReadBody, DecisionBody, Engine, ErasureBody, GenesisBody, KeyChangeBody,
-    LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
+    KeyRetiredBody, LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
@@ -48,7 +48,7 @@ pub use tile::{
 };
 pub use time::{parse_timestamp, timestamp_text, to_micros};
 pub use tree::{Edge, empty_root, node_of, partial_tiles};
-pub use verify::{Report, Verifier, endorsement};
+pub use verify::{CLOCKS, CONFIRMED, Past, Report, SentAttempt, Shortest, Verifier, endorsement};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
 pub mod leaf_hex {

@@ -236,20 +236,24 @@ impl Note {
         Ok(Self { text: text.to_owned(), signatures })
     }
 
-    /// Reads notes that stand one after the other, an empty line between them.
+    /// Reads notes that follow each other, with empty lines between them or without: a note ends where its
+    /// signatures do.
     ///
     /// # Errors
     /// When one of them does not have the form of one.
     pub fn parse_all(notes: &str) -> Result<Vec<Self>, NoteError> {
-        let (mut all, mut note, mut signed) = (Vec::new(), String::new(), false);
+        let (mut all, mut note) = (Vec::new(), String::new());
+        let (mut is_blank, mut is_signed) = (false, false);
         for line in notes.split_inclusive('\n') {
-            if line == "\n" && signed {
+            let is_signature = line.starts_with(DASH) && (is_blank || is_signed);
+            if is_signed && !is_signature {
                 all.push(Self::parse(&std::mem::take(&mut note))?);
-                signed = false;
-                continue;
             }
-            signed = line.starts_with(DASH);
-            note.push_str(line);
+            is_signed = is_signature;
+            is_blank = line == "\n";
+            if !(is_blank && note.is_empty()) {
+                note.push_str(line);
+            }
         }
         if !note.is_empty() {
             all.push(Self::parse(&note)?);
@@ -288,5 +292,43 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.text)?;
         self.signatures.iter().try_for_each(|signature| signature.fmt(f))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: &str = "lexgate.example/main\n5\nAAAA\n\n\u{2014} lexgate.example/main AAAAAAA=\n";
+    const TWO: &str = "lexgate.example/main\n7\nBBBB\n\n\u{2014} lexgate.example/main BBBBBBB=\n\u{2014} witness CCCCCCC=\n";
+
+    #[test]
+    fn notes_are_told_apart_however_they_were_appended() {
+        let expected = [Note::parse(ONE).unwrap(), Note::parse(TWO).unwrap()];
+        for between in ["", "\n", "\n\n\n"] {
+            for (before, after) in [("", ""), ("\n", "\n"), ("", "\n\n")] {
+                let notes = format!("{before}{ONE}{between}{TWO}{after}");
+                assert_eq!(Note::parse_all(&notes).unwrap(), expected, "{notes:?}");
+            }
+        }
+        assert_eq!(Note::parse_all(&ONE.repeat(3)).unwrap().len(), 3);
+        assert_eq!(Note::parse_all("").unwrap(), []);
+        assert_eq!(Note::parse_all("\n\n").unwrap(), []);
+    }
+
+    #[test]
+    fn a_text_may_hold_empty_lines_and_what_looks_like_a_signature() {
+        let note = "a\n\u{2014} b AAAAAAA=\n\nc\n\n\u{2014} d AAAAAAA=\n";
+        let all = Note::parse_all(&note.repeat(2)).unwrap();
+        assert_eq!(all, [Note::parse(note).unwrap(), Note::parse(note).unwrap()]);
+        assert_eq!(all[0].text(), "a\n\u{2014} b AAAAAAA=\n\nc\n");
+    }
+
+    #[test]
+    fn what_is_torn_is_not_a_note() {
+        for torn in [&TWO[..TWO.len() - 1], &TWO[..TWO.len() - 20], "lexgate.example/main\n7\n"] {
+            assert!(Note::parse_all(&format!("{ONE}{torn}")).is_err(), "{torn:?}");
+        }
+        assert!(Note::parse_all(&format!("{}{TWO}", &ONE[..ONE.len() - 1])).is_err());
     }
 }

@@ -16,12 +16,22 @@ struct Kept {
 /// those on which the understanding of others depends.
 #[must_use]
 pub fn kept_until(entry: &Entry<'_>) -> Option<Timestamp> {
+    months_after(entry.ts, kept_months(entry)?)
+}
+
+/// For how many months the record's body is kept; `None` for ever.
+pub(super) fn kept_months(entry: &Entry<'_>) -> Option<u32> {
     if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead) {
         return None;
     }
     let Kept { retention } = serde_json::from_str(entry.body.get()).ok()?;
-    let written = entry.ts.to_zoned(TimeZone::UTC);
-    Some(written.checked_add(i64::from(retention.months?).months()).ok()?.timestamp())
+    retention.months
+}
+
+/// The instant so many months after another, by the calendar in UTC.
+pub(super) fn months_after(instant: Timestamp, months: u32) -> Option<Timestamp> {
+    let zoned = instant.to_zoned(TimeZone::UTC);
+    Some(zoned.checked_add(i64::from(months).months()).ok()?.timestamp())
 }
 
 #[cfg(test)]

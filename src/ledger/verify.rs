@@ -5,16 +5,23 @@
 //! In two steps: what an entry says by itself ([`Examiner`]), which any number of threads can do, and
 //! whether it follows what was before it ([`Verifier::follow`]), one after the other.
 
+mod bits;
+mod calls;
+mod keys;
+mod pruned;
+pub(super) mod shape;
+mod span;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use jiff::Timestamp;
+use uuid::Uuid;
 
 use super::{
-    DecisionRef, ErasureBody, GenesisBody, KeyChangeBody, PrunedBody, RecoveryBody, SeqRange,
-    TreeHead,
+    DecisionRef, ErasureBody, GenesisBody, RecoveryBody, TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Decided, Ended, Examined, Examiner, What},
+    examine::{Ended, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -22,6 +29,15 @@ use super::{
     tree::Edge,
 };
 use crate::domain::{Digest, Revision, Seq, SnapshotDigests};
+use bits::Bits;
+pub use calls::CLOCKS;
+use calls::Calls;
+pub(super) use calls::Terms;
+use keys::KeyChain;
+use pruned::Shelf;
+pub use pruned::Shortest;
+use span::Reigns;
+pub use span::{CONFIRMED, SentAttempt};
 
 /// How many leaves are kept in memory: outcomes mostly follow their decisions soon.
 const WINDOW: usize = 65_536;
@@ -46,6 +62,8 @@ pub struct Report {
     pub open: Vec<Seq>,
     /// The log's keys, the first from its beginning, each endorsed by the one before it.
     pub keys: Vec<(VerifierKey, Seq)>,
+    /// Those of them that sign no more, and the records that say so.
+    pub retired: Vec<(VerifierKey, Seq)>,
     /// Where the log went on after a loss, and what was lost.
     pub recoveries: Vec<(Seq, Checkpoint)>,
     /// How many decisions hold a commitment to a person's identifier, and outcomes to what a call said.
@@ -56,6 +74,40 @@ pub struct Report {
     pub pruned: Vec<(Seq, u64)>,
     /// The first entry that is not here although no record says that it was removed.
     pub missing: Option<Seq>,
+    /// A legal hold in force, an entry that it keeps and that is not here, and the record that says that
+    /// it was removed.
+    pub broken_hold: Option<(Seq, Seq, Seq)>,
+    /// An identifier that two entries have.
+    pub repeated: Option<Uuid>,
+    /// Outcomes whose decisions are not here: where they were sent is held against nothing.
+    pub unpaired: u64,
+}
+
+/// What a verifier asks for while it reads on: entries that were read long ago. And whom it tells of what
+/// was sent, to be judged by the policies.
+pub trait Past {
+    /// The leaf of an entry that was read more than 65,536 entries ago.
+    fn leaf(&mut self, seq: Seq) -> Option<Digest>;
+    /// An entry that was read before.
+    fn entry(&mut self, seq: Seq) -> Option<Vec<u8>>;
+    /// An attempt of a decision that is here.
+    fn sent(&mut self, attempt: &SentAttempt<'_>);
+}
+
+/// Nothing is known but what is in memory.
+#[derive(Debug)]
+struct Forgotten;
+
+impl Past for Forgotten {
+    fn leaf(&mut self, _: Seq) -> Option<Digest> {
+        None
+    }
+
+    fn entry(&mut self, _: Seq) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn sent(&mut self, _: &SentAttempt<'_>) {}
 }
 
 /// The text by which a log's key endorses the next one.
@@ -64,7 +116,7 @@ pub fn endorsement(origin: &Origin, key: &VerifierKey) -> String {
     format!("lexgate key change\n{origin}\n{key}\n")
 }
 
-/// Reads a log's entries, from the first one on. Keeps eight bits of each, and some megabytes.
+/// Reads a log's entries, from the first one on. Keeps some thirty bytes of each, and some megabytes.
 #[derive(Debug)]
 pub struct Verifier {
     leaf: Digest,
@@ -73,78 +125,20 @@ pub struct Verifier {
     last: Option<Timestamp>,
     kinds: BTreeMap<Kind, u64>,
     active: Option<SnapshotDigests>,
-    keys: Vec<(VerifierKey, Seq)>,
+    reigns: Reigns,
+    keys: KeyChain,
     recoveries: Vec<(Seq, Checkpoint)>,
     edge: Edge,
     /// The last leaves, the oldest first.
     recent: VecDeque<Digest>,
-    decisions: Bits,
-    denied: Bits,
-    dispatched: Bits,
-    ended: Bits,
+    ids: Vec<u128>,
+    calls: Calls,
+    shelf: Shelf,
     committed: Bits,
     erased: Bits,
     erasures: Vec<(Seq, u64)>,
-    /// Those whose bodies are not here.
-    removed: Bits,
-    /// Those of them that a record says were removed.
-    explained: Bits,
-    pruned: Vec<(Seq, u64)>,
+    unpaired: u64,
     examiner: Examiner,
-}
-
-/// A set of positions.
-#[derive(Debug, Default)]
-struct Bits(Vec<u64>);
-
-impl Bits {
-    fn has(&self, seq: Seq) -> bool {
-        let word = usize::try_from(seq.get() / 64).ok().and_then(|at| self.0.get(at));
-        word.is_some_and(|word| word >> (seq.get() % 64) & 1 == 1)
-    }
-
-    /// Adds a position. Whether it is new.
-    fn add(&mut self, seq: Seq) -> bool {
-        let at = usize::try_from(seq.get() / 64).unwrap_or(usize::MAX);
-        if self.0.len() <= at {
-            self.0.resize(at + 1, 0);
-        }
-        let is_new = !self.has(seq);
-        if let Some(word) = self.0.get_mut(at) {
-            *word |= 1 << (seq.get() % 64);
-        }
-        is_new
-    }
-
-    /// Those that are not in `others`.
-    fn without(&self, others: &Self) -> impl Iterator<Item = Seq> {
-        let all = (0..64 * self.0.len() as u64).map(Seq::new);
-        all.filter(|seq| self.has(*seq) && !others.has(*seq))
-    }
-
-    /// Adds what of a range is in `others`. How many are new.
-    fn take_from(&mut self, others: &Self, range: SeqRange) -> u64 {
-        self.0.resize(self.0.len().max(others.0.len()), 0);
-        let (first, last) = (range.first.get(), range.last.get());
-        let words = usize::try_from(first / 64).unwrap_or(usize::MAX)
-            ..usize::try_from(last / 64 + 1).unwrap_or(usize::MAX).min(others.0.len());
-        let mut count = 0;
-        for at in words {
-            let start = 64 * at as u64;
-            let low = u64::MAX << first.saturating_sub(start).min(63);
-            let high = u64::MAX >> (start + 63).saturating_sub(last).min(63);
-            let theirs = others.0.get(at).copied().unwrap_or_default() & low & high;
-            if let Some(ours) = self.0.get_mut(at) {
-                count += u64::from((theirs & !*ours).count_ones());
-                *ours |= theirs;
-            }
-        }
-        count
-    }
-
-    fn count(&self) -> u64 {
-        self.0.iter().map(|word| u64::from(word.count_ones())).sum()
-    }
 }
 
 impl Default for Verifier {
@@ -164,20 +158,18 @@ impl Verifier {
             last: None,
             kinds: BTreeMap::new(),
             active: None,
-            keys: Vec::new(),
+            reigns: Reigns::default(),
+            keys: KeyChain::default(),
             recoveries: Vec::new(),
             edge: Edge::default(),
             recent: VecDeque::new(),
-            decisions: Bits::default(),
-            denied: Bits::default(),
-            dispatched: Bits::default(),
-            ended: Bits::default(),
+            ids: Vec::new(),
+            calls: Calls::default(),
+            shelf: Shelf::default(),
             committed: Bits::default(),
             erased: Bits::default(),
             erasures: Vec::new(),
-            removed: Bits::default(),
-            explained: Bits::default(),
-            pruned: Vec::new(),
+            unpaired: 0,
             examiner: Examiner::default(),
         }
     }
@@ -189,7 +181,7 @@ impl Verifier {
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Finding> {
         let seq = self.next();
         let examined = self.examiner.examine(bytes).map_err(|fault| Finding { seq, fault })?;
-        self.follow(examined, &mut |_| None).map(drop)
+        self.follow(examined, &mut Forgotten).map(drop)
     }
 
     /// The position of the next entry.
@@ -204,21 +196,27 @@ impl Verifier {
         &self.edge
     }
 
-    /// Takes the next entry. Gives the tiles of the tree that it has filled, or made grow. `older` gives
-    /// the leaf of an entry that was read more than 65,536 entries ago.
+    /// No record that is written while the active snapshot decides is kept for less than this.
+    pub fn keep_at_least(&mut self, shortest: Shortest) {
+        self.shelf.keep_at_least(shortest);
+    }
+
+    /// Takes the next entry. Gives the tiles of the tree that it has filled, or made grow.
     ///
     /// # Errors
     /// What is wrong with it. Nothing after it means anything: stop there.
     pub fn follow(
         &mut self,
         examined: Examined,
-        older: &mut dyn FnMut(Seq) -> Option<Digest>,
+        past: &mut dyn Past,
     ) -> Result<Vec<Tile>, Finding> {
         let seq = self.next();
         self.check_place(&examined)
-            .and_then(|()| self.take(&examined, older))
+            .and_then(|()| self.take(&examined, past))
             .map_err(|fault| Finding { seq, fault })?;
         self.leaf = examined.leaf;
+        self.shelf.add(examined.ts, examined.months);
+        self.ids.push(examined.id.as_u128());
         self.first.get_or_insert(examined.ts);
         self.last = Some(examined.ts);
         match self.kinds.get_mut(&examined.kind) {
@@ -232,7 +230,7 @@ impl Verifier {
     /// Takes the next entry, whose body is not here: only its leaf is. Gives the tiles, as
     /// [`Verifier::follow`] does.
     pub fn follow_removed(&mut self, leaf: Digest) -> Vec<Tile> {
-        self.removed.add(self.next());
+        self.shelf.add_removed(self.next());
         self.leaf = leaf;
         self.grow(leaf)
     }
@@ -247,22 +245,33 @@ impl Verifier {
 
     /// What was read.
     #[must_use]
-    pub fn finish(self) -> Report {
+    pub fn finish(mut self) -> Report {
         Report {
             entries: self.edge.size(),
             root: self.edge.root(),
+            repeated: self.repeated(),
             origin: self.origin,
             leaf: self.leaf,
             span: self.first.zip(self.last),
             kinds: self.kinds,
-            open: self.dispatched.without(&self.ended).collect(),
+            open: self.calls.dispatched.without(&self.calls.ended).collect(),
             committed: self.committed.count(),
-            missing: self.removed.without(&self.explained).next(),
-            keys: self.keys,
+            missing: self.shelf.missing(),
+            broken_hold: self.shelf.broken_hold(),
+            keys: self.keys.keys,
+            retired: self.keys.retired,
             recoveries: self.recoveries,
             erasures: self.erasures,
-            pruned: self.pruned,
+            pruned: self.shelf.pruned,
+            unpaired: self.unpaired,
         }
+    }
+
+    /// An identifier that two entries have.
+    fn repeated(&mut self) -> Option<Uuid> {
+        self.ids.sort_unstable();
+        let mut pairs = self.ids.iter().zip(self.ids.iter().skip(1));
+        pairs.find(|(one, next)| one == next).map(|(id, _)| Uuid::from_u128(*id))
     }
 
     fn check_place(&self, entry: &Examined) -> Result<(), ChainFault> {
@@ -273,7 +282,8 @@ impl Verifier {
             return Err(ChainFault::Chain { said: entry.prev.hex(), is: self.leaf.hex() });
         }
         if let Some(origin) = self.origin.as_ref().filter(|origin| **origin != entry.log) {
-            return Err(ChainFault::OtherLog { said: entry.log.clone(), is: origin.clone() });
+            let (said, is) = (entry.log.to_string(), origin.clone());
+            return Err(ChainFault::OtherLog { said, is });
         }
         if let Some(last) = self.last.filter(|last| entry.ts < *last) {
             let (said, is) = (timestamp_text(entry.ts), timestamp_text(last));
@@ -285,81 +295,91 @@ impl Verifier {
         Ok(())
     }
 
-    fn take(
-        &mut self,
-        entry: &Examined,
-        older: &mut dyn FnMut(Seq) -> Option<Digest>,
-    ) -> Result<(), ChainFault> {
+    fn take(&mut self, entry: &Examined, past: &mut dyn Past) -> Result<(), ChainFault> {
+        let seq = entry.seq;
         match &entry.what {
             What::Opened(genesis) => self.open(genesis, &entry.log),
-            What::Activated(snapshot) => self.activate(snapshot),
-            What::Decided(decided) => self.decide(entry.seq, decided),
-            What::Ended(ended) => self.end(entry.seq, ended, older),
-            What::KeyChanged(change) => self.change_key(entry, change),
+            What::Activated(snapshot) => self.activate(entry, snapshot),
+            What::Decided(decided) => {
+                self.check_snapshot(&decided.snapshot)?;
+                self.calls.decide(seq, decided);
+                if decided.committed {
+                    self.committed.add(seq);
+                }
+                Ok(())
+            }
+            What::Ended(ended) => self.end(entry, ended, past),
+            What::KeyChanged(change) => self.keys.change(seq, &entry.log, change),
+            What::KeyRetired(retired) => self.keys.retire(seq, retired),
             What::Recovered(recovery) => self.recover(entry, recovery),
-            What::Erased(erasure) => self.erase(entry.seq, erasure),
-            What::Pruned(pruned) => self.prune(entry.seq, pruned),
+            What::Erased(erasure) => self.erase(seq, erasure),
+            What::Pruned(pruned) => self.shelf.prune(seq, entry.ts, pruned),
+            What::Held(hold) => self.shelf.hold(seq, hold),
             What::Nothing => Ok(()),
         }
     }
 
     fn open(&mut self, genesis: &GenesisBody, log: &Origin) -> Result<(), ChainFault> {
-        match genesis.origin.parse::<Origin>() {
-            Ok(said) if said != *log => {
-                return Err(ChainFault::OtherLog { said, is: log.clone() });
-            }
-            _ => {}
+        if genesis.origin != *log.as_str() {
+            let (said, is) = (genesis.origin.clone(), log.clone());
+            return Err(ChainFault::OtherLog { said, is });
         }
-        let key = genesis.public_key.parse();
-        let key = key.map_err(|_| ChainFault::Key("the text is no verifier key"))?;
-        self.keys.push((key, Seq::new(0)));
-        Ok(())
+        self.keys.open(&genesis.public_key, log)
     }
 
-    fn activate(&mut self, snapshot: &SnapshotDigests) -> Result<(), ChainFault> {
+    fn activate(&mut self, entry: &Examined, snapshot: &SnapshotDigests) -> Result<(), ChainFault> {
         let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
         let Revision(said) = snapshot.revision;
         if said != is + 1 {
             return Err(ChainFault::Revision { said, is });
         }
         self.active = Some(*snapshot);
+        self.reigns.begin(entry.seq, entry.ts);
+        self.shelf.keep_at_least(Shortest::Unknown);
         Ok(())
     }
 
-    fn decide(&mut self, seq: Seq, decided: &Decided) -> Result<(), ChainFault> {
-        if self.active.as_ref() != Some(&*decided.snapshot) {
-            let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
-            return Err(ChainFault::Superseded { said: decided.snapshot.revision.0, is });
+    fn check_snapshot(&self, said: &SnapshotDigests) -> Result<(), ChainFault> {
+        if self.active.as_ref() == Some(said) {
+            return Ok(());
         }
-        self.decisions.add(seq);
-        if !decided.allowed {
-            self.denied.add(seq);
-        }
-        if decided.dispatched {
-            self.dispatched.add(seq);
-        }
-        if decided.committed {
-            self.committed.add(seq);
-        }
-        Ok(())
+        let Revision(is) = self.active.map_or(Revision(0), |active| active.revision);
+        Err(ChainFault::Superseded { said: said.revision.0, is })
     }
 
+    /// An outcome belongs to one decision, and its attempts went where that allows.
     fn end(
         &mut self,
-        seq: Seq,
+        entry: &Examined,
         ended: &Ended,
-        older: &mut dyn FnMut(Seq) -> Option<Digest>,
+        past: &mut dyn Past,
     ) -> Result<(), ChainFault> {
-        self.pair(&ended.decision, older)?;
+        let decision = ended.decision.seq;
+        let is_here = !self.shelf.removed.has(decision);
+        if is_here {
+            self.calls.check_decision(decision)?;
+        }
+        self.check_leaf(&ended.decision, past)?;
+        if !self.calls.ended.add(decision) {
+            return Err(ChainFault::SecondOutcome(decision));
+        }
         if ended.committed {
-            self.committed.add(seq);
+            self.committed.add(entry.seq);
+        }
+        let Some(decided) = self.shelf.written(decision).filter(|_| is_here) else {
+            self.unpaired += 1;
+            return Ok(());
+        };
+        self.calls.check_outcome(ended, (decided, entry.ts), past)?;
+        for attempt in &ended.attempts {
+            past.sent(&self.reigns.sent(entry.seq, decision, attempt));
         }
         Ok(())
     }
 
     fn erase(&mut self, seq: Seq, erasure: &ErasureBody) -> Result<(), ChainFault> {
         for erased in &erasure.erased {
-            if !self.committed.has(*erased) && !self.removed.has(*erased) {
+            if !self.committed.has(*erased) && !self.shelf.removed.has(*erased) {
                 return Err(ChainFault::Erasure(*erased, "which held none"));
             }
             if !self.erased.add(*erased) {
@@ -370,80 +390,39 @@ impl Verifier {
         Ok(())
     }
 
-    /// What was removed can still be here: in a copy that was made before.
-    fn prune(&mut self, seq: Seq, pruned: &PrunedBody) -> Result<(), ChainFault> {
-        let (mut gone, mut next) = (0, Seq::new(0));
-        for range in &pruned.removed {
-            if range.first < next || range.first > range.last || range.last >= seq {
-                return Err(ChainFault::Pruned(*range));
-            }
-            next = Seq::new(range.last.get() + 1);
-            gone += self.explained.take_from(&self.removed, *range);
-        }
-        self.pruned.push((seq, gone));
-        Ok(())
-    }
-
-    fn pair(
-        &mut self,
-        decision: &DecisionRef,
-        older: &mut dyn FnMut(Seq) -> Option<Digest>,
-    ) -> Result<(), ChainFault> {
-        if !self.decisions.has(decision.seq) && !self.removed.has(decision.seq) {
+    /// The decision at a position must be the one that is named.
+    fn check_leaf(&self, decision: &DecisionRef, past: &mut dyn Past) -> Result<(), ChainFault> {
+        if decision.seq >= self.next() {
             return Err(ChainFault::NoDecision(decision.seq));
-        }
-        if self.denied.has(decision.seq) {
-            return Err(ChainFault::OfDenial(decision.seq));
         }
         let back = self.edge.size() - decision.seq.get();
         let recent =
             usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
         let leaf = match recent.and_then(|at| self.recent.get(at)) {
             Some(leaf) => Some(*leaf),
-            None => older(decision.seq),
+            None => past.leaf(decision.seq),
         };
-        if leaf != Some(decision.leaf) {
-            return Err(ChainFault::OtherDecision(decision.seq));
-        }
-        if self.ended.add(decision.seq) {
+        if leaf == Some(decision.leaf) {
             Ok(())
         } else {
-            Err(ChainFault::SecondOutcome(decision.seq))
+            Err(ChainFault::OtherDecision(decision.seq))
         }
-    }
-
-    /// Only a key of the log says which key comes next.
-    fn change_key(&mut self, entry: &Examined, change: &KeyChangeBody) -> Result<(), ChainFault> {
-        let fault = ChainFault::Key;
-        let former =
-            self.keys.last().map(|(key, _)| key).filter(|key| key.to_string() == change.former);
-        let former = former.ok_or(fault("the former key is not the log's"))?;
-        let key: VerifierKey =
-            change.public_key.parse().map_err(|_| fault("the text is no verifier key"))?;
-        let note = Note::parse(&change.endorsement);
-        let note = note.map_err(|_| fault("the endorsement is no signed note"))?;
-        if note.text() != endorsement(&entry.log, &key) {
-            return Err(fault("the endorsement names another key"));
-        }
-        note.verify(std::slice::from_ref(former))
-            .map_err(|_| fault("the former key has not signed the endorsement"))?;
-        self.keys.push((key, entry.seq));
-        Ok(())
     }
 
     fn recover(&mut self, entry: &Examined, recovery: &RecoveryBody) -> Result<(), ChainFault> {
         let fault = ChainFault::Recovery;
         let found = TreeHead { root: self.edge.root(), size: self.edge.size() };
         if recovery.found != found {
-            return Err(fault("but it was found as another tree than the one before the record"));
+            return Err(fault("but the recovered tree differs from the tree before this record"));
         }
         let note = Note::parse(&recovery.lost);
         let lost = note.and_then(|note| {
-            let keys: Vec<_> = self.keys.iter().map(|(key, _)| key.clone()).collect();
+            let keys: Vec<_> = self.keys.keys.iter().map(|(key, _)| key.clone()).collect();
             note.verify(&keys)?;
             Checkpoint::read(&note)
         });
-        let lost = lost.map_err(|_| fault("but what was lost is no checkpoint of this log"))?;
+        let lost = lost.ok().filter(|lost| lost.origin == entry.log);
+        let lost = lost.ok_or(fault("but what was lost is not a checkpoint of this log"))?;
         self.recoveries.push((entry.seq, lost));
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::Verdict,
     ledger::{
-        Commitment, DecisionBody, OutcomeBody, SeqRange,
+        Commitment, DecisionBody, OutcomeBody, PrunedBody, SeqRange,
         fixture::{self, Chain},
     },
 };
@@ -68,7 +68,9 @@ fn pairing_is_checked() {
 #[test]
 fn a_denial_has_no_outcome() {
     let mut chain = Chain::example();
-    let denial = DecisionBody { decision: Verdict::Deny, ..fixture::decision(2, false, "d") };
+    let mut denial =
+        DecisionBody { decision: Verdict::Deny, route: None, ..fixture::decision(2, false, "d") };
+    denial.candidates.iter_mut().for_each(|candidate| candidate.decision = Verdict::Deny);
     chain.push(&Kind::Decision, &denial);
     chain.push_outcome(8);
     assert!(matches!(last_fault(&chain), ChainFault::OfDenial(seq) if seq.get() == 8));
@@ -133,14 +135,19 @@ fn verify_without(chain: &Chain, gone: &[usize]) -> Result<Report, Finding> {
 #[test]
 fn removed_is_not_missing() {
     let pruned = |ranges: &[(u64, u64)]| PrunedBody {
-        before: fixture::instant(),
+        before: fixture::instant() + jiff::SignedDuration::from_hours(24 * 190),
         removed: ranges
             .iter()
             .map(|(first, last)| SeqRange { first: Seq::new(*first), last: Seq::new(*last) })
             .collect(),
     };
+    let push = |chain: &mut Chain, ranges: &[(u64, u64)]| {
+        let body = pruned(ranges);
+        let bytes = crate::ledger::canonical::to_vec(&body).unwrap();
+        chain.push_at(&Kind::SegmentPruned, &bytes, body.before);
+    };
     let mut chain = Chain::example();
-    chain.push(&Kind::SegmentPruned, &pruned(&[(2, 3), (5, 5)]));
+    push(&mut chain, &[(2, 3), (5, 5)]);
     let report = verify_without(&chain, &[2, 3, 5]).unwrap();
     assert_eq!((report.missing, report.pruned), (None, vec![(Seq::new(8), 3)]));
     assert_eq!(report.root, verify(&chain.entries).unwrap().root, "the same tree");
@@ -148,10 +155,11 @@ fn removed_is_not_missing() {
     assert_eq!((whole.missing, whole.pruned), (None, vec![(Seq::new(8), 0)]), "an archive");
     assert_eq!(verify_without(&chain, &[2, 4]).unwrap().missing, Some(Seq::new(4)));
     // An outcome may stay longer than its decision.
-    assert_eq!(verify_without(&chain, &[2]).unwrap().missing, None);
-    for bad in [&[(3, 2)][..], &[(2, 9)], &[(3, 3), (3, 3)], &[(3, 3), (1, 1)]] {
+    let report = verify_without(&chain, &[2]).unwrap();
+    assert_eq!((report.missing, report.unpaired), (None, 1));
+    for bad in [&[(3, 2)][..], &[(2, 9)], &[(3, 3), (3, 3)], &[(3, 3), (2, 2)]] {
         let mut chain = chain.clone();
-        chain.push(&Kind::SegmentPruned, &pruned(bad));
+        push(&mut chain, bad);
         assert!(matches!(last_fault(&chain), ChainFault::Pruned(_)), "{bad:?}");
     }
 }

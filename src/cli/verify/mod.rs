@@ -1,41 +1,39 @@
 //! `lexgate verify`
 
+mod contained;
 mod files;
+mod folder;
+mod recent;
 mod recount;
 mod replay;
+mod report;
 mod stream;
+mod watch;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    Failure,
-    output::{self, Paint, paint},
-};
+use super::{Failure, output};
 use crate::{
-    domain::{Digest, Seq, SnapshotDigests},
-    ledger::{
-        ChainFault, Checkpoint, Finding, Note, Report, Verifier, VerifierKey, hash_text,
-        timestamp_text,
-    },
+    domain::Seq,
+    ledger::{ChainFault, Checkpoint, Finding, Note, Report, Verifier, VerifierKey},
 };
 use files::Export;
 pub(super) use files::{CHECKPOINT, CONTENTS, WITNESSED};
 use replay::Replay;
+use watch::Watcher;
 
-/// How many decisions that differ are named.
+/// How many files are named that were not checked.
 const NAMED: usize = 20;
 
 /// Verify an exported ledger: no server, no secret.
 ///
 /// Checks the checkpoint's signature, the tree, the chain, the sequence, times, kinds, the form of
-/// every record, that every outcome belongs to one decision and every decision to the snapshot that
-/// was active, and that the key is the log's. Says what holds, or where the first fault is.
+/// every record, that every decision names the snapshot that was active, that every outcome belongs to
+/// one decision and went only where that allows, that what is not here may have been removed, and that
+/// the key is the log's. Says what holds and what was not checked, or where the first fault is.
 #[derive(Debug, Args)]
 pub(super) struct Verify {
     /// The folder that `lexgate export` wrote.
@@ -50,9 +48,13 @@ pub(super) struct Verify {
     /// A witness, by its verifier key, that must have cosigned the log. May be given several times.
     #[arg(long, value_name = "VKEY")]
     witness: Vec<String>,
-    /// Judge every decision again from the snapshot that it pins, and report those that differ.
+    /// Judge every decision again from the snapshot that it pins, and every attempt by the snapshot that
+    /// was active when it was sent, and report those that differ.
     #[arg(long)]
     replay: bool,
+    /// Do so in this process, not in one of its own.
+    #[arg(long, hide = true)]
+    contained: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -70,14 +72,24 @@ struct Verified {
     since: Vec<Checkpoint>,
     replayed: Option<u64>,
     contents: usize,
+    /// Files that belong to nothing that is verified: the first of them, and how many there are.
+    others: (Vec<String>, u64),
 }
 
 impl Verify {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let verified = self.verify();
+        if self.replay && !self.contained {
+            return contained::run(self.json);
+        }
+        let verified =
+            if self.contained { contained::within(|| self.verify()) } else { self.verify() };
         output::end_progress();
         match verified {
-            Ok(verified) => self.report(&verified),
+            Ok(verified) if self.json => report::as_json(&verified),
+            Ok(verified) => {
+                report::as_text(&verified);
+                Ok(())
+            }
             Err(failure) => {
                 if self.json {
                     output::json(&json!({ "holds": false, "fault": failure.to_string() }))?;
@@ -113,13 +125,7 @@ impl Verify {
             }
         }
         let replay = self.replay.then(|| Replay::of(&export));
-        let mut watcher = Watcher {
-            export: &export,
-            since: by_size(&since),
-            size: checkpoint.size,
-            contents: BTreeSet::new(),
-            differing: Vec::new(),
-        };
+        let mut watcher = Watcher::new(&export, replay.as_ref(), &since, checkpoint.size);
         watcher.held_against(&Verifier::new())?;
         let verifier = stream::read(&export, replay.as_ref(), &mut watcher)?;
         export.check_nothing_beyond()?;
@@ -131,17 +137,13 @@ impl Verify {
             differing.extend(replay.miscounted());
         }
         check_tree(&report, &checkpoint)?;
-        if let Some(seq) = report.missing {
-            let finding = Finding { seq, fault: ChainFault::Missing };
-            return Err(Failure::Finding(finding.to_string()));
-        }
+        check_whole(&report, &export)?;
         let signed_by = check_keys(&report, &key, &note, &since)?;
         let seen = check_witnesses(&witnesses, cosigned.as_ref())?;
         since.truncate(kept);
-        if !differing.is_empty() {
-            return Err(Failure::Finding(differing_text(&differing)));
-        }
+        differing.report()?;
         Ok(Verified {
+            others: export.others(NAMED, &contents)?,
             replayed: replay.map(|replay| replay.judged()),
             since: since.into_iter().map(|(checkpoint, _)| checkpoint).collect(),
             contents: contents.len(),
@@ -156,98 +158,6 @@ impl Verify {
     fn vkey(&self, option: &str, text: &str) -> Result<VerifierKey, Failure> {
         text.parse().map_err(|error| Failure::Usage(format!("{option}: {error}")))
     }
-
-    fn report(&self, verified: &Verified) -> Result<(), Failure> {
-        let Verified { report, checkpoint, signed_by, seen, since, replayed, contents } = verified;
-        let names: Vec<_> = signed_by.iter().map(ToString::to_string).collect();
-        let kinds = report.kinds.iter().map(|(kind, count)| (kind.to_string(), *count));
-        if self.json {
-            return output::json(&json!({
-                "holds": true,
-                "log": checkpoint.origin.as_str(),
-                "entries": report.entries,
-                "root": checkpoint.root.hex(),
-                "leaf": report.leaf.hex(),
-                "signed_by": names,
-                "kinds": kinds.collect::<std::collections::BTreeMap<_, _>>(),
-                "open": report.open,
-                "replayed": replayed,
-                "witnessed": seen,
-                "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
-                "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
-                "committed": report.committed,
-                "erased": under(&report.erasures),
-                "pruned": under(&report.pruned),
-            }));
-        }
-        let line = |text: String| output::line(&format!("  {text}"));
-        output::line(&paint(Paint::Good, &format!("the log `{}` holds", checkpoint.origin)));
-        line(format!("{} entries, none missing, each following the one before", report.entries));
-        for (seq, count) in report.pruned.iter().filter(|(_, count)| *count > 0) {
-            line(format!(
-                "  {count:>9} of them removed under record {seq}, their time being over: only their leaves are here"
-            ));
-        }
-        for (kind, count) in kinds {
-            line(format!("  {count:>9} {kind}"));
-        }
-        if let Some((first, last)) = report.span {
-            line(format!("from {} to {}", timestamp_text(first), timestamp_text(last)));
-        }
-        line(format!("they make the tree with the root {}", hash_text(&checkpoint.root)));
-        for name in names {
-            line(format!("whose checkpoint is signed by {name}"));
-        }
-        if let Some(greatest) = since.iter().map(|earlier| earlier.size).max() {
-            let n = since.len();
-            line(format!(
-                "it goes on from {n} kept checkpoints, the greatest of {greatest} entries"
-            ));
-        }
-        if let Some(size) = seen {
-            line(format!("every given witness has seen it up to {size} entries"));
-        }
-        line(format!(
-            "every decision was made by the snapshot then active; all {contents} contents are here, unchanged"
-        ));
-        line("every outcome belongs to one decision, and no decision has two".to_owned());
-        line(match report.open.len() {
-            0 => "every call that the gateway sent has its outcome".to_owned(),
-            n => format!(
-                "{n} calls have no outcome yet: they were under way, or their process had just ended"
-            ),
-        });
-        if report.committed > 0 {
-            let n = report.committed;
-            line(format!("{n} records commit to an end user's identifier, or to what a call said"));
-        }
-        for (seq, count) in &report.erasures {
-            line(format!("  {count:>9} of these values were erased under record {seq}"));
-        }
-        for (seq, lost) in &report.recoveries {
-            output::line(&paint(
-                Paint::Bad,
-                &format!(
-                    "  record {seq} says that the log was recovered after a loss: {} entries had been signed before",
-                    lost.size
-                ),
-            ));
-        }
-        match replayed {
-            Some(n) => line(format!("{n} decisions, judged again, come out the same")),
-            None => output::line(&paint(
-                Paint::Dim,
-                "  not judged again: `--replay` does that with the policies in the export",
-            )),
-        }
-        if since.is_empty() && seen.is_none() {
-            output::line(&paint(
-                Paint::Dim,
-                "  whether this is all of the log, only a checkpoint kept elsewhere can tell: `--since FILE`",
-            ));
-        }
-        Ok(())
-    }
 }
 
 /// Verifies an export of a log that has this key.
@@ -258,16 +168,12 @@ pub(super) fn check(dir: &Path, key: &str) -> Result<(), Failure> {
         since: Vec::new(),
         witness: Vec::new(),
         replay: false,
+        contained: false,
         json: false,
     };
     let verified = verify.verify();
     output::end_progress();
     verified.map(drop)
-}
-
-/// Under which records how many things were done.
-fn under(records: &[(Seq, u64)]) -> Vec<serde_json::Value> {
-    records.iter().map(|(seq, count)| json!({ "record": seq, "count": count })).collect()
 }
 
 /// The tree of the entries must be the one that was signed.
@@ -306,17 +212,25 @@ fn check_witnesses(
     Ok(Some(checkpoint.size))
 }
 
-/// Roots by the size of their trees.
-fn by_size(checkpoints: &[(Checkpoint, Note)]) -> BTreeMap<u64, Vec<Digest>> {
-    let mut roots: BTreeMap<u64, Vec<Digest>> = BTreeMap::new();
-    for (checkpoint, _) in checkpoints {
-        roots.entry(checkpoint.size).or_default().push(checkpoint.root);
+/// Nothing may be missing, or be there twice.
+fn check_whole(report: &Report, export: &Export) -> Result<(), Failure> {
+    if let Some(seq) = report.missing {
+        let finding = Finding { seq, fault: ChainFault::Missing };
+        return Err(Failure::Finding(finding.to_string()));
     }
-    roots
+    if let Some((hold, removed, says)) = report.broken_hold {
+        return Err(Failure::Finding(format!(
+            "entry {says}: says that entry {removed} was removed, which the legal hold of entry {hold} keeps"
+        )));
+    }
+    let Some(id) = report.repeated else { return Ok(()) };
+    let places = stream::positions_of(export, id)?;
+    let places: Vec<_> = places.iter().map(ToString::to_string).collect();
+    Err(Failure::Finding(format!("the entries {} have the same `id`, {id}", places.join(" and "))))
 }
 
-/// The given key must be the log's, and one of the log's keys must have signed each checkpoint. Gives
-/// the keys that have signed the last.
+/// The given key must be the log's. Its newest key must have signed the checkpoint, and one of its keys each
+/// of those that were kept. Gives the keys that have signed the checkpoint and are not retired.
 fn check_keys(
     report: &Report,
     key: &VerifierKey,
@@ -336,75 +250,17 @@ fn check_keys(
             note.verify(keys).map_err(|error| Failure::Finding(format!("{what}: {error}")));
         signed.map(|signed| signed.into_iter().cloned().collect::<Vec<_>>())
     };
-    let signed_by = verify(note, &keys, "the checkpoint")?;
+    let mut signed_by = verify(note, &keys, "the checkpoint")?;
+    signed_by.retain(|key| !report.retired.iter().any(|(retired, _)| retired == key));
+    if let Some((newest, since)) = report.keys.last().filter(|(key, _)| !signed_by.contains(key)) {
+        return Err(Failure::Finding(format!(
+            "the checkpoint is not signed by `{newest}`, the log's key since entry {since}, but by a former one: what a former key signs alone is not the log's. Where the key has just been changed, start every service of the log anew and export again"
+        )));
+    }
     for (earlier, note) in since {
         verify(note, &keys, &format!("the checkpoint of {} entries", earlier.size))?;
     }
     Ok(signed_by)
-}
-
-fn differing_text(differing: &[String]) -> String {
-    let mut text = format!("{} decisions come out otherwise when judged again:", differing.len());
-    for line in differing.iter().take(NAMED) {
-        text = format!("{text}\n  {line}");
-    }
-    if differing.len() > NAMED {
-        text = format!("{text}\n  … and {} more", differing.len() - NAMED);
-    }
-    text
-}
-
-/// Looks at each entry as it comes.
-struct Watcher<'a> {
-    export: &'a Export,
-    since: BTreeMap<u64, Vec<Digest>>,
-    size: u64,
-    contents: BTreeSet<Digest>,
-    differing: Vec<String>,
-}
-
-impl Watcher<'_> {
-    /// Holds the tree read so far against the checkpoints of its size.
-    fn held_against(&self, verifier: &Verifier) -> Result<(), Failure> {
-        let size = verifier.edge().size();
-        let Some(roots) = self.since.get(&size) else { return Ok(()) };
-        let root = verifier.edge().root();
-        if roots.iter().all(|kept| *kept == root) {
-            return Ok(());
-        }
-        Err(Failure::Finding(format!(
-            "the first {size} entries are not those of the checkpoint that was kept: history was rewritten"
-        )))
-    }
-
-    fn check_contents(&mut self, pinned: &SnapshotDigests) -> Result<(), String> {
-        for digest in [pinned.bundle, pinned.facts, pinned.organisation, pinned.registers] {
-            if self.contents.insert(digest) {
-                self.export.content(digest)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-impl stream::Watch for Watcher<'_> {
-    fn entry(
-        &mut self,
-        verifier: &Verifier,
-        activated: Option<SnapshotDigests>,
-    ) -> Result<(), Failure> {
-        if let Some(pinned) = activated {
-            let seq = verifier.edge().size() - 1;
-            self.check_contents(&pinned)
-                .map_err(|what| Failure::Finding(format!("entry {seq}: {what}")))?;
-        }
-        self.held_against(verifier)
-    }
-
-    fn bundle(&mut self, verifier: &Verifier, differing: Vec<String>) {
-        self.differing.extend(differing);
-        output::progress(&format!("{} of {} entries hold", verifier.edge().size(), self.size));
-    }
 }
 
 /// Whether a folder holds an export of the log that begins with this entry.

@@ -1,30 +1,42 @@
-//! Decisions judged again: from the snapshot that each pins, by this version of the policy engine.
+//! Decisions judged again: from the snapshot that each pins, by this version of the policy engine. And
+//! attempts, by the snapshots that were active when they were sent.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
+    thread,
+    time::Duration,
 };
 
 use jiff::Timestamp;
 
-use super::{files::Export, recount::Recount};
+use super::{files::Export, recent::Recent, recount::Recount, stream::STACK};
 use crate::{
-    domain::{Call, CallRequest, DataRequest, Seq, SnapshotDigests, SourceFile},
+    domain::{Call, CallRequest, DataRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
-    ledger::{DecisionBody, Entry, Kind, OutcomeBody},
+    ledger::{DecisionBody, Entry, Kind, OutcomeBody, SentAttempt, timestamp_text},
 };
 
-type Judges = HashMap<String, Result<Arc<Judge>, String>>;
+/// How many snapshots are kept ready to judge, and how many files they are made from.
+const READY: usize = 8;
+/// How long the policies and facts of a snapshot may take to be read.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+type Shared<K, V> = Mutex<Recent<K, Result<V, String>>>;
 
 /// Judges from an export's contents.
 #[derive(Debug)]
 pub(super) struct Replay<'a> {
     export: &'a Export,
-    judges: Mutex<Judges>,
+    proposals: Shared<(Digest, Digest), Proposal>,
+    judges: Shared<SnapshotDigests, Arc<Judge>>,
+    /// What each activation made active, and until when that was valid.
+    active: Mutex<BTreeMap<Seq, (SnapshotDigests, Timestamp)>>,
     judged: AtomicU64,
     recount: Recount,
 }
@@ -33,10 +45,99 @@ impl<'a> Replay<'a> {
     pub(super) fn of(export: &'a Export) -> Self {
         Self {
             export,
-            judges: Mutex::default(),
+            proposals: Mutex::new(Recent::of(READY)),
+            judges: Mutex::new(Recent::of(READY)),
+            active: Mutex::default(),
             judged: AtomicU64::new(0),
             recount: Recount::default(),
         }
+    }
+
+    /// Takes an activation: what it pins must be what its files amount to at that instant. Gives until when
+    /// that is so.
+    pub(super) fn activate(
+        &self,
+        seq: Seq,
+        ts: Timestamp,
+        pinned: &SnapshotDigests,
+    ) -> Result<Timestamp, String> {
+        let proposal = self.proposal(pinned)?;
+        let until = proposal.validity(ts, pinned).map_err(|error| error.to_string())?;
+        let until = until.ok_or_else(|| {
+            "activates facts or instruments that its files do not amount to at that instant, by this version: verify with the version that `genesis` names".to_owned()
+        })?;
+        lock(&self.active).insert(seq, (*pinned, until));
+        Ok(until)
+    }
+
+    /// What is wrong with an attempt: that no snapshot by which it may have been sent lets it go there.
+    /// `decision` gives the entry of its decision.
+    pub(super) fn sent(
+        &self,
+        attempt: &SentAttempt<'_>,
+        decision: impl FnOnce() -> Option<Vec<u8>>,
+    ) -> Option<String> {
+        let SentAttempt { started, own, .. } = *attempt;
+        let active = |seq: &Seq| lock(&self.active).get(seq).copied();
+        let valid: Vec<_> = attempt
+            .activations
+            .iter()
+            .filter_map(|seq| active(seq).map(|(pinned, until)| (*seq, pinned, until)))
+            .filter(|(_, _, until)| started < *until)
+            .collect();
+        if valid.iter().any(|(seq, ..)| *seq == own) {
+            return None;
+        }
+        let fault = |why: String| {
+            let SentAttempt { outcome, decision, deployment, .. } = attempt;
+            let at = timestamp_text(started);
+            Some(format!(
+                "entry {outcome}: the attempt at `{deployment}` for decision {decision} was sent at {at}, {why}"
+            ))
+        };
+        if valid.is_empty() {
+            return fault("when no snapshot was valid".to_owned());
+        }
+        let Some(entry) = decision() else {
+            return fault("and its decision cannot be read".to_owned());
+        };
+        let mut last = None;
+        for (_, pinned, _) in valid {
+            match self.allows(&entry, &pinned, attempt) {
+                Ok(true) => return None,
+                Ok(false) => {
+                    last = Some(format!("when revision {} did not allow it", pinned.revision.0));
+                }
+                Err(error) => last = Some(format!("and cannot be judged: {error}")),
+            }
+        }
+        fault(last.unwrap_or_default())
+    }
+
+    /// Whether a snapshot lets the call of a decision go to the same deployment at the same places.
+    fn allows(
+        &self,
+        entry: &[u8],
+        pinned: &SnapshotDigests,
+        attempt: &SentAttempt<'_>,
+    ) -> Result<bool, String> {
+        let entry = Entry::parse(entry).map_err(|error| error.to_string())?;
+        let recorded: DecisionBody =
+            serde_json::from_str(entry.body.get()).map_err(|error| error.to_string())?;
+        let judge = self.judge(pinned, attempt.started)?;
+        let request = request(&recorded.call);
+        // A call that names what is not there any more goes nowhere.
+        let Ok(judged) = judge.judge_afresh(&recorded.caller.app, &request, &recorded.reached)
+        else {
+            return Ok(false);
+        };
+        let was = recorded.candidates.iter().find(|one| one.deployment == *attempt.deployment);
+        Ok(judged.evaluation.candidates.iter().any(|now| {
+            now.decision == Verdict::Allow
+                && was.is_some_and(|was| {
+                    was.deployment == now.deployment && was.placement == now.placement
+                })
+        }))
     }
 
     /// How many decisions were judged again.
@@ -111,32 +212,59 @@ impl<'a> Replay<'a> {
         Some(format!("the decision is the same, but not its {}", parts.join(", ")))
     }
 
-    /// The judge of a snapshot, made once.
+    /// The judge of a snapshot, which is what its files amount to at `ts`.
     fn judge(&self, pinned: &SnapshotDigests, ts: Timestamp) -> Result<Arc<Judge>, String> {
-        let name = format!("{pinned:?}");
-        let mut judges = self.judges.lock().unwrap_or_else(PoisonError::into_inner);
-        judges.entry(name).or_insert_with(|| self.load(pinned, ts)).clone()
+        // Others wait: what is dear is made once.
+        lock(&self.judges).get_or_make(pinned, || {
+            let (proposal, pinned) = (self.proposal(pinned)?, *pinned);
+            in_time(move || {
+                let snapshot = Snapshot::at(&proposal, ts, pinned.revision)
+                    .map_err(|error| format!("its snapshot cannot be built: {error}"))?;
+                if snapshot.digests != pinned {
+                    return Err("this version makes another snapshot of the same contents: verify with the version that `genesis` names".to_owned());
+                }
+                Ok(Arc::new(Judge::new(Arc::new(snapshot))))
+            })
+        })
     }
 
-    /// A dated fact that begins or ends makes a snapshot of its own, so the facts at the time of any
-    /// decision under it are its facts.
-    fn load(&self, pinned: &SnapshotDigests, ts: Timestamp) -> Result<Arc<Judge>, String> {
-        let bundle = self.export.content(pinned.bundle)?;
-        let organisation = self.export.content(pinned.organisation)?;
-        let unreadable = |what: &str| format!("the {what} of its snapshot cannot be read");
-        let texts: BTreeMap<String, String> =
-            serde_json::from_slice(&bundle).map_err(|_| unreadable("bundle"))?;
-        let files: Vec<_> = texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
-        let text = String::from_utf8(organisation).map_err(|_| unreadable("organisation"))?;
-        let proposal = Proposal::load(&files, SourceFile::new("organisation.toml", &text))
-            .map_err(|faults| format!("{}: {faults}", unreadable("bundle or organisation")))?;
-        let snapshot = Snapshot::at(&proposal, ts, pinned.revision)
-            .map_err(|error| format!("its snapshot cannot be built: {error}"))?;
-        if snapshot.digests != *pinned {
-            return Err("this version makes another snapshot of the same contents: verify with the version that `genesis` names".to_owned());
-        }
-        Ok(Arc::new(Judge::new(Arc::new(snapshot))))
+    /// What the files that a snapshot pins say.
+    fn proposal(&self, pinned: &SnapshotDigests) -> Result<Proposal, String> {
+        let SnapshotDigests { bundle, organisation, .. } = *pinned;
+        lock(&self.proposals).get_or_make(&(bundle, organisation), || {
+            let bundle = self.export.content(bundle)?;
+            let organisation = self.export.content(organisation)?;
+            in_time(move || read_proposal(&bundle, organisation))
+        })
     }
+}
+
+fn read_proposal(bundle: &[u8], organisation: Vec<u8>) -> Result<Proposal, String> {
+    let unreadable = |what: &str| format!("the {what} of its snapshot cannot be read");
+    let texts: BTreeMap<String, String> =
+        serde_json::from_slice(bundle).map_err(|_| unreadable("bundle"))?;
+    let files: Vec<_> = texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
+    let text = String::from_utf8(organisation).map_err(|_| unreadable("organisation"))?;
+    Proposal::load(&files, SourceFile::new("organisation.toml", &text))
+        .map_err(|faults| format!("{}: {faults}", unreadable("bundle or organisation")))
+}
+
+/// Does what somebody else's files may make long or deep: on a stack of its own, and not for ever.
+fn in_time<T: Send + 'static>(
+    make: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    let (send, made) = mpsc::channel();
+    let thread = thread::Builder::new().stack_size(STACK);
+    thread
+        .spawn(move || drop(send.send(make())))
+        .map_err(|error| format!("its snapshot cannot be built: {error}"))?;
+    made.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+        Err(format!("its snapshot cannot be built within {} seconds", PATIENCE.as_secs()))
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The question that resolves to `call`.

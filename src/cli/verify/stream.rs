@@ -5,16 +5,22 @@ use std::{
     thread,
 };
 
+use jiff::Timestamp;
+use uuid::Uuid;
+
 use super::{super::Failure, files::Export, replay::Replay};
 use crate::{
-    domain::{Digest, SnapshotDigests},
+    domain::{Digest, Seq, SnapshotDigests},
     ledger::{
-        ChainFault, Examined, Examiner, Finding, TILE_WIDTH, Tile, TileId, Verifier, read_bundle,
+        ChainFault, Examined, Examiner, Finding, Kind, Past, SentAttempt, TILE_WIDTH, Tile, TileId,
+        Verifier, leaf_of, read_bundle,
     },
 };
 
 /// How many bundles a thread may be ahead.
 const AHEAD: usize = 4;
+/// The stack of a thread that judges, in bytes: policies are trees, and they are walked.
+pub(super) const STACK: usize = 64 << 20;
 
 /// A bundle that was read, and the tile of its leaves.
 struct Chunk {
@@ -26,13 +32,21 @@ struct Chunk {
     differing: Vec<String>,
 }
 
+/// What an entry was, as far as whoever watches wants to know.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) seq: Seq,
+    /// When it was written, where it is here.
+    pub(super) ts: Option<Timestamp>,
+    /// Whether it is a decision.
+    pub(super) is_decision: bool,
+    /// The snapshot that it activates.
+    pub(super) activated: Option<SnapshotDigests>,
+}
+
 /// What is called with the state after each entry, and after each bundle.
 pub(super) trait Watch {
-    fn entry(
-        &mut self,
-        verifier: &Verifier,
-        activated: Option<SnapshotDigests>,
-    ) -> Result<(), Failure>;
+    fn entry(&mut self, verifier: &mut Verifier, seen: Seen) -> Result<(), Failure>;
     fn bundle(&mut self, verifier: &Verifier, differing: Vec<String>);
 }
 
@@ -47,11 +61,15 @@ pub(super) fn read(
         let readers: Vec<_> = (0..threads)
             .map(|first| {
                 let (send, chunks) = sync_channel(AHEAD);
-                scope.spawn(move || read_every(export, replay, (first, threads), &send));
-                chunks
+                let reading = move || read_every(export, replay, (first, threads), &send);
+                let thread = thread::Builder::new().stack_size(STACK);
+                thread.spawn_scoped(scope, reading).map_err(|error| {
+                    Failure::Environment(format!("a thread that reads cannot be started: {error}"))
+                })?;
+                Ok(chunks)
             })
-            .collect();
-        follow(export, &readers, watch)
+            .collect::<Result<_, Failure>>()?;
+        follow(export, replay, &readers, watch)
     })
 }
 
@@ -106,11 +124,13 @@ fn read_chunk(
 /// Takes the bundles in their order.
 fn follow(
     export: &Export,
+    replay: Option<&Replay<'_>>,
     readers: &[Receiver<Result<Chunk, Failure>>],
     watch: &mut dyn Watch,
 ) -> Result<Verifier, Failure> {
     let mut verifier = Verifier::new();
-    let mut older = Older { export, tile: None };
+    let mut past =
+        ExportedPast { export, replay, tile: None, bundle: Vec::new(), differing: Vec::new() };
     for reader in readers.iter().cycle() {
         if verifier.next().get().div_ceil(TILE_WIDTH as u64) == export.bundles() {
             break;
@@ -124,7 +144,8 @@ fn follow(
             let Some(examined) = examined.transpose().map_err(found)? else {
                 let tiles = verifier.follow_removed(*leaf);
                 check_full(export, &tiles)?;
-                watch.entry(&verifier, None)?;
+                let seen = Seen { seq, ts: None, is_decision: false, activated: None };
+                watch.entry(&mut verifier, seen)?;
                 continue;
             };
             let next = entries.peek().and_then(|(next, _)| next.as_ref()?.as_ref().ok());
@@ -142,17 +163,23 @@ fn follow(
                     )
                 })
             });
-            let activated = examined.activated();
+            let seen = Seen {
+                seq,
+                ts: Some(examined.ts()),
+                is_decision: examined.kind == Kind::Decision,
+                activated: examined.activated(),
+            };
             let tiles = verifier
-                .follow(examined, &mut |seq| older.leaf(seq))
+                .follow(examined, &mut past)
                 .map_err(|finding| Failure::Finding(finding.to_string()))?;
             if let Some(changed) = changed {
                 return Err(changed);
             }
             check_full(export, &tiles)?;
-            watch.entry(&verifier, activated)?;
+            watch.entry(&mut verifier, seen)?;
         }
         watch.bundle(&verifier, chunk.differing);
+        watch.bundle(&verifier, std::mem::take(&mut past.differing));
     }
     for tile in verifier.edge().partial().iter().filter(|tile| tile.id.level > 0) {
         export.check_tile(tile)?;
@@ -166,14 +193,19 @@ fn check_full(export: &Export, tiles: &[Tile]) -> Result<(), Failure> {
     tiles.iter().filter(full).try_for_each(|tile| export.check_tile(tile))
 }
 
-/// Leaves that are no longer in memory, from tiles that have been compared with their entries.
-struct Older<'a> {
+/// Entries and leaves that are no longer in memory: leaves are from tiles that have been compared with
+/// their entries, and so entries are the ones that were read.
+struct ExportedPast<'a> {
     export: &'a Export,
+    replay: Option<&'a Replay<'a>>,
     tile: Option<(TileId, Vec<Digest>)>,
+    bundle: Vec<u8>,
+    /// Attempts that were not lawful.
+    differing: Vec<String>,
 }
 
-impl Older<'_> {
-    fn leaf(&mut self, seq: crate::domain::Seq) -> Option<Digest> {
+impl Past for ExportedPast<'_> {
+    fn leaf(&mut self, seq: Seq) -> Option<Digest> {
         let id = TileId { level: 0, n: seq.get() / TILE_WIDTH as u64 };
         if self.tile.as_ref().is_none_or(|(there, _)| *there != id) {
             self.tile = Some((id, self.export.tile(id).ok()?.0));
@@ -181,4 +213,35 @@ impl Older<'_> {
         let at = usize::try_from(seq.get() % TILE_WIDTH as u64).ok()?;
         self.tile.as_ref().and_then(|(_, hashes)| hashes.get(at)).copied()
     }
+
+    fn entry(&mut self, seq: Seq) -> Option<Vec<u8>> {
+        let entry = self.export.entry(seq, &mut self.bundle)?;
+        (Some(leaf_of(&entry)) == self.leaf(seq)).then_some(entry)
+    }
+
+    fn sent(&mut self, attempt: &SentAttempt<'_>) {
+        let Some(replay) = self.replay else { return };
+        let unlawful = replay.sent(attempt, || self.entry(attempt.decision));
+        self.differing.extend(unlawful);
+    }
+}
+
+/// The first two positions whose entries have this identifier.
+pub(super) fn positions_of(export: &Export, id: Uuid) -> Result<Vec<u64>, Failure> {
+    let (mut bundle, mut found) = (Vec::new(), Vec::new());
+    let id = format!(r#","id":"{id}","kind":""#);
+    for n in 0..export.bundles() {
+        export.bundle(n, &mut bundle)?;
+        for (at, entry) in read_bundle(&bundle).unwrap_or_default().iter().enumerate() {
+            // Behind the body, where nothing but the envelope is.
+            let tail = entry.get(entry.len().saturating_sub(700)..).unwrap_or_default();
+            if memchr::memmem::rfind(tail, id.as_bytes()).is_some() {
+                found.push(n * TILE_WIDTH as u64 + at as u64);
+            }
+            if found.len() == 2 {
+                return Ok(found);
+            }
+        }
+    }
+    Ok(found)
 }

@@ -241,7 +241,12 @@ pub(crate) fn numbered(dispatch: bool, id: u128) -> Draft {
 }
 
 pub(crate) fn outcome(decision: &Receipt) -> Draft {
-    let body = fixture::outcome(decision.seq, decision.leaf);
+    let of =
+        if fixture::is_dispatched(&decision.entry) { fixture::outcome } else { fixture::reported };
+    let mut body = of(decision.seq, decision.leaf);
+    for attempt in &mut body.attempts {
+        (attempt.started, attempt.finished) = (decision.ts, decision.ts);
+    }
     let id = 0x0c00_0000 + u128::from(decision.seq.get());
     let draft = draft(Kind::Outcome, id, &body);
     Draft { about: Some(decision.seq), terms: ["tenant:acme".into()].into(), ..draft }

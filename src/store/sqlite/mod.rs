@@ -58,6 +58,9 @@ impl SqliteStore {
                 error,
             })?;
         }
+        // The files beside it get the same rights. Where it cannot be made, SQLite says why.
+        let mut made = tokio::fs::OpenOptions::new();
+        let _ = made.write(true).create_new(true).mode(0o600).open(&file).await;
         let options = parsed
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
