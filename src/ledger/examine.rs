@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::{
     ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
+    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody, RefusedBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -192,6 +192,7 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
         Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
         Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),
         Kind::LegalHold => nothing(body::<LegalHoldBody>(kind, text)?),
+        Kind::Refused => nothing(body::<RefusedBody>(kind, text)?),
         Kind::Other(_) => What::Nothing,
     })
 }

@@ -16,7 +16,7 @@ struct Kept {
 /// those on which the understanding of others depends.
 #[must_use]
 pub fn kept_until(entry: &Entry<'_>) -> Option<Timestamp> {
-    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead) {
+    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead | Kind::Refused) {
         return None;
     }
     let Kept { retention } = serde_json::from_str(entry.body.get()).ok()?;
@@ -43,6 +43,7 @@ mod tests {
         assert_eq!(until(&Kind::Decision, "6"), expected);
         assert_eq!(until(&Kind::Outcome, "6"), expected);
         assert_eq!(until(&Kind::AuditRead, "6"), expected);
+        assert_eq!(until(&Kind::Refused, "6"), expected);
         assert_eq!(until(&Kind::Decision, "null"), None, "for ever");
         assert_eq!(until(&Kind::BundleActivated, "6"), None, "others depend on it");
     }
