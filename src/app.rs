@@ -1,6 +1,7 @@
 //! The wiring: from a configuration to a running gate, and back to nothing.
 
 mod keys;
+mod removals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -23,6 +24,7 @@ use crate::{
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
+    source,
     store::{self, Store, StoreError},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
@@ -104,7 +106,11 @@ pub fn read_proposal(config: &Config) -> Result<Proposal, Faults> {
     let organisation = config::read_file(&config.organisation.file).map_err(|fault| {
         fault.help("`[organisation] file` names it; `lexgate init` writes an example")
     })?;
-    propose(&config.policies.dir, organisation)
+    let (proposal, not_taken) = propose_folder(&config.policies.dir, organisation)?;
+    for file in not_taken {
+        tracing::warn!(file, "a file of the policy folder is not a policy and was not taken");
+    }
+    Ok(proposal)
 }
 
 /// Reads the policy folder `dir` together with an organisation.
@@ -112,8 +118,20 @@ pub fn read_proposal(config: &Config) -> Result<Proposal, Faults> {
 /// # Errors
 /// Every fault found.
 pub fn propose(dir: &Path, organisation: SourceFile) -> Result<Proposal, Faults> {
-    let policies = config::read_policies(dir)?;
-    Proposal::load(&policies, organisation).map_err(|faults| under(dir, faults, &policies))
+    propose_folder(dir, organisation).map(|(proposal, _)| proposal)
+}
+
+/// The same, with the files of the folder that were not taken.
+///
+/// # Errors
+/// Every fault found.
+pub fn propose_folder(
+    dir: &Path,
+    organisation: SourceFile,
+) -> Result<(Proposal, Vec<String>), Faults> {
+    let config::PolicyFolder { files, not_taken } = config::read_policy_folder(dir)?;
+    let proposal = Proposal::load(&files, organisation);
+    Ok((proposal.map_err(|faults| under(dir, faults, &files))?, not_taken))
 }
 
 /// Reads the keys that sign the log: its key, and the former one as long as that is kept.
@@ -140,7 +158,7 @@ pub fn read_key(config: &Config, path: &Path) -> Result<SigningKey, Fault> {
             .help("`lexgate init` makes a key; restore this one from its backup if the log exists already")
     };
     let bytes = std::fs::read(path).map_err(|error| {
-        fault(format!("the signing key `{}` cannot be read: {error}", path.display()))
+        fault(format!("the signing key `{}` cannot be read: {error}", source::shown_path(path)))
     })?;
     refuse_readable_by_others(path).map_err(fault)?;
     SigningKey::from_pkcs8(&bytes).map_err(|error| fault(format!("`{}`: {error}", path.display())))
@@ -155,7 +173,7 @@ fn read_master_key(config: &Config) -> Result<Option<MasterKey>, Faults> {
         )
     };
     let text = std::fs::read_to_string(path).map_err(|error| {
-        fault(format!("the master key `{}` cannot be read: {error}", path.display()))
+        fault(format!("the master key `{}` cannot be read: {error}", source::shown_path(path)))
     })?;
     refuse_readable_by_others(path).map_err(fault)?;
     let key = MasterKey::parse(&text);
@@ -215,6 +233,7 @@ impl App {
         let store = open_store(config).await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         check_log(config, &*store, &signer).await?;
+        removals::check_removals(config, &*store, &proposal).await?;
         let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
         let settings = settings(config, process, signer);
         let sequencer =
@@ -302,6 +321,7 @@ impl App {
     /// Ends in order: calls, keeper and reaper, then the writer of the ledger.
     pub async fn stop(self) {
         self.lifecycle.finish_calls().await;
+        self.gate.record_counted_refusals(true).await;
         self.closing.cancel();
         self.sequencer.close();
         self.lifecycle.finish_services().await;
@@ -428,12 +448,13 @@ fn check_secrets(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
             let file = &proposal.organisation_file;
             let place = ["deployments", &index.to_string(), "backend", "api_key"];
             let message = format!(
-                "deployment `{}` has the key `{name}`, and `[secrets]` does not say where that is",
+                "deployment `{}` names a key by `api_key`, and `[secrets]` does not say where that is",
                 deployment.id
             );
-            faults.0.push(file.fault(config::locate(file, &place), message).help(format!(
-                "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
-            )));
+            let fault = file.fault(config::locate(file, &place), message);
+            faults.0.push(source::without_secrets(file, fault).help(
+                "add `[secrets.NAME]` with `env`, `file` or `command` to this machine's configuration, or correct the name; the key itself belongs in neither file",
+            ));
         }
     }
     faults.or(())

@@ -13,6 +13,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod policy;
 pub mod sequencer;
+pub mod source;
 pub mod store;
 pub mod telemetry;
 pub mod witness;

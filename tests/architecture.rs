@@ -11,15 +11,16 @@ use std::{
 const LONGEST: usize = 500;
 
 /// Which modules each module may name, beside itself.
-const MAY_NAME: [(&str, &[&str]); 16] = [
+const MAY_NAME: [(&str, &[&str]); 17] = [
     ("domain", &[]),
+    ("source", &["domain"]),
     ("ledger", &["domain"]),
     ("policy", &["domain"]),
-    ("facts", &["domain", "policy"]),
+    ("facts", &["domain", "source", "policy"]),
     ("store", &["domain", "ledger"]),
     ("witness", &["domain", "ledger", "store"]),
     // The address of a backend is a fact of the organisation.
-    ("dispatch", &["domain", "ledger", "facts", "telemetry"]),
+    ("dispatch", &["domain", "source", "ledger", "facts", "telemetry"]),
     ("sequencer", &["domain", "ledger", "store"]),
     (
         "gate",
@@ -27,7 +28,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
     ),
     ("cases", &["domain", "ledger", "policy", "facts", "gate"]),
     // Reads TOML as the facts do, and into the types of whoever uses it.
-    ("config", &["domain", "ledger", "facts", "dispatch", "telemetry"]),
+    ("config", &["domain", "source", "ledger", "facts", "dispatch", "telemetry"]),
     ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config", "telemetry"]),
     ("lifecycle", &[]),
     ("telemetry", &[]),
@@ -35,6 +36,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
         "app",
         &[
             "domain",
+            "source",
             "ledger",
             "policy",
             "facts",
@@ -53,6 +55,7 @@ const MAY_NAME: [(&str, &[&str]); 16] = [
         "cli",
         &[
             "domain",
+            "source",
             "ledger",
             "policy",
             "facts",

@@ -2,35 +2,52 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use clap::Args;
 use comfy_table::{ContentArrangement, Table, presets};
+use jiff::Timestamp;
 
 use super::{
     ConfigFile, Failure,
     output::{self, Paint, paint},
+    recorded,
 };
 use crate::{
     app,
     config::Config,
-    domain::{AppId, CallRequest, Clock, DeploymentId, Revision, SystemClock, Verdict},
+    domain::{
+        AppId, CallRequest, Clock, Counts, DeploymentId, Revision, Seq, SystemClock, Verdict,
+    },
     facts::{Proposal, Snapshot},
     gate::{Counterfactual, Destinations, GateError, Judge},
     http::ExplainAnswer,
+    ledger::to_micros,
+    store::{self, Store},
 };
 
 /// Say why a call would be allowed or denied. Nothing is recorded, nothing is sent.
+///
+/// Answers as the service would: people are counted, those of the call itself and, where the configured
+/// store is there, those whose data left before. `--record` explains a decision of the ledger by the
+/// policies and facts that decided it, and says whether it would be the same now.
 #[derive(Debug, Args)]
 pub(super) struct Explain {
     /// A file with a call, as `POST /v1/explain` takes it.
-    #[arg(long, value_name = "FILE")]
-    call: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "record")]
+    call: Option<PathBuf>,
     /// The app that makes the call; the first caller's in the configuration unless given.
     #[arg(long)]
     app: Option<String>,
+    /// Judge by the facts and instruments of this instant (RFC 3339) instead of now. Of what left before,
+    /// all is counted that the store holds now.
+    #[arg(long, value_name = "INSTANT")]
+    at: Option<Timestamp>,
+    /// Explain the decision at this position of the ledger.
+    #[arg(long, value_name = "SEQ", conflicts_with_all = ["call", "app", "at"])]
+    record: Option<u64>,
     #[command(flatten)]
     config: ConfigFile,
     /// Print JSON.
@@ -39,25 +56,21 @@ pub(super) struct Explain {
 }
 
 impl Explain {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
+        if let Some(seq) = self.record {
+            return recorded::explain(&config, Seq::new(seq), self.json).await;
+        }
         let proposal = app::read_proposal(&config)?;
         let app = self.app(&config, &proposal)?;
-        let text = std::fs::read_to_string(&self.call)
-            .map_err(|error| Failure::io("read", &self.call, &error))?;
-        let call: CallRequest = serde_json::from_str(&text)
-            .map_err(|error| Failure::Usage(format!("{}: {error}", self.call.display())))?;
-        let snapshot = Snapshot::at(&proposal, SystemClock.now(), Revision(0))
+        let call = read_call(self.call.as_deref().unwrap_or(Path::new("")))?;
+        let now = to_micros(self.at.unwrap_or_else(|| SystemClock.now()));
+        let snapshot = Snapshot::at(&proposal, now, Revision(0))
             .map_err(|error| Failure::Finding(super::chain(&error)))?;
         let judge = Judge::new(Arc::new(snapshot));
-        let explanation = judge.explain(&app, &call, &[]).map_err(|error| match error {
-            GateError::Invalid(faults) => {
-                let lines =
-                    faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
-                Failure::Usage(lines.collect::<Vec<_>>().join("\n"))
-            }
-            error => Failure::Environment(super::chain(&error)),
-        })?;
+        let counts = exported(&config, &judge, &app, &call, now).await?;
+        let reached = judge.reached(&app, &call, &counts, now);
+        let explanation = judge.explain(&app, &call, &reached).map_err(refused)?;
         let answer = ExplainAnswer::new(&explanation, judge.snapshot().digests);
         if self.json {
             output::json(&answer)
@@ -77,7 +90,67 @@ impl Explain {
     }
 }
 
-fn show(answer: &ExplainAnswer<'_>) {
+fn read_call(path: &Path) -> Result<CallRequest, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?;
+    serde_json::from_str(&text)
+        .map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+}
+
+/// Why a call cannot be judged.
+pub(super) fn refused(error: GateError) -> Failure {
+    match error {
+        GateError::Invalid(faults) => {
+            let lines = faults.iter().map(|fault| format!("{}: {}", fault.pointer, fault.detail));
+            Failure::Usage(lines.collect::<Vec<_>>().join("\n"))
+        }
+        error => Failure::Environment(super::chain(&error)),
+    }
+}
+
+/// What left before, as far as the call is held against it and the configured store can say so. Only the
+/// call's own people are counted where there is no store: that is said.
+async fn exported(
+    config: &Config,
+    judge: &Judge,
+    app: &AppId,
+    call: &CallRequest,
+    now: Timestamp,
+) -> Result<Counts, Failure> {
+    let keys = judge.count_keys(app, call, now);
+    if keys.is_empty() {
+        return Ok(Counts::default());
+    }
+    let alone = |why: &str| {
+        output::note(&format!(
+            "{why}: only the people of this call are counted, and none before it"
+        ));
+        Ok(Counts::default())
+    };
+    let store = match existing_store(config).await {
+        Ok(Some(store)) => store,
+        Ok(None) => return alone("the configured store does not exist yet"),
+        Err(_) => return alone("the configured store cannot be read"),
+    };
+    match store.exported(&keys).await {
+        Ok(counts) => Ok(counts),
+        Err(_) => alone("the configured store cannot be read"),
+    }
+}
+
+/// The configured store, to be read; `None` where there is none yet.
+pub(super) async fn existing_store(config: &Config) -> Result<Option<Arc<dyn Store>>, Failure> {
+    let url = config.store.url.expose();
+    let file = url.strip_prefix("sqlite://").and_then(|rest| rest.split('?').next());
+    if file.is_some_and(|file| !Path::new(file).exists()) {
+        return Ok(None);
+    }
+    let store = store::open(url).await.map_err(app::AppError::from)?;
+    let is_there = store.is_migrated().await.map_err(app::AppError::from)?;
+    Ok(is_there.then_some(store))
+}
+
+/// Prints an explanation for people.
+pub(super) fn show(answer: &ExplainAnswer<'_>) {
     let verdict = match (&answer.decision, answer.route) {
         (Verdict::Allow, Some(route)) => {
             paint(Paint::Good, &format!("ALLOW → {}", route.deployment))
@@ -109,6 +182,10 @@ fn show(answer: &ExplainAnswer<'_>) {
         table.add_row([reason.policy.to_string(), place, reason.citation.to_owned(), advice]);
     }
     output::line(&table.to_string());
+    for reached in answer.reached {
+        let thresholds = reached.thresholds.join(", ");
+        output::line(&format!("people of {} reach: {thresholds}", reached.from));
+    }
     let general: BTreeSet<&str> =
         answer.reasons.iter().flat_map(|reason| reason.general_facts).map(String::as_str).collect();
     if !general.is_empty() {

@@ -16,6 +16,7 @@ mod openapi;
 mod output;
 mod policies;
 mod prune;
+mod recorded;
 mod serve;
 mod signing;
 mod verify;
@@ -168,7 +169,7 @@ pub fn main() -> ExitCode {
         Subcommands::Serve(serve) => block_on(serve.run()),
         Subcommands::Demo(demo) => block_on(demo.run()),
         Subcommands::Policies(policies) => policies.run(),
-        Subcommands::Explain(explain) => explain.run(),
+        Subcommands::Explain(explain) => block_on(explain.run()),
         Subcommands::Export(export) => block_on(export.run()),
         Subcommands::Verify(verify) => verify.run(),
         Subcommands::Keys(keys) => block_on(keys.run()),

@@ -61,6 +61,16 @@ pub(super) struct Check {
     watch: bool,
 }
 
+/// What a check found, where there is no fault.
+#[derive(Debug)]
+struct Checked {
+    proposal: Proposal,
+    snapshot: Snapshot,
+    upkeep: Upkeep,
+    /// Files of the folder that are no policies.
+    not_taken: Vec<String>,
+}
+
 /// A policy folder, and the organisation whose names its policies may use.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -105,7 +115,7 @@ impl Check {
 
     fn once(&self) -> Result<(), Failure> {
         match self.check() {
-            Ok((proposal, snapshot, upkeep)) => self.report(&proposal, &snapshot, &upkeep),
+            Ok(checked) => self.report(&checked),
             Err(faults) if self.json => {
                 output::json(&json!({ "valid": false, "faults": faults.0 }))?;
                 Err(Failure::Finding(format!("{} found", count(faults.0.len(), "fault"))))
@@ -114,9 +124,9 @@ impl Check {
         }
     }
 
-    fn check(&self) -> Result<(Proposal, Snapshot, Upkeep), Faults> {
+    fn check(&self) -> Result<Checked, Faults> {
         let folder = Folder::find(self.dir.as_deref(), &self.config)?;
-        let proposal = app::propose(&folder.dir, folder.organisation)?;
+        let (proposal, not_taken) = app::propose_folder(&folder.dir, folder.organisation)?;
         let now = self.instant();
         let mut upkeep = proposal.world.upkeep(now.to_zoned(TimeZone::UTC).date());
         for fault in &mut upkeep.faults.0 {
@@ -129,7 +139,7 @@ impl Check {
             let place = SourceFile::new(crate::policy::SCHEMA_FILE, "");
             Faults::from(place.fault(0..0, super::chain(&error)))
         })?;
-        Ok((proposal, snapshot, upkeep))
+        Ok(Checked { proposal, snapshot, upkeep, not_taken })
     }
 
     /// The beginning of the day that is asked for, or now.
@@ -138,12 +148,8 @@ impl Check {
         midnight.map_or_else(|| SystemClock.now(), |midnight| midnight.timestamp())
     }
 
-    fn report(
-        &self,
-        proposal: &Proposal,
-        snapshot: &Snapshot,
-        upkeep: &Upkeep,
-    ) -> Result<(), Failure> {
+    fn report(&self, checked: &Checked) -> Result<(), Failure> {
+        let Checked { proposal, snapshot, upkeep, not_taken } = checked;
         let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for rule in proposal.bundle.rules() {
             let (forbids, permits) = files.entry(&rule.file).or_default();
@@ -161,6 +167,7 @@ impl Check {
                 "facts": snapshot.digests.facts,
                 "past_review": upkeep.past,
                 "without_review_by": upkeep.undated,
+                "not_taken": not_taken,
             }));
         }
         for (file, (forbids, permits)) in &files {
@@ -189,6 +196,11 @@ impl Check {
                     format!("note: {} {what}; `--strict-sources` says which", count(n, "fact"));
                 output::line(&output::paint(output::Paint::Strong, &note));
             }
+        }
+        if !not_taken.is_empty() {
+            let files = count(not_taken.len(), "file");
+            let note = format!("note: not taken, {files}: {}", not_taken.join(", "));
+            output::line(&output::paint(output::Paint::Strong, &note));
         }
         if let Some(until) = snapshot.valid_until {
             output::line(&format!("the next dated fact begins or ends at {until}"));

@@ -30,6 +30,8 @@ use crate::{
 
 /// How many entries are read, and removed, at once.
 const CHUNK: u64 = 2_048;
+/// How often holds are looked at again because one was set, changed or lifted meanwhile.
+const ATTEMPTS: usize = 20;
 /// How many ranges one record names.
 const RANGES: usize = 1_000;
 
@@ -247,21 +249,41 @@ async fn remove_all(store: &dyn Store, ranges: &[SeqRange]) -> Result<(), Failur
         let mut first = range.first.get();
         while first <= range.last.get() {
             let last = range.last.get().min(first + CHUNK - 1);
-            let holds: Vec<Hold> =
-                holds(store).await.map_err(AppError::from)?.into_values().collect();
-            let held = held(store, &holds, Seq::new(first), Seq::new(last)).await?;
-            let mut from = first;
-            for stop in held.iter().map(|seq| seq.get()).chain([last + 1]) {
-                if from < stop {
-                    let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
-                    store.remove_bodies(part).await.map_err(AppError::from)?;
+            let chunk = SeqRange { first: Seq::new(first), last: Seq::new(last) };
+            let mut attempts = 0;
+            while !remove_chunk(store, chunk).await? {
+                attempts += 1;
+                if attempts == ATTEMPTS {
+                    return Err(Failure::Environment(
+                        "legal holds change faster than they can be looked at: run it again"
+                            .to_owned(),
+                    ));
                 }
-                from = stop + 1;
             }
             first = last + 1;
         }
     }
     Ok(())
+}
+
+/// Empties a chunk, but for what is on hold; `false` when a hold was set, changed or lifted meanwhile,
+/// and it has to be looked at again.
+async fn remove_chunk(store: &dyn Store, chunk: SeqRange) -> Result<bool, Failure> {
+    let head = store.head().await.map_err(AppError::from)?;
+    let as_of = head.map_or(Seq::new(0), |head| head.next);
+    let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
+    let held = held(store, &holds, chunk.first, chunk.last).await?;
+    let mut from = chunk.first.get();
+    for stop in held.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
+        if from < stop {
+            let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
+            if store.remove_bodies(part, as_of).await.map_err(AppError::from)?.is_none() {
+                return Ok(false);
+            }
+        }
+        from = stop + 1;
+    }
+    Ok(true)
 }
 
 /// Records what goes, before it goes.

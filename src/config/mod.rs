@@ -1,6 +1,7 @@
 //! The configuration: one typed tree from `lexgate.toml` and the environment. It holds no secret
 //! that it would print.
 
+mod faults;
 mod telemetry;
 
 use std::{
@@ -23,6 +24,8 @@ use crate::{
     ledger::{Origin, SignatureType, VerifierKey},
 };
 
+pub use crate::source::{PolicyFolder, decides, read_file, read_policy_folder};
+pub use faults::locate;
 pub use telemetry::TelemetryConfig;
 
 /// Where the configuration lies unless the command line says otherwise.
@@ -147,11 +150,14 @@ pub struct WitnessConfig {
 fn witness_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VerifierKey, D::Error> {
     use serde::de::Error as _;
     let text = String::deserialize(deserializer)?;
-    let key: VerifierKey = text.parse().map_err(D::Error::custom)?;
+    let key: Result<VerifierKey, _> = text.parse();
+    let key = key.map_err(|_| {
+        D::Error::custom("want a verifier key, as `lexgate witness init` prints it")
+    })?;
     if key.kind() == SignatureType::Cosignature {
         return Ok(key);
     }
-    Err(D::Error::custom(format!("`{text}` is a log's key, not a witness's")))
+    Err(D::Error::custom("the key is a log's, not a witness's"))
 }
 
 fn checkpoints_file() -> PathBuf {
@@ -192,11 +198,13 @@ pub struct PoliciesConfig {
     /// Whether `serve` makes the files' snapshot the active one. Unset: yes on SQLite; on Postgres
     /// only while none is active.
     pub activate_on_start: Option<bool>,
+    /// Policies, files or folders that are active and may be in no file any more.
+    pub allow_removal: Vec<String>,
 }
 
 impl Default for PoliciesConfig {
     fn default() -> Self {
-        Self { dir: "policies".into(), activate_on_start: None }
+        Self { dir: "policies".into(), activate_on_start: None, allow_removal: Vec::new() }
     }
 }
 
@@ -270,12 +278,12 @@ impl Config {
             fault.help("`lexgate init` writes a configuration; `--config FILE` names another")
         })?;
         // Figment would say where broken TOML breaks in a text of its own.
-        let _: toml::Table = parse_toml(&file)?;
+        let _: toml::Table = parse_toml(&file).map_err(faults::broken)?;
         let figment = Figment::new()
             .merge(Toml::string(&file.text))
             // Only names with a section are the configuration's: LEXGATE_LOG is not.
             .merge(Env::prefixed("LEXGATE_").filter(|key| key.as_str().contains("__")).split("__"));
-        let mut config: Self = figment.extract().map_err(|error| explain(&file, &error))?;
+        let mut config: Self = figment.extract().map_err(|error| faults::explain(&file, &error))?;
         check(&config, &file)?;
         config.file = Some(file);
         Ok(config)
@@ -285,20 +293,26 @@ impl Config {
     #[must_use]
     pub fn fault(&self, path: &[&str], message: impl Into<String>) -> Fault {
         match &self.file {
-            Some(file) => file.fault(locate(file, path), message),
+            Some(file) => faults::concealed(file.fault(locate(file, path), message)),
             None => SourceFile::new(DEFAULT_FILE, "").fault(0..0, message),
         }
     }
 }
 
 fn origin<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Origin, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    let origin = String::deserialize(deserializer)?.parse();
+    origin.map_err(|_| {
+        serde::de::Error::custom(
+            "the value cannot name a log: want 1 to 200 visible ASCII characters without `+`, `\"` and `\\`, such as `lexgate.example/main`",
+        )
+    })
 }
 
 fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
-    let mut faults = Faults::default();
+    let mut found = Faults::default();
     let mut fault = |path: &[&str], message: String, help: &str| {
-        faults.0.push(file.fault(locate(file, path), message).help(help));
+        let fault = faults::concealed(file.fault(locate(file, path), message));
+        found.0.push(fault.help(help));
     };
     for (index, key) in config.api_keys.iter().enumerate() {
         let at = index.to_string();
@@ -324,127 +338,30 @@ fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
             );
         }
     }
-    faults.or(())
-}
-
-/// Figment's error with the line of the file that it is about.
-fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
-    let faults = error.clone().into_iter().map(|error| {
-        let path: Vec<&str> = error.path.iter().map(String::as_str).collect();
-        let from_environment =
-            error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
-        let span = match &error.kind {
-            figment::error::Kind::UnknownField(name, _) => {
-                let mut path = path.clone();
-                path.push(name);
-                locate(file, &path)
-            }
-            _ => locate(file, &path),
-        };
-        let help = match &error.kind {
-            figment::error::Kind::UnknownField(..) => "remove the key, or correct its spelling",
-            figment::error::Kind::MissingField(_) => "add the key",
-            _ => "correct the value",
-        };
-        let is_secret = path.first() == Some(&"secrets");
-        let message = match &error.kind {
-            figment::error::Kind::InvalidType(..) | figment::error::Kind::InvalidValue(..)
-                if is_secret =>
-            {
-                "a secret is a table of one of `env = \"VARIABLE\"`, `file = \"PATH\"` and `command = [\"PROGRAM\", …]`".to_owned()
-            }
-            // Figment quotes its list of names once more.
-            kind => kind.to_string().replace("``", "`").replace("`one of `", "one of `"),
-        };
-        if from_environment {
-            let name = format!("LEXGATE_{}", path.join("__").to_uppercase());
-            return SourceFile::new(&name, "").fault(0..0, message).help(help);
-        }
-        let mut fault = file.fault(span, message).help(help);
-        // Whoever wrote a secret itself where its place belongs shall not find it in a log.
-        if is_secret && !fault.source.starts_with('[') {
-            fault.source.clear();
-        }
-        fault
-    });
-    Faults(faults.collect())
-}
-
-/// The bytes of the value at `path`, or of the nearest table around it.
-#[must_use]
-pub fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
-    use toml::de::{DeTable, DeValue};
-    let Ok(table) = DeTable::parse(&file.text) else { return 0..0 };
-    let mut span = 0..0;
-    let mut here = DeValue::Table(table.into_inner());
-    for key in path {
-        let next = match here {
-            DeValue::Table(mut table) => {
-                let found = table.remove_entry(*key);
-                found.map(|(key, value)| (key.span(), value))
-            }
-            DeValue::Array(items) => key
-                .parse::<usize>()
-                .ok()
-                .and_then(|index| items.into_iter().nth(index))
-                .map(|value| (value.span(), value)),
-            _ => None,
-        };
-        let Some((at, value)) = next else { break };
-        span = at;
-        here = value.into_inner();
-    }
-    span
-}
-
-/// The text of the file at `path`.
-///
-/// # Errors
-/// A fault that names the file.
-pub fn read_file(path: &Path) -> Result<SourceFile, Fault> {
-    let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => Ok(SourceFile::new(&name, &text)),
-        Err(error) => {
-            Err(SourceFile::new(&name, "").fault(0..0, format!("cannot be read: {error}")))
+    for (index, witness) in config.ledger.witnesses.iter().enumerate() {
+        if !is_plain_url(&witness.url) {
+            fault(
+                &["ledger", "witnesses", &index.to_string(), "url"],
+                "the value is not the address of a witness".to_owned(),
+                "write `https://` or `http://`, a host and perhaps a path; no user, no password, no `?`",
+            );
         }
     }
+    found.or(())
+}
+
+/// Scheme, host and path: what may be shown when it cannot be reached.
+fn is_plain_url(url: &str) -> bool {
+    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_graphic() && !b"@?#".contains(&b))
+    })
 }
 
 /// The files of a policy folder that decide, with paths relative to it, sorted.
 ///
 /// # Errors
-/// A fault for each file or folder that cannot be read.
+/// As [`read_policy_folder`].
 pub fn read_policies(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
-    let mut files = Vec::new();
-    let mut folders = vec![PathBuf::new()];
-    while let Some(folder) = folders.pop() {
-        let at = dir.join(&folder);
-        let unreadable = |error: std::io::Error| {
-            let place = SourceFile::new(&at.display().to_string(), "");
-            place
-                .fault(0..0, format!("cannot be read: {error}"))
-                .help("`[policies] dir` names the policy folder; `lexgate init` writes one")
-        };
-        for entry in std::fs::read_dir(&at).map_err(unreadable)? {
-            let entry = entry.map_err(unreadable)?;
-            let path = folder.join(entry.file_name());
-            if entry.file_type().map_err(unreadable)?.is_dir() {
-                folders.push(path);
-            } else if decides(&path) {
-                let name = path.to_string_lossy().replace('\\', "/");
-                let text = read_file(&dir.join(&path))?.text;
-                files.push(SourceFile { path: name.into(), text });
-            }
-        }
-    }
-    files.sort_by(|a, b| a.path.cmp(&b.path));
-    Ok(files)
-}
-
-/// Schema, policies and dated facts decide; cases and notes do not.
-#[must_use]
-pub fn decides(path: &Path) -> bool {
-    let facts = path.starts_with("facts") && path.extension().is_some_and(|kind| kind == "toml");
-    facts || path.extension().is_some_and(|kind| kind == "cedar" || kind == "cedarschema")
+    read_policy_folder(dir).map(|folder| folder.files)
 }

@@ -59,8 +59,8 @@ impl TelemetryConfig {
                 // A variable that asks for another protocol gives the address of another service.
                 let protocol = env("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
                     .or_else(|| env("OTEL_EXPORTER_OTLP_PROTOCOL"));
-                if let Some((name, protocol)) = protocol.filter(|(_, it)| it != "http/protobuf") {
-                    let message = format!("`{protocol}` is not spoken here");
+                if let Some((name, _)) = protocol.filter(|(_, it)| it != "http/protobuf") {
+                    let message = "the value is not a protocol that is spoken here".to_owned();
                     fault(name, message, "write `http/protobuf`, and the address of that service");
                 }
                 if is_whole { url } else { below(&url) }
@@ -68,8 +68,8 @@ impl TelemetryConfig {
         };
         let compression = env("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION")
             .or_else(|| env("OTEL_EXPORTER_OTLP_COMPRESSION"));
-        if let Some((name, compression)) = compression.filter(|(_, it)| it != "none") {
-            let message = format!("spans cannot be compressed with `{compression}`");
+        if let Some((name, _)) = compression.filter(|(_, it)| it != "none") {
+            let message = "spans cannot be compressed".to_owned();
             fault(name, message, "write `none`, or leave it out");
         }
         faults.or(Some(Collector { url, sample_ratio: self.sample_ratio }))
@@ -86,9 +86,8 @@ fn check(url: &str) -> Result<(), String> {
     if host.is_some_and(|host| !host.is_empty()) && is_plain {
         return Ok(());
     }
-    // What stands before an `@` may be a password.
-    let shown = url.rsplit('@').next().unwrap_or_default();
-    Err(format!("`{shown}` is not the address of a collector"))
+    // What is written there may be a password.
+    Err("the value is not the address of a collector".to_owned())
 }
 
 fn endpoint<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
@@ -102,7 +101,7 @@ fn ratio<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::E
     if (0.0..=1.0).contains(&ratio) {
         return Ok(Some(ratio));
     }
-    Err(D::Error::custom(format!("`{ratio}` is no ratio: want a number from 0 to 1")))
+    Err(D::Error::custom("the value is not a ratio: want a number from 0 to 1"))
 }
 
 #[cfg(test)]

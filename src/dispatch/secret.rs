@@ -17,6 +17,8 @@ use tokio::{
     time::timeout,
 };
 
+use crate::source::shown_path;
+
 /// How long a command may take: a call waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a file or of a command's output is read.
@@ -47,13 +49,13 @@ pub enum SecretFault {
     #[error("`[secrets]` of this machine's configuration does not name it")]
     Unknown,
     /// Its environment variable is not set.
-    #[error("the environment variable `{0}` is not set, or is no text")]
+    #[error("the environment variable `{}` is not set, or is no text", shown(.0))]
     Unset(String),
     /// Its file cannot be read.
-    #[error("the file `{0}` cannot be read: {1}")]
+    #[error("the file `{path}` cannot be read: {1}", path = shown_path(.0))]
     File(PathBuf, #[source] Arc<io::Error>),
     /// Its file is none, such as a pipe, for which a call would wait.
-    #[error("`{0}` is no regular file")]
+    #[error("`{}` is not a regular file", shown_path(.0))]
     NotAFile(PathBuf),
     /// Its command cannot be run.
     #[error("its command cannot be run: {0}")]
@@ -67,6 +69,12 @@ pub enum SecretFault {
     /// What was read cannot be sent.
     #[error("it is empty, or no value of a header")]
     NoValue,
+}
+
+/// The name of a variable, unless it has the look of the secret itself.
+fn shown(variable: &str) -> &str {
+    let is_name = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    if variable.len() <= 64 && variable.bytes().all(is_name) { variable } else { "…" }
 }
 
 impl SecretSource {
@@ -151,8 +159,8 @@ enum RowError {
         "`refresh` is for a `command`: an environment variable and a file are read at each use"
     )]
     NotACommand,
-    #[error("`refresh = {0:?}` is no duration from a second to a day, such as `5m`")]
-    Refresh(String),
+    #[error("`refresh` is no duration from a second to a day, such as `5m`")]
+    Refresh,
 }
 
 impl TryFrom<Row> for SecretSource {
@@ -165,7 +173,7 @@ impl TryFrom<Row> for SecretSource {
             let fits = |duration: &Duration| {
                 *duration >= Duration::from_secs(1) && *duration <= Duration::from_secs(86_400)
             };
-            parsed.filter(fits).ok_or(RowError::Refresh(refresh))
+            parsed.filter(fits).ok_or(RowError::Refresh)
         });
         let refresh = refresh.transpose()?;
         let source = match (row.env, row.file, row.command) {

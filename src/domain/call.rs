@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{DeploymentId, JurisdictionCode};
+use super::{DeploymentId, EndUser, JurisdictionCode};
 
 /// What the model is to do.
 #[derive(
@@ -53,9 +53,12 @@ pub struct CallRequest {
     /// Where the call is made. Defaults to the app's location.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
-    /// The person on whose behalf the call is made. Never written to the ledger.
+    /// The person on whose behalf the call is made. Never written to the ledger. White space around the
+    /// name is left out, and the rest composed (Unicode NFC); an empty name, and one with control
+    /// characters, is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub end_user: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub end_user: Option<EndUser>,
 }
 
 /// What the caller says about the data.
@@ -105,6 +108,30 @@ pub struct Call {
     pub model: Option<String>,
     /// The declared purpose.
     pub purpose: Option<String>,
+}
+
+impl From<&Call> for CallRequest {
+    /// The question that resolves to `call`.
+    fn from(call: &Call) -> Self {
+        let texts =
+            |codes: &[JurisdictionCode]| codes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        Self {
+            action: call.action,
+            model: call.model.clone(),
+            deployment: call.deployment.as_ref().map(ToString::to_string),
+            data: call.data.as_ref().map(|data| DataRequest {
+                personal: data.personal,
+                categories: data.categories.clone(),
+                subjects: texts(&data.subjects),
+                subject_count: Some(data.subject_count),
+                location: data.location.as_ref().map(ToString::to_string),
+            }),
+            purpose: call.purpose.clone(),
+            audience: Some(texts(&call.audience)),
+            location: Some(call.location.to_string()),
+            end_user: None,
+        }
+    }
 }
 
 /// What the data is.

@@ -6,6 +6,7 @@ mod clock;
 mod confidence;
 mod decision;
 mod digest;
+mod end_user;
 mod fault;
 mod ids;
 mod jurisdiction;
@@ -23,6 +24,7 @@ pub use decision::{
     Verdict,
 };
 pub use digest::Digest;
+pub use end_user::{EndUser, InvalidEndUser};
 pub use fault::{Fault, Faults, FieldFault, SourceFile};
 pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,

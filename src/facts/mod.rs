@@ -40,7 +40,7 @@ pub use organisation::{
 };
 pub use price::Price;
 pub use proposal::Proposal;
-pub use resolve::{Resolved, check_end_user, resolve};
+pub use resolve::{Resolved, resolve};
 pub use snapshot::{Content, Snapshot, SnapshotError};
 pub use toml_file::parse as parse_toml;
 pub use upkeep::Upkeep;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{organisation::Organisation, world::World};
 use crate::{
     domain::{Digest, Faults, SourceFile, Tier},
-    policy::{Bundle, EntityKind, Rule},
+    policy::{Bundle, EntityKind, Rule, on_deep_stack},
 };
 
 /// The zone of jurisdictions whose law on personal data some pack implements; made from
@@ -32,6 +32,10 @@ impl Proposal {
     /// # Errors
     /// Every fault found, as far as reading could go on after it.
     pub fn load(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
+        on_deep_stack(|| Self::read(policies, organisation))
+    }
+
+    fn read(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let bundle = Bundle::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
         let world = World::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
@@ -53,7 +57,7 @@ impl Proposal {
     /// # Errors
     /// Every fault found in it.
     pub fn with_organisation(&self, organisation: SourceFile) -> Result<Self, Faults> {
-        let read = Organisation::load(&organisation, &self.world)?;
+        let read = on_deep_stack(|| Organisation::load(&organisation, &self.world))?;
         let (organisation, organisation_file) = (Arc::new(read), organisation);
         Ok(Self { organisation, organisation_file, ..self.clone() })
     }

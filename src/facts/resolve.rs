@@ -9,8 +9,6 @@ use crate::domain::{
 const MAX_LIST: usize = 64;
 /// The largest whole number that every JSON reader takes exactly.
 const MAX_COUNT: u64 = (1 << 53) - 1;
-/// The longest end-user identifier, in bytes.
-const MAX_END_USER: usize = 256;
 
 /// A call with everything that it refers to.
 #[derive(Debug)]
@@ -59,7 +57,6 @@ pub fn resolve<'a>(
     if let Some(purpose) = &request.purpose {
         names.term(TermKind::Purpose, "/purpose", purpose);
     }
-    names.faults.extend(check_end_user(request));
     if !names.faults.is_empty() {
         return Err(names.faults);
     }
@@ -73,13 +70,6 @@ pub fn resolve<'a>(
         purpose: request.purpose.clone(),
     };
     Ok(Resolved { call, tenant: app.tenant.clone(), candidates })
-}
-
-/// Why the end user's name cannot be taken.
-#[must_use]
-pub fn check_end_user(request: &CallRequest) -> Option<FieldFault> {
-    let too_long = request.end_user.as_ref().is_some_and(|user| user.len() > MAX_END_USER);
-    too_long.then(|| FieldFault::new("/end_user", format!("longer than {MAX_END_USER} bytes")))
 }
 
 struct Names<'a> {

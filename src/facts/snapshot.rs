@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     domain::{DeploymentId, Digest, Revision, SnapshotDigests, TenantId, Threshold},
-    policy::Engine,
+    policy::{Engine, on_deep_stack},
 };
 
 /// Policies, world facts and organisation as they stand at one instant. A decision is a pure
@@ -85,6 +85,14 @@ struct Parts {
 
 impl Parts {
     fn at(
+        proposal: &Proposal,
+        instant: Timestamp,
+        revision: Revision,
+    ) -> Result<Self, SnapshotError> {
+        on_deep_stack(|| Self::build(proposal, instant, revision))
+    }
+
+    fn build(
         proposal: &Proposal,
         instant: Timestamp,
         revision: Revision,

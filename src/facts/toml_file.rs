@@ -2,7 +2,10 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::domain::{Fault, SourceFile};
+use crate::{
+    domain::{Fault, SourceFile},
+    source::without_secrets,
+};
 
 /// Reads `file` as a `T`.
 ///
@@ -12,6 +15,7 @@ pub fn parse<T: DeserializeOwned>(file: &SourceFile) -> Result<T, Fault> {
     toml::from_str(&file.text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         let fault = file.fault(span, error.message().trim().to_owned());
+        let fault = without_secrets(file, fault);
         match error.message() {
             text if text.starts_with("unknown field") => {
                 fault.help("remove the key, or correct its spelling")

@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq},
-    facts::check_end_user,
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
     store::{Claim, Claimed, StoreError, Stored},
@@ -238,17 +237,13 @@ impl Gate {
         Ok(head.map_or(now, |head| now.max(head.ts)))
     }
 
-    /// Seals who the end user is, where the organisation keeps that. A name that cannot be taken is
-    /// left to the judge to refuse.
+    /// Seals who the end user is, where the organisation keeps that.
     pub(super) async fn keep_user(
         &self,
         caller: &Caller,
         request: &CallRequest,
     ) -> Result<Option<Kept>, GateError> {
         let (Some(vault), Some(user)) = (&self.vault, &request.end_user) else { return Ok(None) };
-        if check_end_user(request).is_some() {
-            return Ok(None);
-        }
         let sealed = tokio::time::timeout(LOOKUP, vault.seal(&caller.tenant, user)).await;
         sealed.map_err(|_| GateError::LedgerUnavailable)?.map(Some)
     }

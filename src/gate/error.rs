@@ -40,6 +40,17 @@ pub enum GateError {
     /// No such decision of this caller.
     #[error("there is no such decision of this app")]
     NoSuchDecision,
+    /// Nothing is kept of such an end user.
+    #[error(
+        "nothing is kept of this end user of this tenant: nothing was erased. Compare the name, and the tenant, with those that the app sends"
+    )]
+    NoSuchPerson,
+    /// Legal holds keep records of the end user.
+    #[error(
+        "records of this end user are under legal hold (`{}`): lift the hold, or repeat with `despite_hold=` and the reason, which is recorded",
+        .0.join("`, `")
+    )]
+    Held(Vec<String>),
     /// The decision was a denial: nothing happened that could be reported.
     #[error("the decision was a denial: there is no outcome to report")]
     Denied,

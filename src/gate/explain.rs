@@ -19,6 +19,8 @@ use crate::{
 pub struct Explanation {
     /// What the policies say.
     pub judged: Judged,
+    /// The thresholds of people that the call reaches.
+    pub reached: Vec<Reached>,
     /// Every policy that could apply, for any candidate.
     pub considered: Vec<Considered>,
     /// What would make a denied call pass, for each deployment that was considered.
@@ -85,6 +87,7 @@ impl Judge {
             counterfactuals: self.counterfactuals(app, request, reached, candidates),
             considered: self.considered(app, request.action, &judged),
             allowed_deployments: self.allowed_deployments(app, request, reached),
+            reached: reached.to_vec(),
             judged,
         })
     }

@@ -12,7 +12,8 @@ use proptest::{
 use super::{How, judge_tests::*};
 use crate::{
     domain::{
-        Action, AppId, CallRequest, Caller, DataRequest, Evaluation, Place, PolicyId, Verdict,
+        Action, AppId, CallRequest, Caller, DataRequest, EndUser, Evaluation, Place, PolicyId,
+        Verdict,
     },
     ledger::DecisionBody,
     policy::EVALUATION_ERROR,
@@ -45,7 +46,7 @@ fn requests() -> impl Strategy<Value = CallRequest> {
         prop::option::of(purposes),
         prop::option::of(subsequence(places.clone(), 0..=2)),
         prop::option::of(select(places)),
-        prop::option::of("[a-z]{1,8}"),
+        prop::option::of("[a-z]{1,8}".prop_map(|user| EndUser::parse(&user).unwrap())),
     );
     (actions, targets, prop::option::weighted(0.9, data), rest).prop_map(
         |(action, (model, deployment), data, (purpose, audience, location, end_user))| {

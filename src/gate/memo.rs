@@ -8,7 +8,6 @@ use moka::sync::Cache;
 use super::{GateError, Judge, Judged, volume::reserved};
 use crate::{
     domain::{CallRequest, Caller, DeploymentId, Export, JurisdictionCode, Reached, Verdict},
-    facts::check_end_user,
     ledger::{DecisionBody, Engine, canonical},
     policy,
 };
@@ -69,12 +68,10 @@ impl Judge {
         request: &CallRequest,
         how: &How,
     ) -> Result<Arc<Decided>, GateError> {
-        // Who the end user is decides nothing, unless the name cannot be taken.
+        // Who the end user is decides nothing.
         let known = CallRequest { end_user: None, ..request.clone() };
         let question = Question { caller: caller.clone(), request: known, how: how.clone() };
-        if check_end_user(request).is_none()
-            && let Some(decided) = self.memo.0.get(&question)
-        {
+        if let Some(decided) = self.memo.0.get(&question) {
             return Ok(decided);
         }
         let started = Instant::now();

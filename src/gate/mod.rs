@@ -8,6 +8,7 @@ mod counterfactual;
 mod course;
 mod decide;
 mod dispatch;
+mod erasure;
 mod error;
 mod explain;
 mod grounds;
@@ -27,6 +28,7 @@ mod prober;
 mod proof;
 mod reading;
 mod reaper;
+mod refusals;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
@@ -44,6 +46,7 @@ pub use content::OpenedContent;
 pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
+pub use erasure::{Erased, Erasure};
 pub use error::GateError;
 pub use explain::{Considered, Explanation};
 pub use holds::{Hold, holds};
@@ -54,7 +57,8 @@ pub use outcome::OutcomeReport;
 pub use proof::{Inclusion, LogKey, log_keys};
 pub use reading::Reading;
 pub use reaper::Reaper;
-pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
+pub use refusals::Refusal;
+pub use vault::{InvalidMasterKey, MasterKey, Opened, Vault};
 pub use volume::{is_settled, people, reserved, sent};
 
 use crate::{
@@ -75,6 +79,7 @@ pub struct Gate {
     fleet: Arc<Fleet>,
     clock: Arc<dyn Clock>,
     random: SystemRandom,
+    refusals: refusals::Refusals,
     /// Calls under way, which outlive the request that began them.
     tasks: TaskTracker,
     /// Fires when calls under way must end.
@@ -111,7 +116,20 @@ impl Gate {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
         let random = SystemRandom::new();
-        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt }
+        let refusals = refusals::Refusals::default();
+        Self {
+            keeper,
+            sequencer,
+            store,
+            vault,
+            backends,
+            fleet,
+            clock,
+            random,
+            refusals,
+            tasks,
+            halt,
+        }
     }
 
     /// The snapshot that decides.

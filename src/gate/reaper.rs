@@ -79,6 +79,7 @@ impl Reaper {
             }
         }
         self.gate.finish_erasures(now).await?;
+        self.gate.record_counted_refusals(false).await;
         let open = self.gate.store.open_dispatches().await?;
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("lexgate_open_dispatches").set(open as f64);

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     hmac,
@@ -20,18 +20,15 @@ use super::{
     Gate, GateError,
     content::{OpenedContent, committed},
     decide::refused,
+    erasure::{AT_ONCE, Erased, UNDER_WAY},
 };
 use crate::{
-    domain::{Digest, KeyName, Seq, TenantId},
-    ledger::{Commitment, Entry, ErasureBody, Kind, canonical},
+    domain::{Digest, EndUser, Seq, TenantId},
+    ledger::{Commitment, DespiteHold, Entry, ErasureBody, Kind, canonical},
     sequencer::{Draft, SubmitError},
     store::{Claim, DestroyedKey, KeptValue, RecordQuery, SealedValue, Store, SubjectKey},
 };
 
-/// How long a record may be on its way into the ledger, and some more.
-const UNDER_WAY: SignedDuration = SignedDuration::from_secs(3);
-/// How many values one record of an erasure names.
-const AT_ONCE: usize = 5_000;
 /// The bytes of a salt, and of a key.
 pub(super) const WIDTH: usize = 32;
 
@@ -82,7 +79,7 @@ impl MasterKey {
     }
 
     /// How the database knows a person.
-    fn subject(&self, tenant: &TenantId, user: &str) -> Digest {
+    pub(super) fn subject(&self, tenant: &TenantId, user: &str) -> Digest {
         self.name(&[b"subject", tenant.as_str().as_bytes(), user.as_bytes()])
     }
 
@@ -186,15 +183,6 @@ pub(super) enum Unsealed {
     Gone(Opened),
 }
 
-/// What an erasure came to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Erased {
-    /// How many values were destroyed.
-    pub values: u64,
-    /// The records that say so.
-    pub records: Vec<Seq>,
-}
-
 impl Vault {
     /// The vault of a store under its master key; `None` when there is to be none.
     ///
@@ -219,7 +207,8 @@ impl Vault {
     }
 
     /// Seals a person's identifier.
-    pub(super) async fn seal(&self, tenant: &TenantId, user: &str) -> Result<Kept, GateError> {
+    pub(super) async fn seal(&self, tenant: &TenantId, user: &EndUser) -> Result<Kept, GateError> {
+        let user = user.as_str();
         let key = self.key_of(self.master.subject(tenant, user)).await?;
         let salt = self.random()?;
         let commitment = Commitment::to(user.as_bytes(), &salt);
@@ -308,33 +297,6 @@ impl Gate {
         }
     }
 
-    /// Destroys everything by which the ledger could be traced to a person. Takes some seconds: what
-    /// is under way is written first.
-    ///
-    /// # Errors
-    /// When it cannot be destroyed, or not be recorded; it is then finished by itself, or by asking
-    /// again.
-    pub async fn erase(
-        &self,
-        officer: &KeyName,
-        tenant: &TenantId,
-        user: &str,
-    ) -> Result<Erased, GateError> {
-        let Some(vault) = &self.vault else { return Ok(Erased::default()) };
-        let subject = vault.master.subject(tenant, user);
-        let now = self.store.now().await?;
-        self.store.destroy_key(subject, now, officer.as_str()).await?;
-        let keys = self.store.destroyed_keys(Some(subject), Timestamp::MAX).await?;
-        if !keys.is_empty() {
-            tokio::time::sleep(UNDER_WAY.unsigned_abs()).await;
-        }
-        let mut erased = Erased::default();
-        for key in &keys {
-            self.forget(key, &mut erased).await?;
-        }
-        Ok(erased)
-    }
-
     /// The tenant of this name: of the organisation, or of a record.
     ///
     /// # Errors
@@ -360,7 +322,13 @@ impl Gate {
     }
 
     /// Records that a destroyed key's values are gone, and deletes them.
-    async fn forget(&self, key: &DestroyedKey, erased: &mut Erased) -> Result<(), GateError> {
+    pub(super) async fn forget(
+        &self,
+        key: &DestroyedKey,
+        erased: &mut Erased,
+    ) -> Result<(), GateError> {
+        let despite_hold: Option<DespiteHold> =
+            key.despite.as_deref().map(serde_json::from_str).transpose().unwrap_or_default();
         let term = format!("erasure:{}", key.id);
         // What was recorded, but not deleted, when this was cut off.
         let query =
@@ -372,7 +340,7 @@ impl Gate {
             self.store.forget_values(key.id, &body.erased, stored.seq).await?;
         }
         loop {
-            let values = self.store.values_under(key.id, AT_ONCE).await?;
+            let values = self.store.values_under(key.id, None, AT_ONCE).await?;
             let Some(first) = values.first() else { break };
             // Two that do this at once claim the same, and only one gets it.
             let claim = Claim {
@@ -380,7 +348,12 @@ impl Gate {
                 key: format!("{}/{first}", key.id),
                 request: Digest::of(term.as_bytes()),
             };
-            let body = ErasureBody { erased: values.clone(), key: key.by.as_str().into() };
+            let body = ErasureBody {
+                as_of: key.as_of,
+                despite_hold: despite_hold.clone(),
+                erased: values.clone(),
+                key: key.by.as_str().into(),
+            };
             let body = canonical::to_vec(&body)?;
             let draft = Draft {
                 terms: [term.clone()].into(),

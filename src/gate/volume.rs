@@ -1,7 +1,7 @@
 //! Counting people whose data leaves: what a decision rests on, what it reserves, and what is given
 //! back when the call went elsewhere.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     domain::{
-        Asked, CallRequest, Caller, Candidate, Counts, Data, Export, Exported, FlowAction,
-        JurisdictionCode, Placement, Reached, TenantId, Tier, Verdict, Volume,
+        AppId, Asked, CallRequest, Caller, Candidate, CountKey, Counts, Data, Export, Exported,
+        FlowAction, JurisdictionCode, Placement, Reached, TenantId, Tier, Verdict, Volume,
     },
     ledger::{Attempt, DecisionBody, OutcomeStatus},
 };
@@ -62,6 +62,45 @@ impl Tally {
     }
 }
 
+impl Judge {
+    /// What has to be looked up to say which thresholds `request` reaches.
+    #[must_use]
+    pub fn count_keys(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        now: Timestamp,
+    ) -> BTreeSet<CountKey> {
+        self.snapshot().asked(app, request, now).iter().flat_map(Asked::keys).collect()
+    }
+
+    /// The thresholds that `request` reaches with all that left before it.
+    #[must_use]
+    pub fn reached(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        counts: &Counts,
+        now: Timestamp,
+    ) -> Vec<Reached> {
+        Reached::of(&counts.answer(self.snapshot().asked(app, request, now)))
+    }
+
+    /// The same for a call that is among what was counted.
+    #[must_use]
+    pub fn reached_again(
+        &self,
+        app: &AppId,
+        request: &CallRequest,
+        counts: &Counts,
+        now: Timestamp,
+    ) -> Vec<Reached> {
+        let asked = self.snapshot().asked(app, request, now).into_iter();
+        let counted = asked.map(|asked| Asked { own: asked.own.map(|_| 0), ..asked });
+        Reached::of(&counts.answer(counted.collect()))
+    }
+}
+
 impl Gate {
     /// What left so far, as far as `requests` are held against it.
     pub(super) async fn tally(
@@ -72,7 +111,7 @@ impl Gate {
         now: Timestamp,
     ) -> Result<Tally, GateError> {
         let asked = requests.iter().flat_map(|call| judge.snapshot().asked(&caller.app, call, now));
-        let keys = asked.flat_map(|asked| asked.keys()).collect::<std::collections::BTreeSet<_>>();
+        let keys = asked.flat_map(|asked| asked.keys()).collect::<BTreeSet<_>>();
         let counts = if keys.is_empty() {
             Counts::default()
         } else {
@@ -90,9 +129,7 @@ impl Gate {
     ) -> Result<Vec<Reached>, GateError> {
         let now = instant(&*self.clock);
         let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
-        let asked = judge.snapshot().asked(&caller.app, request, now);
-        let counted = asked.into_iter().map(|asked| Asked { own: asked.own.map(|_| 0), ..asked });
-        Ok(Reached::of(&tally.counts.answer(counted.collect())))
+        Ok(judge.reached_again(&caller.app, request, &tally.counts, now))
     }
 
     /// Gives back what a decision reserved, and counts what was sent in its place.

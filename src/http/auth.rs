@@ -43,8 +43,16 @@ impl Keys {
         usize::try_from(found).ok().and_then(|index| self.0.get(index))
     }
 
+    /// The name of the key that these headers present, if it is one of ours.
+    pub(super) fn known(&self, headers: &HeaderMap) -> Option<KeyName> {
+        self.authenticate(headers).ok().map(|key| key.name.clone())
+    }
+
     fn authenticate(&self, headers: &HeaderMap) -> Result<&ApiKeyConfig, Problem> {
-        let refused = |detail: &str| Problem::new(ProblemKind::Unauthenticated, detail);
+        let refused = |detail: &str| {
+            metrics::counter!("lexgate_unauthenticated_total").increment(1);
+            Problem::new(ProblemKind::Unauthenticated, detail)
+        };
         let bearer = headers.get(header::AUTHORIZATION).map(|value| {
             let text = value.to_str().ok()?;
             let (scheme, secret) = text.split_once(' ')?;

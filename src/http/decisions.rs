@@ -299,6 +299,10 @@ pub(crate) struct ExplainAnswer<'a> {
     pub(crate) route: Option<&'a Route>,
     /// Every deployment considered.
     pub(crate) candidates: &'a [Candidate],
+    /// Thresholds of people that the call reaches, with all that left before it; absent when none.
+    #[serde(skip_serializing_if = "<[Reached]>::is_empty")]
+    #[schema(required = false)]
+    pub(crate) reached: &'a [Reached],
     /// The policies that would decide.
     pub(crate) reasons: Vec<ReasonAnswer<'a>>,
     /// What the caller would have to do.
@@ -322,6 +326,7 @@ impl<'a> ExplainAnswer<'a> {
             decision: evaluation.decision,
             route: evaluation.route.as_ref(),
             candidates: &evaluation.candidates,
+            reached: &explanation.reached,
             reasons: reasons(&evaluation.reasons),
             duties: &evaluation.duties,
             considered: &explanation.considered,

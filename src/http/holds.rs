@@ -84,7 +84,7 @@ struct HoldRequest {
 
 /// List legal holds.
 ///
-/// What they hold is not pruned, whatever its retention class says.
+/// What they hold is not pruned, whatever its retention class says, and not erased without a word.
 #[utoipa::path(
     get, path = "/v1/legal-holds", tag = "registers", operation_id = "listLegalHolds",
     security(("api_key" = [])),
@@ -192,7 +192,7 @@ async fn lift(
     Ok(axum::Json(Changed { record: shared.gate.record_hold(&body).await? }))
 }
 
-fn check_reason(reason: &str, pointer: &str) -> Option<FieldFault> {
+pub(super) fn check_reason(reason: &str, pointer: &str) -> Option<FieldFault> {
     let fits = !reason.trim().is_empty() && reason.chars().count() <= MAX_REASON;
     (!fits).then(|| FieldFault::new(pointer, format!("want 1 to {MAX_REASON} characters")))
 }

@@ -13,6 +13,7 @@ mod openapi;
 mod personal;
 mod problem;
 mod proofs;
+mod refused;
 mod service;
 mod tlog;
 
@@ -68,10 +69,12 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// The whole service.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let (prompt, _) = prompt_routes()
+    let (prompt, document) = prompt_routes()
         .layer(DefaultBodyLimit::max(body::DECISION_BODY))
         .layer(middleware::from_fn(within_time))
         .split_for_parts();
+    let watch = refused::Watch::new(shared.clone(), &document);
+    let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
     let (models, _) =
         gateway::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };

@@ -14,17 +14,18 @@ use super::{
     auth::{AsAuditor, AsOfficer},
     body::Params,
     examples,
+    holds::check_reason,
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
-    domain::{Digest, FieldFault, Seq, TenantId},
-    gate::{Opened, OpenedContent},
+    domain::{Digest, EndUser, FieldFault, Seq, TenantId},
+    gate::{Erasure, GateError, Opened, OpenedContent},
 };
 
 problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, QueueFull, LedgerUnavailable,
 Timeout, Internal }
-problems! { EraseProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { EraseProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, LegalHold,
+InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
 
 /// The endpoints of personal values.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -175,6 +176,10 @@ struct Whose {
     /// The tenant whose apps named them; not needed when the organisation has one tenant.
     #[param(value_type = Option<String>, example = "acme")]
     tenant: Option<String>,
+    /// Why a legal hold on their records does not keep them: 1 to 1,000 characters, which the record of the
+    /// erasure repeats. Without it, such a hold does.
+    #[param(value_type = Option<String>, example = "order of the court of 2026-11-30")]
+    despite_hold: Option<String>,
 }
 
 /// What an erasure came to.
@@ -190,7 +195,8 @@ struct ErasedAnswer {
 ///
 /// Destroys the key and the values by which records can be traced to them. The records stay, and so
 /// does the proof that they are whole. Takes some seconds. What they do afterwards is kept under a new
-/// key. Asking again is harmless.
+/// key. The name is brought into the form that calls give it; 404 says that nothing is kept of such a
+/// person, also when all is erased already. A legal hold on one of their records is a 409 that names it.
 #[utoipa::path(
     delete, path = "/v1/subjects/{end_user}", tag = "registers", operation_id = "eraseSubject",
     security(("api_key" = [])),
@@ -217,6 +223,21 @@ async fn erase(
         let fault = FieldFault::new("tenant", format!("want one of: {}", names.join(", ")));
         Problem::fields(ProblemKind::MalformedQuery, vec![fault])
     })?;
-    let erased = shared.gate.erase(&officer.key, &tenant, &user).await?;
+    if let Some(fault) =
+        whose.despite_hold.as_deref().and_then(|reason| check_reason(reason, "despite_hold"))
+    {
+        return Err(Problem::fields(ProblemKind::MalformedQuery, vec![fault]));
+    }
+    let valid = EndUser::parse(&user);
+    let erasure =
+        Erasure { officer: officer.key, tenant, end_user: user, despite_hold: whose.despite_hold };
+    let erased = match (shared.gate.erase(&erasure).await, valid) {
+        // Nobody of this name can have called; a version before this one may have sealed them.
+        (Err(GateError::NoSuchPerson), Err(error)) => {
+            let fault = FieldFault::new("end_user", error.to_string());
+            return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]));
+        }
+        (erased, _) => erased?,
+    };
     Ok(axum::Json(ErasedAnswer { values: erased.values, records: erased.records }))
 }

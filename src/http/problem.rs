@@ -31,6 +31,8 @@ pub(super) enum ProblemKind {
     MethodNotAllowed,
     /// The outcome cannot be recorded, or not again.
     OutcomeConflict,
+    /// A legal hold keeps it.
+    LegalHold,
     /// It was there, and was removed or erased.
     Gone,
     /// The body is larger than is taken.
@@ -67,6 +69,7 @@ impl ProblemKind {
                 (405, "method-not-allowed", "The path does not take this method")
             }
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
+            Self::LegalHold => (409, "legal-hold", "A legal hold keeps it"),
             Self::Gone => (410, "gone", "It is no longer there"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
@@ -109,6 +112,10 @@ impl ProblemKind {
             Self::NotFound => ("there is no record 4711", &[]),
             Self::MethodNotAllowed => ("see `/docs` for what the path takes", &[]),
             Self::OutcomeConflict => ("the outcome of this decision is already recorded", &[]),
+            Self::LegalHold => (
+                "records of this end user are under legal hold (`case-2026-17`): lift the hold, or repeat with `despite_hold=` and the reason, which is recorded",
+                &[],
+            ),
             Self::Gone => ("the value was erased, as record 57 says", &[]),
             Self::BodyTooLarge => ("the body is larger than 262144 bytes", &[]),
             Self::UnsupportedMediaType => ("send `Content-Type: application/json`", &[]),
@@ -227,7 +234,8 @@ impl From<GateError> for Problem {
             GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
             GateError::RecordTooLarge { .. } => ProblemKind::InvalidRequest,
             GateError::KeyReused => ProblemKind::IdempotencyKeyReused,
-            GateError::NoSuchDecision => ProblemKind::NotFound,
+            GateError::NoSuchDecision | GateError::NoSuchPerson => ProblemKind::NotFound,
+            GateError::Held(_) => ProblemKind::LegalHold,
             GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {
                 ProblemKind::OutcomeConflict
             }

@@ -186,10 +186,44 @@ pub struct AuditReadBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ErasureBody {
+    /// Legal holds recorded before this position were looked at; those from it on came too late. Absent in
+    /// records of versions before this one.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub as_of: Option<Seq>,
+    /// The legal holds that it went past, and why. Absent where none held.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub despite_hold: Option<DespiteHold>,
     /// The decisions and outcomes whose committed values nobody can read any more.
     pub erased: Vec<Seq>,
     /// The API key that asked for it.
     pub key: KeyName,
+}
+
+/// Legal holds past which an officer went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DespiteHold {
+    /// Their names, sorted.
+    pub holds: Vec<String>,
+    /// The officer's reason.
+    pub reason: String,
+}
+
+/// An attempt to read the ledger, to open a value, or to change a register, with a known API key that
+/// may not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefusedBody {
+    /// The API key that tried.
+    pub key: KeyName,
+    /// What was tried, by its name in the OpenAPI document.
+    pub operation: String,
+    /// How long the record is kept.
+    pub retention: Retention,
+    /// How many attempts it stands for: those of a key that tries often are counted in one record.
+    pub times: u64,
+    /// Why it was refused; of several attempts, the last.
+    pub why: String,
 }
 
 /// The bodies of some records were removed, because the time for which they are kept was over. Their

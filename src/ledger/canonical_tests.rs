@@ -143,8 +143,8 @@ fn every_record_is_canonical_as_it_is_written() {
             Place, Reason, Seq,
         },
         ledger::{
-            AuditReadBody, Commitment, DecisionBody, ErasureBody, KeyChangeBody, LegalHoldBody,
-            PrunedBody, RecoveryBody, SeqRange, TreeHead, fixture,
+            AuditReadBody, Commitment, DecisionBody, DespiteHold, ErasureBody, KeyChangeBody,
+            LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead, fixture,
         },
     };
     let flow = Flow {
@@ -179,7 +179,12 @@ fn every_record_is_canonical_as_it_is_written() {
         to_vec(&fixture::outcome(Seq::new(1), Digest::of(b""))),
         to_vec(&decision),
         to_vec(&committed),
-        to_vec(&ErasureBody { erased: vec![Seq::new(2)], key: "dpo".into() }),
+        to_vec(&ErasureBody {
+            as_of: Some(Seq::new(7)),
+            despite_hold: Some(DespiteHold { holds: vec!["a".into()], reason: "b".into() }),
+            erased: vec![Seq::new(2)],
+            key: "dpo".into(),
+        }),
         to_vec(&PrunedBody { before: fixture::instant(), removed: vec![range] }),
         to_vec(&LegalHoldBody {
             id: "case".into(),

@@ -85,6 +85,8 @@ pub enum Kind {
     SegmentPruned,
     /// Records are kept beyond their time, or no longer.
     LegalHold,
+    /// A known API key tried what it may not.
+    Refused,
     /// A kind that this version does not know; made by [`Kind::parse`] only.
     Other(Arc<str>),
 }
@@ -105,6 +107,7 @@ impl Kind {
             Self::Erasure => "erasure",
             Self::SegmentPruned => "segment_pruned",
             Self::LegalHold => "legal_hold",
+            Self::Refused => "refused",
             Self::Other(word) => word,
         }
     }
@@ -125,6 +128,7 @@ impl Kind {
             "erasure" => Some(Self::Erasure),
             "segment_pruned" => Some(Self::SegmentPruned),
             "legal_hold" => Some(Self::LegalHold),
+            "refused" => Some(Self::Refused),
             _ if (1..=64).contains(&word.len()) && word.bytes().all(fits) => {
                 Some(Self::Other(word.into()))
             }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{
     ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
     KeyChangeBody, KeyRetiredBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
-    RecoveryBody,
+    RecoveryBody, RefusedBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -216,6 +216,7 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
         Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
         Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),
         Kind::LegalHold => What::Held(Arc::new(body(kind, text)?)),
+        Kind::Refused => nothing(body::<RefusedBody>(kind, text)?),
         Kind::Other(_) => What::Nothing,
     })
 }

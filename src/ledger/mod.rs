@@ -23,8 +23,9 @@ mod vectors_tests;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, AuditReadBody, DecisionBody, Engine, ErasureBody, GenesisBody, KeyChangeBody,
-    KeyRetiredBody, LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
+    ActivationBody, AuditReadBody, DecisionBody, DespiteHold, Engine, ErasureBody, GenesisBody,
+    KeyChangeBody, KeyRetiredBody, LegalHoldBody, PrunedBody, RecoveryBody, RefusedBody, SeqRange,
+    TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};

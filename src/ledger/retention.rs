@@ -21,7 +21,7 @@ pub fn kept_until(entry: &Entry<'_>) -> Option<Timestamp> {
 
 /// For how many months the record's body is kept; `None` for ever.
 pub(super) fn kept_months(entry: &Entry<'_>) -> Option<u32> {
-    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead) {
+    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead | Kind::Refused) {
         return None;
     }
     let Kept { retention } = serde_json::from_str(entry.body.get()).ok()?;
@@ -53,6 +53,7 @@ mod tests {
         assert_eq!(until(&Kind::Decision, "6"), expected);
         assert_eq!(until(&Kind::Outcome, "6"), expected);
         assert_eq!(until(&Kind::AuditRead, "6"), expected);
+        assert_eq!(until(&Kind::Refused, "6"), expected);
         assert_eq!(until(&Kind::Decision, "null"), None, "for ever");
         assert_eq!(until(&Kind::BundleActivated, "6"), None, "others depend on it");
     }

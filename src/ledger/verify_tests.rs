@@ -84,7 +84,12 @@ fn push_committed(chain: &mut Chain, user: &[u8]) {
 }
 
 fn erasure(erased: &[u64]) -> ErasureBody {
-    ErasureBody { erased: erased.iter().copied().map(Seq::new).collect(), key: "dpo".into() }
+    ErasureBody {
+        as_of: None,
+        despite_hold: None,
+        erased: erased.iter().copied().map(Seq::new).collect(),
+        key: "dpo".into(),
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 
 use super::{
+    limits::{MOST_POLICIES, survey},
     names::EntityKind,
     rule::Rule,
     volume::{self, Bounds},
@@ -40,6 +41,12 @@ impl Bundle {
     pub fn load(files: &[SourceFile]) -> Result<Self, BundleError> {
         let schema = load_schema(files)?;
         let mut faults = Faults::default();
+        let policies = files.iter().filter(|file| file.path.ends_with(".cedar"));
+        if policies.map(|file| survey(file, false).statements).sum::<usize>() > MOST_POLICIES {
+            let place = SourceFile::new(SCHEMA_FILE, "");
+            let message = format!("the policy folder holds more than {MOST_POLICIES} policies");
+            return Err(place.fault(0..0, message).help("join those that say the same").into());
+        }
         let (mut rules, mut duties) = (Vec::new(), Vec::new());
         for file in files.iter().filter(|file| file.path.ends_with(".cedar")) {
             let is_duty = file.path.starts_with("duties/");
@@ -131,6 +138,7 @@ fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
             .help("`lexgate init` writes one; `[policies] dir` names the folder")
             .into());
     };
+    Faults(survey(file, true).faults).or(())?;
     match Schema::from_cedarschema_str(&file.text) {
         Ok((schema, warnings)) => {
             let faults: Vec<Fault> =
@@ -171,8 +179,20 @@ fn read_file(file: &SourceFile, is_duty: bool, read: &mut Vec<Arc<Rule>>, faults
     }
 }
 
+/// The `@id` of each policy of `files`, as it is written, with its file. Tells of any text what it can:
+/// nothing is parsed.
+#[must_use]
+pub fn policy_ids(files: &[SourceFile]) -> BTreeMap<String, Arc<str>> {
+    let policies = files.iter().filter(|file| file.path.ends_with(".cedar"));
+    let ids = policies.flat_map(|file| {
+        survey(file, false).ids.into_iter().map(move |id| (id, file.path.clone()))
+    });
+    ids.collect()
+}
+
 /// The policies of one text, under Cedar's own ids.
 pub(super) fn parse(file: &SourceFile) -> Result<PolicySet, Faults> {
+    Faults(survey(file, false).faults).or(())?;
     file.text.parse().map_err(|errors: cedar_policy::ParseErrors| {
         Faults(errors.iter().map(|error| diagnose(file, 0..0, error)).collect())
     })

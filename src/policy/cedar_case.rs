@@ -6,7 +6,7 @@ use cedar_policy::{Authorizer, Context, Decision, Entities, EntityUid, PolicySet
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::bundle::Bundle;
+use super::{bundle::Bundle, deep::on_deep_stack, limits::LONGEST_NAME};
 use crate::domain::{Effect, Fault, Faults, SourceFile, Verdict};
 
 /// A request, and the answer that it must get.
@@ -93,6 +93,10 @@ impl CedarCase {
     /// What is otherwise than the test expects; nothing when it passes.
     #[must_use]
     pub fn failure(&self, bundle: &Bundle) -> Option<String> {
+        on_deep_stack(|| self.judge(bundle))
+    }
+
+    fn judge(&self, bundle: &Bundle) -> Option<String> {
         let (request, entities) = match self.read(bundle) {
             Ok(read) => read,
             Err(error) => return Some(error),
@@ -142,6 +146,9 @@ impl CedarCase {
     fn read(&self, bundle: &Bundle) -> Result<(Request, Entities), String> {
         let RequestRow { principal, action, resource, context } = &self.row.request;
         let uid = |what: &str, text: &str| {
+            if text.len() > LONGEST_NAME {
+                return Err(format!("the {what} is longer than {LONGEST_NAME} bytes"));
+            }
             text.parse::<EntityUid>().map_err(|error| {
                 format!("the {what} `{text}` is no entity such as `Jurisdiction::\"DE\"`: {error}")
             })

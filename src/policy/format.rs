@@ -3,7 +3,7 @@
 use cedar_policy::PolicySet;
 use cedar_policy_formatter::{Config, policies_str_to_pretty};
 
-use super::bundle::parse;
+use super::{bundle::parse, deep::on_deep_stack};
 use crate::domain::{Faults, SourceFile};
 
 /// How wide lines are, and how far they are set in.
@@ -17,6 +17,10 @@ const PASSES: usize = 4;
 /// Faults of a file that does not parse; and one of a file that must stay as it is, since its policies
 /// would say something else afterwards, or a comment would be lost.
 pub fn format(file: &SourceFile) -> Result<String, Faults> {
+    on_deep_stack(|| lay_out(file))
+}
+
+fn lay_out(file: &SourceFile) -> Result<String, Faults> {
     let before = parse(file)?;
     let refuse = |why: String| {
         let fault = file.fault(0..0, format!("the file cannot be laid out: {why}"));

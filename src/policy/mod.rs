@@ -6,12 +6,16 @@ mod cedar_case;
 mod context;
 #[cfg(test)]
 mod context_tests;
+mod deep;
 mod engine;
 #[cfg(test)]
 mod engine_tests;
 #[cfg(test)]
 mod failing_tests;
 mod format;
+mod limits;
+#[cfg(test)]
+mod limits_tests;
 mod mentions;
 mod names;
 mod probe;
@@ -21,11 +25,13 @@ mod scope;
 mod slice;
 mod volume;
 
-pub use bundle::{Bundle, BundleError, SCHEMA_FILE};
+pub use bundle::{Bundle, BundleError, SCHEMA_FILE, policy_ids};
 pub use cedar_case::CedarCase;
 pub use context::{FlowContext, UseContext, flow_context, use_context};
+pub use deep::on_deep_stack;
 pub use engine::{Engine, Judgement, RuleSet};
 pub use format::format;
+pub use limits::{DEEPEST, MOST_TERMS};
 pub use mentions::Mentions;
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};

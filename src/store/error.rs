@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::AddressError;
 use crate::ledger::{CanonicalError, Origin};
 
 /// The store did not do what it was asked.
@@ -9,10 +10,8 @@ use crate::ledger::{CanonicalError, Origin};
 #[non_exhaustive]
 pub enum StoreError {
     /// The address names no store.
-    #[error(
-        "`{0}` names no store: want `sqlite://path/to/file.db` or `postgres://user@host/database`"
-    )]
-    Address(String),
+    #[error("{0}")]
+    Address(#[from] AddressError),
     /// The folder of the `SQLite` file cannot be made.
     #[error("cannot make the folder `{path}`")]
     Folder {

@@ -22,6 +22,7 @@ pub(super) const POSTGRES: Files = Files(&[
     (6, "volumes", include_str!("../../migrations/postgres/0006_volumes.sql")),
     (7, "limits", include_str!("../../migrations/postgres/0007_limits.sql")),
     (8, "positions in time", include_str!("../../migrations/postgres/0008_positions_in_time.sql")),
+    (13, "despite holds", include_str!("../../migrations/postgres/0013_despite_holds.sql")),
 ]);
 
 /// The tables in `SQLite`.
@@ -32,6 +33,7 @@ pub(super) const SQLITE: Files = Files(&[
     (4, "pruning", include_str!("../../migrations/sqlite/0004_pruning.sql")),
     (5, "volumes", include_str!("../../migrations/sqlite/0005_volumes.sql")),
     (6, "limits", include_str!("../../migrations/sqlite/0006_limits.sql")),
+    (13, "despite holds", include_str!("../../migrations/sqlite/0013_despite_holds.sql")),
 ]);
 
 impl MigrationSource<'static> for Files {

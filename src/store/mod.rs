@@ -3,6 +3,7 @@
 //!
 //! Every operation ends within a bounded time, also when the database hangs.
 
+mod address;
 mod batch;
 mod bound;
 #[cfg(test)]
@@ -22,10 +23,11 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+pub use address::AddressError;
 pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue};
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, MarkError, StoreError};
-pub use personal::{DestroyedKey, KeptValue, PersonalStore, SubjectKey};
+pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
 
 use crate::{
     domain::{CountKey, Counts, Digest, Seq, SnapshotDigests},
@@ -116,8 +118,9 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     async fn tiles(&self, ids: &[TileId]) -> Result<Vec<Tile>, StoreError>;
 
     /// Removes the bodies of these entries, whose time is over, the words by which they are found and
-    /// the values to which they commit. Their places and leaves stay.
-    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError>;
+    /// the values to which they commit. Their places and leaves stay. Under the head's lock, and only
+    /// while no legal hold has been recorded at `as_of` or behind it; `None` when one was.
+    async fn remove_bodies(&self, range: SeqRange, as_of: Seq) -> Result<Option<u64>, StoreError>;
 
     /// The entry at `seq`.
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError>;
@@ -186,10 +189,15 @@ fn counted_since(instant: Timestamp) -> Timestamp {
 /// # Errors
 /// When the address names no store, or the folder cannot be made.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
-    match scheme {
-        Some("sqlite") => Ok(Arc::new(sqlite::SqliteStore::open(url).await?)),
-        Some("postgres" | "postgresql") => Ok(Arc::new(postgres::PostgresStore::open(url)?)),
-        _ => Err(StoreError::Address(scheme.unwrap_or(url).to_owned())),
-    }
+    address::check(url)?;
+    let opened: Result<Arc<dyn Store>, StoreError> = if url.starts_with("sqlite") {
+        sqlite::SqliteStore::open(url).await.map(|store| Arc::new(store) as _)
+    } else {
+        postgres::PostgresStore::open(url).map(|store| Arc::new(store) as _)
+    };
+    opened.map_err(|error| match error {
+        // It would repeat what it could not use.
+        StoreError::Database(sqlx::Error::Configuration(_)) => AddressError::Parameter.into(),
+        error => error,
+    })
 }

@@ -33,6 +33,26 @@ pub struct DestroyedKey {
     pub id: Uuid,
     /// The API key that asked for it.
     pub by: String,
+    /// Legal holds recorded before this position were looked at; `None` where a version before this one
+    /// destroyed it.
+    pub as_of: Option<Seq>,
+    /// Which holds it went past, and why: what the record will say, in JSON.
+    pub despite: Option<String>,
+}
+
+/// Whose keys are to be destroyed, and with which right.
+#[derive(Clone, Debug)]
+pub struct Destruction {
+    /// Whose: one person may have had a key under each of several forms of their name.
+    pub subjects: Vec<Digest>,
+    /// When.
+    pub at: Timestamp,
+    /// The API key that asks for it.
+    pub by: String,
+    /// Legal holds recorded before this position were looked at.
+    pub as_of: Seq,
+    /// Which of them it goes past, and why, in JSON.
+    pub despite: Option<String>,
 }
 
 /// Keeps sealed values, and destroys them.
@@ -50,19 +70,28 @@ pub trait PersonalStore {
     /// What is kept of the value to which the record at `seq` commits.
     async fn kept_value(&self, seq: Seq) -> Result<Option<KeptValue>, StoreError>;
 
-    /// Destroys a person's key: nothing that is sealed under it can be read from now on.
-    async fn destroy_key(&self, subject: Digest, at: Timestamp, by: &str)
-    -> Result<(), StoreError>;
+    /// The keys of these subjects, living or destroyed, whose values have not all gone.
+    async fn keys_of(&self, subjects: &[Digest]) -> Result<Vec<Uuid>, StoreError>;
 
-    /// The destroyed keys of a person, or of all whose key was destroyed before an instant.
+    /// Destroys keys: nothing that is sealed under them can be read from now on. In one transaction, under
+    /// the head's lock, and only while no legal hold has been recorded at `as_of` or behind it; gives
+    /// whether it was so.
+    async fn destroy_keys(&self, destruction: &Destruction) -> Result<bool, StoreError>;
+
+    /// The destroyed keys of these subjects, or of all whose key was destroyed before an instant.
     async fn destroyed_keys(
         &self,
-        subject: Option<Digest>,
+        subjects: Option<&[Digest]>,
         before: Timestamp,
     ) -> Result<Vec<DestroyedKey>, StoreError>;
 
-    /// The first records, at most `limit`, whose values are sealed under a key.
-    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError>;
+    /// The first records behind `after`, at most `limit`, whose values are sealed under a key.
+    async fn values_under(
+        &self,
+        key: Uuid,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError>;
 
     /// Deletes values of a key; the record `erasure` says that they are gone.
     async fn forget_values(

@@ -113,6 +113,14 @@ fn describe() {
         "lexgate_outcomes_total",
         "Outcomes of calls that the gateway sent, by status"
     );
+    describe_counter!(
+        "lexgate_unauthenticated_total",
+        "Requests without an API key, or with one that is not known"
+    );
+    describe_counter!(
+        "lexgate_refused_total",
+        "Attempts of known API keys at what they may not, by operation"
+    );
     describe_counter!("lexgate_append_failures_total", "Commits of the ledger that failed");
     describe_histogram!("lexgate_evaluate_seconds", Unit::Seconds, "Judging one call");
     describe_histogram!("lexgate_append_seconds", Unit::Seconds, "Committing one batch of records");

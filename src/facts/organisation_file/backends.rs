@@ -14,21 +14,22 @@ use super::{
     Reader,
     rows::{BackendRow, ClaimsRow, File, Text, VirtualModelRow},
 };
-use crate::domain::DeploymentId;
+use crate::{domain::DeploymentId, source::without_secrets};
 
 impl Reader<'_> {
     pub(super) fn backend(&mut self, row: &BackendRow) -> Option<BackendAddress> {
-        let url = row.base_url.get_ref();
-        let base_url = url.parse::<BaseUrl>();
+        let base_url = row.base_url.get_ref().parse::<BaseUrl>();
         if let Err(error) = base_url {
-            let message = format!("`{url}` is not the base URL of a backend");
+            let message = "the value is not the base URL of a backend";
             let fault = self.file.fault(row.base_url.span(), message);
+            let fault = without_secrets(self.file, fault);
             self.faults.0.push(fault.help(error.to_string()));
         }
         let key = match (&row.api_key_env, &row.api_key) {
             (Some(_), Some(name)) => {
                 let message = "both `api_key_env` and `api_key` say where the key is";
-                self.faults.0.push(self.file.fault(name.span(), message).help("keep one"));
+                let fault = without_secrets(self.file, self.file.fault(name.span(), message));
+                self.faults.0.push(fault.help("keep one"));
                 None
             }
             (Some(name), None) => Some(KeySource::Environment(name.get_ref().clone())),

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
-    domain::{Action, AppId, CallRequest, DataRequest, FieldFault},
+    domain::{Action, AppId, CallRequest, DataRequest, EndUser, FieldFault},
     facts::{AppClaims, ClaimName, Organisation},
 };
 
@@ -53,8 +53,13 @@ pub(super) fn take(
         purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
         audience: claims.get("audience").map(|text| list(text)),
         location: claims.get("location").cloned(),
-        end_user: claims.get(END_USER).filter(|name| !name.is_empty()).cloned(),
+        end_user: end_user(&claims)?,
     })
+}
+
+fn end_user(claims: &BTreeMap<String, String>) -> Result<Option<EndUser>, Problem> {
+    let user = claims.get(END_USER).map(|name| EndUser::parse(name)).transpose();
+    user.map_err(|error| invalid(&format!("{HEADER}{END_USER}"), error.to_string()))
 }
 
 fn invalid(pointer: &str, detail: String) -> Problem {
@@ -166,7 +171,10 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
 
 /// One form for what means the same.
 fn normal(claim: &str, text: &str) -> String {
-    if claim == END_USER { text.trim().to_owned() } else { list(text).join(",") }
+    if claim != END_USER {
+        return list(text).join(",");
+    }
+    EndUser::parse(text).map_or_else(|_| text.to_owned(), |user| user.as_str().to_owned())
 }
 
 fn list(text: &str) -> Vec<String> {
@@ -240,11 +248,27 @@ mod tests {
 
     #[test]
     fn an_end_user_is_a_name_as_it_stands() {
-        let user = |headers, body| take_from(headers, body).0.map(|call| call.end_user);
+        let user = |headers: &[(&str, &str)], body: &str| {
+            let call = take_from(headers, body).0?;
+            Ok::<_, Problem>(call.end_user.map(|user| user.as_str().to_owned()))
+        };
         let body = r#"{"model":"m"}"#;
         let named = user(&[("x-lexgate-end-user", "Doe, Jane")], body).unwrap();
         assert_eq!(named.as_deref(), Some("Doe, Jane"));
-        assert_eq!(user(&[("x-lexgate-end-user", "")], body).unwrap(), None);
+        assert_eq!(
+            user(&[("x-lexgate-end-user", " u-9\t")], body).unwrap().as_deref(),
+            Some("u-9")
+        );
+        for empty in ["", "  "] {
+            let problem = user(&[("x-lexgate-end-user", empty)], body).unwrap_err();
+            assert_eq!(problem.errors[0].pointer, "x-lexgate-end-user", "{empty:?}");
+        }
+        for named in [r#"Ju\u0308rgen"#, r#"\u3000J\u00fcrgen\n"#] {
+            let body = format!(r#"{{"model":"m","metadata":{{"lexgate_end_user":"{named}"}}}}"#);
+            assert_eq!(user(&[], &body).unwrap().as_deref(), Some("J\u{fc}rgen"), "{named}");
+        }
+        let hidden = r#"{"model":"m","metadata":{"lexgate_end_user":"u-9\u200b"}}"#;
+        assert!(user(&[], hidden).is_err());
         let named = r#"{"model":"m","metadata":{"lexgate_end_user":"J\u00fcrgen"}}"#;
         assert_eq!(user(&[], named).unwrap().as_deref(), Some("J\u{fc}rgen"));
         assert!(user(&[("x-lexgate-end-user", "Doe,Jane")], named).is_err(), "two names");

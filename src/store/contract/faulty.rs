@@ -15,8 +15,8 @@ use crate::{
     domain::{CountKey, Counts, Digest, Seq},
     ledger::{Edge, SeqRange, Tile, TileId},
     store::{
-        Active, AppendError, Claimed, DestroyedKey, Found, Head, KeptValue, PersonalStore,
-        RecordQuery, Seal, Store, StoreError, Stored, SubjectKey,
+        Active, AppendError, Claimed, DestroyedKey, Destruction, Found, Head, KeptValue,
+        PersonalStore, RecordQuery, Seal, Store, StoreError, Stored, SubjectKey,
     },
 };
 
@@ -147,8 +147,8 @@ impl Store for Faulty {
     async fn range(&self, from: Seq, limit: usize) -> Result<Vec<Stored>, StoreError> {
         self.behind.range(from, limit).await
     }
-    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
-        self.behind.remove_bodies(range).await
+    async fn remove_bodies(&self, range: SeqRange, as_of: Seq) -> Result<Option<u64>, StoreError> {
+        self.behind.remove_bodies(range, as_of).await
     }
     async fn record(&self, seq: Seq) -> Result<Option<Stored>, StoreError> {
         self.behind.record(seq).await
@@ -218,23 +218,26 @@ impl PersonalStore for Faulty {
     async fn kept_value(&self, seq: Seq) -> Result<Option<KeptValue>, StoreError> {
         self.behind.kept_value(seq).await
     }
-    async fn destroy_key(
-        &self,
-        subject: Digest,
-        at: Timestamp,
-        by: &str,
-    ) -> Result<(), StoreError> {
-        self.behind.destroy_key(subject, at, by).await
+    async fn keys_of(&self, subjects: &[Digest]) -> Result<Vec<Uuid>, StoreError> {
+        self.behind.keys_of(subjects).await
+    }
+    async fn destroy_keys(&self, destruction: &Destruction) -> Result<bool, StoreError> {
+        self.behind.destroy_keys(destruction).await
     }
     async fn destroyed_keys(
         &self,
-        subject: Option<Digest>,
+        subjects: Option<&[Digest]>,
         before: Timestamp,
     ) -> Result<Vec<DestroyedKey>, StoreError> {
-        self.behind.destroyed_keys(subject, before).await
+        self.behind.destroyed_keys(subjects, before).await
     }
-    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError> {
-        self.behind.values_under(key, limit).await
+    async fn values_under(
+        &self,
+        key: Uuid,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        self.behind.values_under(key, after, limit).await
     }
     async fn forget_values(
         &self,

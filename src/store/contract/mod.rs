@@ -17,7 +17,10 @@ use crate::{
     domain::{Digest, Revision, Seq},
     ledger::{Entry, Kind, SeqRange, fixture},
     sequencer::{Claim, Draft, SubmitError},
-    store::{DestroyedKey, KeptValue, RecordQuery, SealedValue, StoreError, Stored, SubjectKey},
+    store::{
+        DestroyedKey, Destruction, KeptValue, RecordQuery, SealedValue, StoreError, Stored,
+        SubjectKey,
+    },
 };
 use kit::{Bed, Desk, Kept, activation, decision, outcome};
 
@@ -236,8 +239,12 @@ async fn a_body_goes_and_its_place_stays(bed: Bed) {
     let sent = desk.sequencer.submit(draft.clone()).await.unwrap();
     let kept = desk.sequencer.submit(decision(false)).await.unwrap();
     let range = SeqRange { first: sent.seq, last: sent.seq };
-    assert_eq!(desk.store.remove_bodies(range).await.unwrap(), 1);
-    assert_eq!(desk.store.remove_bodies(range).await.unwrap(), 0, "it has gone");
+    let hold = Draft::new(Uuid::from_u128(77), Kind::LegalHold, b"{}".to_vec());
+    let hold = desk.sequencer.submit(hold).await.unwrap().seq;
+    let late = Seq::new(hold.get() + 1);
+    assert_eq!(desk.store.remove_bodies(range, hold).await.unwrap(), None, "a hold was set since");
+    assert_eq!(desk.store.remove_bodies(range, late).await.unwrap(), Some(1));
+    assert_eq!(desk.store.remove_bodies(range, late).await.unwrap(), Some(0), "it has gone");
 
     let row = desk.store.record(sent.seq).await.unwrap().unwrap();
     assert_eq!((row.seq, row.leaf, row.entry.len()), (sent.seq, sent.leaf, 0));
@@ -288,21 +295,46 @@ async fn values_of_persons_are_kept_until_their_key_goes(bed: Bed) {
     let sealed = Some(KeptValue::Sealed(value.clone(), Some(key(1).wrapped)));
     assert_eq!(store.kept_value(first.seq).await.unwrap(), sealed);
     assert_eq!(store.kept_value(plain.seq).await.unwrap(), None);
-    assert_eq!(store.values_under(key(1).id, 9).await.unwrap(), [first.seq, second.seq]);
+    assert_eq!(store.values_under(key(1).id, None, 9).await.unwrap(), [first.seq, second.seq]);
+    assert_eq!(store.values_under(key(1).id, Some(first.seq), 9).await.unwrap(), [second.seq]);
 
-    store.destroy_key(subject, at, "officer").await.unwrap();
+    let others = Digest::of(b"other");
+    assert_eq!(store.keys_of(&[others, subject]).await.unwrap(), [key(1).id]);
+    let hold = Draft::new(Uuid::from_u128(77), Kind::LegalHold, b"{}".to_vec());
+    let hold = desk.sequencer.submit(hold).await.unwrap().seq;
+    let mut destruction = Destruction {
+        subjects: vec![others, subject],
+        at,
+        by: "officer".to_owned(),
+        as_of: hold,
+        despite: Some("{}".to_owned()),
+    };
+    assert!(!store.destroy_keys(&destruction).await.unwrap(), "a hold was set since");
+    assert_eq!(store.subject_key(subject).await.unwrap(), Some(key(1)));
+    destruction.as_of = Seq::new(hold.get() + 1);
+    assert!(store.destroy_keys(&destruction).await.unwrap());
+    assert_eq!(store.keys_of(&[subject]).await.unwrap(), [key(1).id], "its values are there");
     assert_eq!(store.subject_key(subject).await.unwrap(), None);
     let unreadable = Some(KeptValue::Sealed(value, None));
     assert_eq!(store.kept_value(first.seq).await.unwrap(), unreadable);
-    let destroyed = [DestroyedKey { id: key(1).id, by: "officer".to_owned() }];
-    assert_eq!(store.destroyed_keys(Some(subject), Timestamp::MAX).await.unwrap(), destroyed);
+    let destroyed = [DestroyedKey {
+        id: key(1).id,
+        by: "officer".to_owned(),
+        as_of: Some(destruction.as_of),
+        despite: destruction.despite,
+    }];
+    let of = |subject: &'static [u8]| [Digest::of(subject)];
+    assert_eq!(
+        store.destroyed_keys(Some(&of(b"a person")), Timestamp::MAX).await.unwrap(),
+        destroyed
+    );
     assert_eq!(store.destroyed_keys(None, Timestamp::MAX).await.unwrap(), destroyed);
     assert_eq!(store.destroyed_keys(None, at).await.unwrap(), []);
-    assert_eq!(store.destroyed_keys(Some(Digest::of(b"other")), Timestamp::MAX).await.unwrap(), []);
+    assert_eq!(store.destroyed_keys(Some(&of(b"other")), Timestamp::MAX).await.unwrap(), []);
 
     store.forget_values(key(1).id, &[first.seq], Seq::new(9)).await.unwrap();
     assert_eq!(store.kept_value(first.seq).await.unwrap(), Some(KeptValue::Erased(Seq::new(9))));
-    assert_eq!(store.values_under(key(1).id, 9).await.unwrap(), [second.seq]);
+    assert_eq!(store.values_under(key(1).id, None, 9).await.unwrap(), [second.seq]);
     store.forget_values(key(1).id, &[second.seq], Seq::new(9)).await.unwrap();
     store.forget_key(key(1).id).await.unwrap();
     assert_eq!(store.destroyed_keys(None, Timestamp::MAX).await.unwrap(), []);

@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::read;
+use super::{personal::is_held_since, read};
 use crate::{
     domain::Seq,
     ledger::{Edge, SeqRange, Tile},
@@ -454,7 +454,8 @@ pub(super) async fn keep_witnessed(
 pub(super) async fn remove_bodies(
     connection: &mut PgConnection,
     range: SeqRange,
-) -> Result<u64, StoreError> {
+    as_of: Seq,
+) -> Result<Option<u64>, StoreError> {
     let mut transaction = connection.begin().await?;
     transaction.execute("SET LOCAL lexgate.prune = 'on'").await?;
     let removed = sqlx::query(
@@ -472,6 +473,12 @@ pub(super) async fn remove_bodies(
             .execute(&mut *transaction)
             .await?;
     }
+    // Last, so that nobody who appends waits for the removal; from here on no hold comes before it.
+    transaction.execute("SELECT next FROM head FOR UPDATE").await?;
+    if is_held_since(&mut transaction, as_of).await? {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
     transaction.commit().await?;
-    Ok(removed.rows_affected())
+    Ok(Some(removed.rows_affected()))
 }

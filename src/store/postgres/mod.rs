@@ -139,9 +139,10 @@ impl Store for PostgresStore {
         Ok(found)
     }
 
-    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
+    async fn remove_bodies(&self, range: SeqRange, as_of: Seq) -> Result<Option<u64>, StoreError> {
         let mut connection = self.connection().await?;
-        let removed = within(MIGRATION, append::remove_bodies(connection.get()?, range)).await?;
+        let removal = append::remove_bodies(connection.get()?, range, as_of);
+        let removed = within(MIGRATION, removal).await?;
         connection.give_back();
         Ok(removed)
     }

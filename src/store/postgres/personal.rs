@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use uuid::Uuid;
 
 use super::PostgresStore;
 use crate::{
     domain::{Digest, Seq},
     store::{
-        DestroyedKey, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
+        DestroyedKey, Destruction, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
         bound::{OPERATION, within},
         row::{self, Columns as _, limit_column, seq_column},
     },
@@ -45,32 +45,39 @@ impl PersonalStore for PostgresStore {
         Ok(found)
     }
 
-    async fn destroy_key(
-        &self,
-        subject: Digest,
-        at: Timestamp,
-        by: &str,
-    ) -> Result<(), StoreError> {
+    async fn keys_of(&self, subjects: &[Digest]) -> Result<Vec<Uuid>, StoreError> {
         let mut connection = self.connection().await?;
-        within(OPERATION, destroy_key(connection.get()?, subject, at, by)).await?;
-        connection.give_back();
-        Ok(())
-    }
-
-    async fn destroyed_keys(
-        &self,
-        subject: Option<Digest>,
-        before: Timestamp,
-    ) -> Result<Vec<DestroyedKey>, StoreError> {
-        let mut connection = self.connection().await?;
-        let found = within(OPERATION, destroyed_keys(connection.get()?, subject, before)).await?;
+        let found = within(OPERATION, keys_of(connection.get()?, subjects)).await?;
         connection.give_back();
         Ok(found)
     }
 
-    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError> {
+    async fn destroy_keys(&self, destruction: &Destruction) -> Result<bool, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, values_under(connection.get()?, key, limit)).await?;
+        let done = within(OPERATION, destroy_keys(connection.get()?, destruction)).await?;
+        connection.give_back();
+        Ok(done)
+    }
+
+    async fn destroyed_keys(
+        &self,
+        subjects: Option<&[Digest]>,
+        before: Timestamp,
+    ) -> Result<Vec<DestroyedKey>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, destroyed_keys(connection.get()?, subjects, before)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn values_under(
+        &self,
+        key: Uuid,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, values_under(connection.get()?, key, after, limit)).await?;
         connection.give_back();
         Ok(found)
     }
@@ -159,39 +166,83 @@ async fn kept_value(
     Ok(Some(KeptValue::Sealed(value, row.try_get(3)?)))
 }
 
-async fn destroy_key(
+async fn keys_of(
     connection: &mut PgConnection,
-    subject: Digest,
-    at: Timestamp,
-    by: &str,
-) -> Result<(), StoreError> {
+    subjects: &[Digest],
+) -> Result<Vec<Uuid>, StoreError> {
+    let rows = sqlx::query("SELECT id::text FROM subject_keys WHERE subject = ANY ($1)")
+        .bind(bytes_of(subjects))
+        .fetch_all(connection)
+        .await?;
+    rows.iter().map(|row| id(&row.try_get::<String, _>(0)?)).collect()
+}
+
+fn bytes_of(subjects: &[Digest]) -> Vec<Vec<u8>> {
+    subjects.iter().map(|subject| subject.as_bytes().to_vec()).collect()
+}
+
+async fn destroy_keys(
+    connection: &mut PgConnection,
+    destruction: &Destruction,
+) -> Result<bool, StoreError> {
+    let mut transaction = connection.begin().await?;
+    // Nobody appends a hold between the look and the deed.
+    sqlx::query("SELECT next FROM head FOR UPDATE").execute(&mut *transaction).await?;
+    if is_held_since(&mut transaction, destruction.as_of).await? {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
     sqlx::query(
-        "UPDATE subject_keys SET wrapped = NULL, destroyed_at = $2::bigint, destroyed_by = $3
-         WHERE subject = $1 AND wrapped IS NOT NULL",
+        "UPDATE subject_keys SET wrapped = NULL, destroyed_at = $2::bigint, destroyed_by = $3,
+                destroyed_as_of = $4::bigint, destroyed_despite = $5
+         WHERE subject = ANY ($1) AND wrapped IS NOT NULL",
     )
-    .bind(subject.as_bytes().to_vec())
-    .bind(at.as_microsecond())
-    .bind(by)
-    .execute(connection)
+    .bind(bytes_of(&destruction.subjects))
+    .bind(destruction.at.as_microsecond())
+    .bind(&destruction.by)
+    .bind(seq_column(destruction.as_of))
+    .bind(&destruction.despite)
+    .execute(&mut *transaction)
     .await?;
-    Ok(())
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Whether a legal hold was set, changed or lifted at `seq` or behind it.
+pub(super) async fn is_held_since(
+    connection: &mut PgConnection,
+    seq: Seq,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'legal_hold' AND seq >= $1)",
+    )
+    .bind(seq_column(seq))
+    .fetch_one(connection)
+    .await?;
+    Ok(row.try_get(0)?)
 }
 
 async fn destroyed_keys(
     connection: &mut PgConnection,
-    subject: Option<Digest>,
+    subjects: Option<&[Digest]>,
     before: Timestamp,
 ) -> Result<Vec<DestroyedKey>, StoreError> {
     let rows = sqlx::query(
-        "SELECT id::text, destroyed_by FROM subject_keys
-         WHERE destroyed_at < $1 AND ($2::bytea IS NULL OR subject = $2::bytea)",
+        "SELECT id::text, destroyed_by, destroyed_as_of, destroyed_despite FROM subject_keys
+         WHERE destroyed_at < $1 AND ($2::bytea[] IS NULL OR subject = ANY ($2::bytea[]))",
     )
     .bind(before.as_microsecond())
-    .bind(subject.map(|subject| subject.as_bytes().to_vec()))
+    .bind(subjects.map(bytes_of))
     .fetch_all(connection)
     .await?;
     let key = |row: &sqlx::postgres::PgRow| {
-        Ok(DestroyedKey { id: id(&row.try_get::<String, _>(0)?)?, by: row.try_get(1)? })
+        let as_of = row.try_get::<Option<i64>, _>(2)?;
+        Ok(DestroyedKey {
+            id: id(&row.try_get::<String, _>(0)?)?,
+            by: row.try_get(1)?,
+            as_of: as_of.map(|_| row::seq(row, 2)).transpose()?,
+            despite: row.try_get(3)?,
+        })
     };
     rows.iter().map(key).collect()
 }
@@ -199,14 +250,17 @@ async fn destroyed_keys(
 async fn values_under(
     connection: &mut PgConnection,
     key: Uuid,
+    after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Seq>, StoreError> {
-    let rows =
-        sqlx::query("SELECT seq FROM personal_values WHERE key = $1::uuid ORDER BY seq LIMIT $2")
-            .bind(key.to_string())
-            .bind(limit_column(limit))
-            .fetch_all(connection)
-            .await?;
+    let rows = sqlx::query(
+        "SELECT seq FROM personal_values WHERE key = $1::uuid AND seq > $2 ORDER BY seq LIMIT $3",
+    )
+    .bind(key.to_string())
+    .bind(after.map_or(-1, seq_column))
+    .bind(limit_column(limit))
+    .fetch_all(connection)
+    .await?;
     rows.iter().map(|row| row::seq(row, 0)).collect()
 }
 

@@ -4,7 +4,7 @@ use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::read;
+use super::{personal::is_held_since, read};
 use crate::{
     domain::Seq,
     ledger::{SeqRange, Tile},
@@ -325,8 +325,13 @@ DELETE FROM entry_terms WHERE term IN (SELECT term FROM every) AND seq BETWEEN ?
 pub(super) async fn remove_bodies(
     connection: &mut SqliteConnection,
     range: SeqRange,
-) -> Result<u64, StoreError> {
+    as_of: Seq,
+) -> Result<Option<u64>, StoreError> {
     let mut transaction = connection.begin_with(LOCK).await?;
+    if is_held_since(&mut transaction, as_of).await? {
+        transaction.rollback().await?;
+        return Ok(None);
+    }
     transaction.execute("INSERT INTO pruning (one) VALUES (1)").await?;
     let (first, last) = (seq_column(range.first), seq_column(range.last));
     let removed = sqlx::query(
@@ -343,5 +348,5 @@ pub(super) async fn remove_bodies(
     }
     transaction.execute("DELETE FROM pruning").await?;
     transaction.commit().await?;
-    Ok(removed.rows_affected())
+    Ok(Some(removed.rows_affected()))
 }

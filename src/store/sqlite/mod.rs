@@ -18,7 +18,7 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AppendError, Claimed, Head, RecordQuery, Seal, Store, StoreError, Stored,
+    Active, AddressError, AppendError, Claimed, Head, RecordQuery, Seal, Store, StoreError, Stored,
     bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
     migrations,
 };
@@ -50,7 +50,7 @@ impl SqliteStore {
         let file = parsed.get_filename().to_owned();
         // Each connection would have a memory of its own.
         if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
-            return Err(StoreError::Address(url.to_owned()));
+            return Err(AddressError::Memory.into());
         }
         if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
             tokio::fs::create_dir_all(folder).await.map_err(|error| StoreError::Folder {
@@ -158,10 +158,11 @@ impl Store for SqliteStore {
         Ok(found)
     }
 
-    async fn remove_bodies(&self, range: SeqRange) -> Result<u64, StoreError> {
+    async fn remove_bodies(&self, range: SeqRange, as_of: Seq) -> Result<Option<u64>, StoreError> {
         let mut connection = self.writer.take().await?;
-        let removed = within(MIGRATION, append::remove_bodies(&mut connection, range)).await?;
-        if removed > 0 {
+        let removal = append::remove_bodies(&mut connection, range, as_of);
+        let removed = within(MIGRATION, removal).await?;
+        if removed.is_some_and(|removed| removed > 0) {
             within(OPERATION, personal::checkpoint(&mut connection)).await?;
         }
         connection.give_back();

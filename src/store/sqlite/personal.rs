@@ -2,14 +2,14 @@
 
 use async_trait::async_trait;
 use jiff::Timestamp;
-use sqlx::{Row as _, SqliteConnection};
+use sqlx::{Connection as _, Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::SqliteStore;
 use crate::{
     domain::{Digest, Seq},
     store::{
-        DestroyedKey, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
+        DestroyedKey, Destruction, KeptValue, PersonalStore, SealedValue, StoreError, SubjectKey,
         bound::{OPERATION, within},
         row::{self, Columns as _, limit_column, seq_column},
     },
@@ -45,32 +45,39 @@ impl PersonalStore for SqliteStore {
         Ok(found)
     }
 
-    async fn destroy_key(
-        &self,
-        subject: Digest,
-        at: Timestamp,
-        by: &str,
-    ) -> Result<(), StoreError> {
-        let mut connection = self.writer.take().await?;
-        within(OPERATION, destroy_key(&mut connection, subject, at, by)).await?;
-        connection.give_back();
-        Ok(())
-    }
-
-    async fn destroyed_keys(
-        &self,
-        subject: Option<Digest>,
-        before: Timestamp,
-    ) -> Result<Vec<DestroyedKey>, StoreError> {
+    async fn keys_of(&self, subjects: &[Digest]) -> Result<Vec<Uuid>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, destroyed_keys(connection.get()?, subject, before)).await?;
+        let found = within(OPERATION, keys_of(connection.get()?, subjects)).await?;
         connection.give_back();
         Ok(found)
     }
 
-    async fn values_under(&self, key: Uuid, limit: usize) -> Result<Vec<Seq>, StoreError> {
+    async fn destroy_keys(&self, destruction: &Destruction) -> Result<bool, StoreError> {
+        let mut connection = self.writer.take().await?;
+        let done = within(OPERATION, destroy_keys(&mut connection, destruction)).await?;
+        connection.give_back();
+        Ok(done)
+    }
+
+    async fn destroyed_keys(
+        &self,
+        subjects: Option<&[Digest]>,
+        before: Timestamp,
+    ) -> Result<Vec<DestroyedKey>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, values_under(connection.get()?, key, limit)).await?;
+        let found = within(OPERATION, destroyed_keys(connection.get()?, subjects, before)).await?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn values_under(
+        &self,
+        key: Uuid,
+        after: Option<Seq>,
+        limit: usize,
+    ) -> Result<Vec<Seq>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, values_under(connection.get()?, key, after, limit)).await?;
         connection.give_back();
         Ok(found)
     }
@@ -160,53 +167,107 @@ async fn kept_value(
     Ok(Some(KeptValue::Sealed(value, row.try_get(3)?)))
 }
 
-async fn destroy_key(
+async fn keys_of(
     connection: &mut SqliteConnection,
-    subject: Digest,
-    at: Timestamp,
-    by: &str,
-) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE subject_keys SET wrapped = NULL, destroyed_at = ?2, destroyed_by = ?3
-         WHERE subject = ?1 AND wrapped IS NOT NULL",
+    subjects: &[Digest],
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut keys = Vec::new();
+    for subject in subjects {
+        let rows = sqlx::query("SELECT id FROM subject_keys WHERE subject = ?1")
+            .bind(subject.as_bytes().to_vec())
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in &rows {
+            keys.push(id(&row.try_get::<Vec<u8>, _>(0)?)?);
+        }
+    }
+    Ok(keys)
+}
+
+async fn destroy_keys(
+    connection: &mut SqliteConnection,
+    destruction: &Destruction,
+) -> Result<bool, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    if is_held_since(&mut transaction, destruction.as_of).await? {
+        transaction.rollback().await?;
+        return Ok(false);
+    }
+    for subject in &destruction.subjects {
+        sqlx::query(
+            "UPDATE subject_keys SET wrapped = NULL, destroyed_at = ?2, destroyed_by = ?3,
+                    destroyed_as_of = ?4, destroyed_despite = ?5
+             WHERE subject = ?1 AND wrapped IS NOT NULL",
+        )
+        .bind(subject.as_bytes().to_vec())
+        .bind(destruction.at.as_microsecond())
+        .bind(&destruction.by)
+        .bind(seq_column(destruction.as_of))
+        .bind(&destruction.despite)
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Whether a legal hold was set, changed or lifted at `seq` or behind it.
+pub(super) async fn is_held_since(
+    connection: &mut SqliteConnection,
+    seq: Seq,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'legal_hold' AND seq >= ?1)",
     )
-    .bind(subject.as_bytes().to_vec())
-    .bind(at.as_microsecond())
-    .bind(by)
-    .execute(connection)
+    .bind(seq_column(seq))
+    .fetch_one(connection)
     .await?;
-    Ok(())
+    Ok(row.try_get(0)?)
 }
 
 async fn destroyed_keys(
     connection: &mut SqliteConnection,
-    subject: Option<Digest>,
+    subjects: Option<&[Digest]>,
     before: Timestamp,
 ) -> Result<Vec<DestroyedKey>, StoreError> {
-    let rows = sqlx::query(
-        "SELECT id, destroyed_by FROM subject_keys
-         WHERE destroyed_at < ?1 AND (?2 IS NULL OR subject = ?2)",
-    )
-    .bind(before.as_microsecond())
-    .bind(subject.map(|subject| subject.as_bytes().to_vec()))
-    .fetch_all(connection)
-    .await?;
-    let key = |row: &sqlx::sqlite::SqliteRow| {
-        Ok(DestroyedKey { id: id(&row.try_get::<Vec<u8>, _>(0)?)?, by: row.try_get(1)? })
-    };
-    rows.iter().map(key).collect()
+    let of = subjects.map_or_else(|| vec![None], |all| all.iter().map(Some).collect());
+    let mut keys = Vec::new();
+    for subject in of {
+        let rows = sqlx::query(
+            "SELECT id, destroyed_by, destroyed_as_of, destroyed_despite FROM subject_keys
+             WHERE destroyed_at < ?1 AND (?2 IS NULL OR subject = ?2)",
+        )
+        .bind(before.as_microsecond())
+        .bind(subject.map(|subject| subject.as_bytes().to_vec()))
+        .fetch_all(&mut *connection)
+        .await?;
+        for row in &rows {
+            let as_of = row.try_get::<Option<i64>, _>(2)?;
+            keys.push(DestroyedKey {
+                id: id(&row.try_get::<Vec<u8>, _>(0)?)?,
+                by: row.try_get(1)?,
+                as_of: as_of.map(|_| row::seq(row, 2)).transpose()?,
+                despite: row.try_get(3)?,
+            });
+        }
+    }
+    Ok(keys)
 }
 
 async fn values_under(
     connection: &mut SqliteConnection,
     key: Uuid,
+    after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Seq>, StoreError> {
-    let rows = sqlx::query("SELECT seq FROM personal_values WHERE key = ?1 ORDER BY seq LIMIT ?2")
-        .bind(key.as_bytes().to_vec())
-        .bind(limit_column(limit))
-        .fetch_all(connection)
-        .await?;
+    let rows = sqlx::query(
+        "SELECT seq FROM personal_values WHERE key = ?1 AND seq > ?2 ORDER BY seq LIMIT ?3",
+    )
+    .bind(key.as_bytes().to_vec())
+    .bind(after.map_or(-1, seq_column))
+    .bind(limit_column(limit))
+    .fetch_all(connection)
+    .await?;
     rows.iter().map(|row| row::seq(row, 0)).collect()
 }
 

@@ -1,0 +1,180 @@
+//! Faults of the configuration: where, what is wrong, what is wanted. Never what is written there.
+
+use figment::error::{Actual, Kind};
+
+use crate::{
+    domain::{Fault, Faults, SourceFile},
+    source::{is_word, without_values},
+};
+
+/// Every key and table of the configuration.
+const KEYS: [&str; 40] = [
+    "activate_on_start",
+    "allow_removal",
+    "api_keys",
+    "app",
+    "checkpoints_file",
+    "command",
+    "dir",
+    "env",
+    "file",
+    "jurisdictions",
+    "key",
+    "ledger",
+    "listen",
+    "mark_file",
+    "master_key_file",
+    "migrate",
+    "name",
+    "organisation",
+    "origin",
+    "otlp_endpoint",
+    "personal_values",
+    "policies",
+    "refresh",
+    "require_witness",
+    "roles",
+    "sample_ratio",
+    "secrets",
+    "server",
+    "sha256",
+    "signing_key_file",
+    "store",
+    "telemetry",
+    "url",
+    "witnesses",
+    "limits",
+    "tls",
+    "sslmode",
+    "max_connections",
+    "max_body_bytes",
+    "trusted_proxies",
+];
+
+/// The fault with its key alone, and no value.
+pub(super) fn concealed(fault: Fault) -> Fault {
+    without_values(fault, &KEYS)
+}
+
+/// What broken TOML breaks with, without the line's value.
+pub(super) fn broken(fault: Fault) -> Fault {
+    let message = quoteless(&fault.message);
+    concealed(Fault { message, ..fault })
+}
+
+/// The message with everything that it quotes left out, but for what a parser expected.
+fn quoteless(message: &str) -> String {
+    let mut shown = String::new();
+    for (n, part) in message.split('`').enumerate() {
+        match (n % 2 == 1, part.chars().count() <= 2 || is_word(part) && shown.contains("expected"))
+        {
+            (true, true) => shown.push_str(&format!("`{part}`")),
+            (true, false) => shown.push('…'),
+            (false, _) => shown.push_str(part),
+        }
+    }
+    shown
+}
+
+/// Figment's error with the line of the file that it is about.
+pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
+    let faults = error.clone().into_iter().map(|error| {
+        let path: Vec<&str> = error.path.iter().map(String::as_str).collect();
+        let from_environment =
+            error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        let span = match &error.kind {
+            Kind::UnknownField(name, _) => {
+                let mut path = path.clone();
+                path.push(name);
+                locate(file, &path)
+            }
+            _ => locate(file, &path),
+        };
+        let help = match &error.kind {
+            Kind::UnknownField(..) => "remove the key, or correct its spelling",
+            Kind::MissingField(_) => "add the key",
+            _ => "correct the value",
+        };
+        let is_secret = path.first() == Some(&"secrets");
+        let message = match &error.kind {
+            Kind::InvalidType(..) | Kind::InvalidValue(..) if is_secret => {
+                "a secret is a table of one of `env = \"VARIABLE\"`, `file = \"PATH\"` and `command = [\"PROGRAM\", …]`".to_owned()
+            }
+            kind => said(kind),
+        };
+        if from_environment {
+            let path = path.iter().map(|part| if is_word(part) { *part } else { "…" });
+            let name = format!("LEXGATE_{}", path.collect::<Vec<_>>().join("__").to_uppercase());
+            return SourceFile::new(&name, "").fault(0..0, message).help(help);
+        }
+        concealed(file.fault(span, message)).help(help)
+    });
+    Faults(faults.collect())
+}
+
+/// What is wrong, without what was found.
+fn said(kind: &Kind) -> String {
+    match kind {
+        Kind::InvalidType(actual, expected) => {
+            format!("invalid type: found {}, expected {expected}", noun(actual))
+        }
+        Kind::InvalidValue(actual, expected) => {
+            format!("invalid value: found {}, expected {expected}", noun(actual))
+        }
+        Kind::UnknownVariant(_, expected) => {
+            format!("unknown value: expected one of `{}`", expected.join("`, `"))
+        }
+        Kind::UnknownField(name, expected) => {
+            let name = if is_word(name) { format!("`{name}`") } else { "another".to_owned() };
+            let one_of = if expected.len() > 1 { "one of " } else { "" };
+            format!("unknown field: found {name}, expected {one_of}`{}`", expected.join("`, `"))
+        }
+        // The words of our own types: they quote none of what they read.
+        Kind::Message(message) => message.clone(),
+        Kind::MissingField(_) | Kind::DuplicateField(_) | Kind::InvalidLength(..) => {
+            kind.to_string()
+        }
+        _ => "the value cannot be read".to_owned(),
+    }
+}
+
+/// What kind of value something is.
+const fn noun(actual: &Actual) -> &'static str {
+    match actual {
+        Actual::Bool(_) => "a boolean",
+        Actual::Unsigned(_) | Actual::Signed(_) => "a whole number",
+        Actual::Float(_) => "a number",
+        Actual::Char(_) | Actual::Str(_) => "a string",
+        Actual::Bytes(_) => "bytes",
+        Actual::Seq => "a list",
+        Actual::Map => "a table",
+        _ => "something else",
+    }
+}
+
+/// The bytes of the value at `path`, or of the nearest table around it.
+#[must_use]
+pub fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
+    use toml::de::{DeTable, DeValue};
+    let Ok(table) = DeTable::parse(&file.text) else { return 0..0 };
+    let mut span = 0..0;
+    let mut here = DeValue::Table(table.into_inner());
+    for key in path {
+        let next = match here {
+            DeValue::Table(mut table) => {
+                let found = table.remove_entry(*key);
+                found.map(|(key, value)| (key.span(), value))
+            }
+            DeValue::Array(items) => key
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| items.into_iter().nth(index))
+                .map(|value| (value.span(), value)),
+            _ => None,
+        };
+        let Some((at, value)) = next else { break };
+        span = at;
+        here = value.into_inner();
+    }
+    span
+}
