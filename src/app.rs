@@ -21,7 +21,7 @@ use crate::{
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
-    store::{self, Store, StoreError},
+    store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };
@@ -182,12 +182,24 @@ fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     Err(format!("the key `{path}` can be read by others: `chmod 600 {path}`"))
 }
 
+/// Opens the store that `config` names, whatever its tables are.
+///
+/// # Errors
+/// When the address names no store, or an unsafe way to one.
+pub async fn reach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let options = StoreOptions {
+        insecure_tls: config.store.insecure_tls,
+        require_synchronous_standby: config.store.require_synchronous_standby,
+    };
+    store::open_with(config.store.url.expose(), options).await
+}
+
 /// Opens the store that `config` names, with its tables as they must be.
 ///
 /// # Errors
 /// When it cannot be reached, or its tables are old and may not be migrated.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, AppError> {
-    let store = store::open(config.store.url.expose()).await?;
+    let store = reach_store(config).await?;
     if config.store.migrate {
         store.migrate().await?;
     } else if !store.is_migrated().await? {
@@ -205,12 +217,13 @@ impl App {
         let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
         check_keys(config, &proposal)?;
-        check_secrets(config, &proposal)?;
+        check_grants(config, &proposal)?;
         check_content(config, &proposal.organisation)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
+        store.examine().await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         check_log(config, &*store, &vkey).await?;
         let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
@@ -233,7 +246,7 @@ impl App {
             sequencer: sequencer.clone(),
             store: store.clone(),
             vault: open_vault(config, &store).await?,
-            backends: Arc::new(OpenAiClient::new(config.secrets.clone())),
+            backends: Arc::new(OpenAiClient::new(config.grants())),
             fleet: Arc::default(),
             clock,
             tasks: lifecycle.calls.clone(),
@@ -242,6 +255,7 @@ impl App {
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
+        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));
@@ -420,25 +434,66 @@ fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     faults.or(())
 }
 
-/// Every backend's key must be somewhere: the organisation names it, and this machine says where it is.
-fn check_secrets(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+/// What the organisation names of this machine, this machine's configuration must grant: the organisation
+/// is content, which others write too.
+fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     let mut faults = Faults::default();
+    let file = &proposal.organisation_file;
     for (index, deployment) in proposal.organisation.deployments.iter().enumerate() {
-        let key = deployment.backend.as_ref().and_then(|backend| backend.key.as_ref());
-        let Some(KeySource::Secret(name)) = key else { continue };
-        if !config.secrets.contains_key(name) {
-            let file = &proposal.organisation_file;
-            let place = ["deployments", &index.to_string(), "backend", "api_key"];
-            let message = format!(
-                "deployment `{}` has the key `{name}`, and `[secrets]` does not say where that is",
-                deployment.id
+        let Some(backend) = &deployment.backend else { continue };
+        let mut fault = |key: &str, message: String, help: String| {
+            let place = ["deployments", &index.to_string(), "backend", key];
+            faults.0.push(file.fault(config::locate(file, &place), message).help(help));
+        };
+        let id = &deployment.id;
+        match &backend.key {
+            Some(KeySource::Secret(name)) if !config.secrets.named.contains_key(name) => fault(
+                "api_key",
+                format!(
+                    "deployment `{id}` has the key `{name}`, and `[secrets]` does not say where that is"
+                ),
+                format!(
+                    "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
+                ),
+            ),
+            Some(KeySource::Environment(name)) if !config.secrets.environment.contains(name) => {
+                fault(
+                    "api_key_env",
+                    format!(
+                        "deployment `{id}` names the environment variable `{name}`, which `[secrets] environment` does not list"
+                    ),
+                    format!(
+                        "if its value may be sent to that backend, write `environment = {}` below `[secrets]` of this machine's configuration",
+                        listed(config.secrets.environment.iter().chain([name]))
+                    ),
+                )
+            }
+            _ => {}
+        }
+        if let Some(path) = &backend.ca_file
+            && !config.backends.ca_files.contains(path)
+        {
+            let paths: Vec<_> = config.backends.ca_files.iter().chain([path]).collect();
+            let paths: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            fault(
+                "ca_file",
+                format!(
+                    "deployment `{id}` names the certificate authority `{}`, which `[backends] ca_files` does not list",
+                    path.display()
+                ),
+                format!(
+                    "write `ca_files = {}` below `[backends]` of this machine's configuration",
+                    listed(paths.iter())
+                ),
             );
-            faults.0.push(file.fault(config::locate(file, &place), message).help(format!(
-                "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
-            )));
         }
     }
     faults.or(())
+}
+
+/// A list as TOML has it.
+fn listed<'a>(words: impl Iterator<Item = &'a String>) -> String {
+    format!("[{}]", words.map(|word| format!("{word:?}")).collect::<Vec<_>>().join(", "))
 }
 
 /// What calls say is kept under a key, or not at all.

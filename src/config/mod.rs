@@ -4,7 +4,7 @@
 mod telemetry;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -17,7 +17,7 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
-    dispatch::SecretSource,
+    dispatch::{Grants, Secrets},
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
     ledger::{Origin, SignatureType, VerifierKey},
@@ -52,12 +52,23 @@ pub struct Config {
     /// `[[api_keys]]`.
     #[serde(default)]
     pub api_keys: Vec<ApiKeyConfig>,
-    /// `[secrets.NAME]`: where this machine has the keys of backends that the organisation names.
+    /// `[secrets]`: the keys of backends that the organisation may name.
     #[serde(default)]
-    pub secrets: BTreeMap<String, SecretSource>,
+    pub secrets: Secrets,
+    /// `[backends]`.
+    #[serde(default)]
+    pub backends: BackendsConfig,
     /// The file that was read, for the places of faults.
     #[serde(skip)]
     pub file: Option<SourceFile>,
+}
+
+/// `[backends]`: what else of this machine the organisation may name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendsConfig {
+    /// The certificate authorities that a `ca_file` may name.
+    pub ca_files: BTreeSet<PathBuf>,
 }
 
 /// `[server]`.
@@ -82,11 +93,20 @@ pub struct StoreConfig {
     pub url: StoreUrl,
     /// Whether `serve` migrates the store by itself.
     pub migrate: bool,
+    /// Whether the way to a store on another machine may be one that others can read or change.
+    pub insecure_tls: bool,
+    /// Whether a commit must have reached another machine.
+    pub require_synchronous_standby: bool,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { url: StoreUrl("sqlite://data/lexgate.db".to_owned()), migrate: true }
+        Self {
+            url: StoreUrl("sqlite://data/lexgate.db".to_owned()),
+            migrate: true,
+            insecure_tls: false,
+            require_synchronous_standby: false,
+        }
     }
 }
 
@@ -281,6 +301,12 @@ impl Config {
         Ok(config)
     }
 
+    /// What an organisation may name of this machine.
+    #[must_use]
+    pub fn grants(&self) -> Grants {
+        Grants { secrets: self.secrets.clone(), ca_files: self.backends.ca_files.clone() }
+    }
+
     /// A fault at the value of `path` in the configuration file.
     #[must_use]
     pub fn fault(&self, path: &[&str], message: impl Into<String>) -> Fault {
@@ -347,7 +373,13 @@ fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             _ => "correct the value",
         };
         let is_secret = path.first() == Some(&"secrets");
+        let is_list = path.get(..2) == Some(&["secrets", "environment"]);
         let message = match &error.kind {
+            figment::error::Kind::InvalidType(..) | figment::error::Kind::InvalidValue(..)
+                if is_list =>
+            {
+                "`environment` is a list of names of environment variables, such as `[\"EXAMPLE_API_KEY\"]`".to_owned()
+            }
             figment::error::Kind::InvalidType(..) | figment::error::Kind::InvalidValue(..)
                 if is_secret =>
             {

@@ -3,6 +3,7 @@
 mod attempt;
 mod choose;
 mod conclude;
+mod confirmation;
 mod content;
 mod counterfactual;
 mod course;
@@ -25,6 +26,7 @@ mod memo;
 mod outcome;
 mod prober;
 mod proof;
+mod readiness;
 mod reading;
 mod reaper;
 mod stream;
@@ -40,6 +42,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use confirmation::Unconfirmed;
 pub use content::OpenedContent;
 pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
@@ -52,6 +55,7 @@ pub use keeper::{Activate, Keeper, KeeperError};
 pub use memo::{Decided, How};
 pub use outcome::OutcomeReport;
 pub use proof::{Inclusion, LogKey, log_keys};
+pub use readiness::{Check, Readiness};
 pub use reading::Reading;
 pub use reaper::Reaper;
 pub use vault::{Erased, InvalidMasterKey, MasterKey, Opened, Vault};
@@ -79,6 +83,7 @@ pub struct Gate {
     tasks: TaskTracker,
     /// Fires when calls under way must end.
     halt: CancellationToken,
+    readiness: readiness::Latest,
 }
 
 /// What a gate is made of.
@@ -110,8 +115,20 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
-        let random = SystemRandom::new();
-        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt }
+        let (random, readiness) = (SystemRandom::new(), readiness::Latest::default());
+        Self {
+            keeper,
+            sequencer,
+            store,
+            vault,
+            backends,
+            fleet,
+            clock,
+            random,
+            tasks,
+            halt,
+            readiness,
+        }
     }
 
     /// The snapshot that decides.

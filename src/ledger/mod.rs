@@ -24,7 +24,7 @@ pub mod verify;
 
 pub use body::{
     ActivationBody, AuditReadBody, DecisionBody, Engine, ErasureBody, GenesisBody, KeyChangeBody,
-    LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
+    LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, StoreSettings, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};
