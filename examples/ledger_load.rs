@@ -291,7 +291,8 @@ fn export(dir: &Path, entries: u64, fresh: bool) {
     for content in snapshot.contents() {
         write(&dir.join("contents").join(content.digest.hex()), &content.bytes);
     }
-    let activation = ActivationBody { cause: "start".into(), snapshot: snapshot.digests };
+    let activation =
+        ActivationBody { cause: "start".into(), snapshot: snapshot.digests, store: None };
     let (log, mut prev, mut edge) = (origin(), Digest::from_bytes([0; 32]), Edge::default());
     let mut bundle = Vec::new();
     for seq in 0..entries {

@@ -1,5 +1,6 @@
 //! The wiring: from a configuration to a running gate, and back to nothing.
 
+mod checks;
 mod keys;
 mod removals;
 
@@ -10,11 +11,12 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::checks::{check_content, check_grants, check_keys};
 use crate::{
-    config::{self, Config, Role},
+    config::{self, Config},
     dispatch::OpenAiClient,
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
-    facts::{ContentMode, KeySource, Organisation, Proposal},
+    facts::Proposal,
     gate::{
         Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
         fresh_id, log_keys,
@@ -25,7 +27,7 @@ use crate::{
     policy::SCHEMA_FILE,
     sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
     source,
-    store::{self, Store, StoreError},
+    store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };
@@ -202,12 +204,24 @@ fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
     Err(format!("the key `{path}` can be read by others: `chmod 600 {path}`"))
 }
 
+/// Opens the store that `config` names, whatever its tables are.
+///
+/// # Errors
+/// When the address names no store, or an unsafe way to one.
+pub async fn reach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> {
+    let options = StoreOptions {
+        insecure_tls: config.store.insecure_tls,
+        require_synchronous_standby: config.store.require_synchronous_standby,
+    };
+    store::open_with(config.store.url.expose(), options).await
+}
+
 /// Opens the store that `config` names, with its tables as they must be.
 ///
 /// # Errors
 /// When it cannot be reached, or its tables are old and may not be migrated.
 pub async fn open_store(config: &Config) -> Result<Arc<dyn Store>, AppError> {
-    let store = store::open(config.store.url.expose()).await?;
+    let store = reach_store(config).await?;
     if config.store.migrate {
         store.migrate().await?;
     } else if !store.is_migrated().await? {
@@ -225,12 +239,13 @@ impl App {
         let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
         check_keys(config, &proposal)?;
-        check_secrets(config, &proposal)?;
+        check_grants(config, &proposal)?;
         check_content(config, &proposal.organisation)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
+        store.examine().await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         check_log(config, &*store, &signer).await?;
         removals::check_removals(config, &*store, &proposal).await?;
@@ -254,7 +269,7 @@ impl App {
             sequencer: sequencer.clone(),
             store: store.clone(),
             vault: open_vault(config, &store).await?,
-            backends: Arc::new(OpenAiClient::new(config.secrets.clone())),
+            backends: Arc::new(OpenAiClient::new(config.grants())),
             fleet: Arc::default(),
             clock,
             tasks: lifecycle.calls.clone(),
@@ -263,6 +278,7 @@ impl App {
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
+        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));
@@ -411,72 +427,6 @@ fn activation(config: &Config) -> Activate {
         None if config.store.url.expose().starts_with("sqlite") => Activate::Always,
         None => Activate::WhenNone,
     }
-}
-
-/// Every name in `[[api_keys]]` must lead somewhere.
-fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    for (index, key) in config.api_keys.iter().enumerate() {
-        let at = index.to_string();
-        let app = key.app.as_ref().filter(|_| key.roles.contains(&Role::Caller));
-        if let Some(app) = app.filter(|app| !proposal.organisation.apps.contains_key(*app)) {
-            let message = format!("API key `{}` names the unknown app `{app}`", key.name);
-            let fault = config.fault(&["api_keys", &at, "app"], message);
-            faults.0.push(
-                fault.help("correct it, or declare it in an `[[apps]]` of the organisation file"),
-            );
-        }
-        for code in &key.jurisdictions {
-            if !proposal.world.knows_jurisdiction(code.as_str()) {
-                let message =
-                    format!("API key `{}` names the unknown jurisdiction `{code}`", key.name);
-                let fault = config.fault(&["api_keys", &at, "jurisdictions"], message);
-                faults.0.push(fault.help("write an ISO 3166 code such as `SA`"));
-            }
-        }
-    }
-    faults.or(())
-}
-
-/// Every backend's key must be somewhere: the organisation names it, and this machine says where it is.
-fn check_secrets(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    for (index, deployment) in proposal.organisation.deployments.iter().enumerate() {
-        let key = deployment.backend.as_ref().and_then(|backend| backend.key.as_ref());
-        let Some(KeySource::Secret(name)) = key else { continue };
-        if !config.secrets.contains_key(name) {
-            let file = &proposal.organisation_file;
-            let place = ["deployments", &index.to_string(), "backend", "api_key"];
-            let message = format!(
-                "deployment `{}` names a key by `api_key`, and `[secrets]` does not say where that is",
-                deployment.id
-            );
-            let fault = file.fault(config::locate(file, &place), message);
-            faults.0.push(source::without_secrets(file, fault).help(
-                "add `[secrets.NAME]` with `env`, `file` or `command` to this machine's configuration, or correct the name; the key itself belongs in neither file",
-            ));
-        }
-    }
-    faults.or(())
-}
-
-/// What calls say is kept under a key, or not at all.
-fn check_content(config: &Config, organisation: &Organisation) -> Result<(), Faults> {
-    let mut faults = Faults::default();
-    if config.ledger.master_key_file.is_none() {
-        for (id, app) in &organisation.apps {
-            if app.content == ContentMode::Sealed {
-                let message = format!(
-                    "app `{id}` has `content = \"sealed\"`, and there is no key to seal it under"
-                );
-                let fault = config.fault(&["ledger", "master_key_file"], message);
-                faults.0.push(fault.help(
-                    "set `[ledger] master_key_file` to a file of 64 random hexadecimal digits, or write `content = \"none\"` in the organisation file",
-                ));
-            }
-        }
-    }
-    faults.or(())
 }
 
 /// Faults of policy files under the paths that the reader would type.

@@ -244,6 +244,7 @@ async fn a_private_authority_is_trusted_and_no_other() {
     let (url, _tasks) = ours.before(&backend, "127.0.0.1").await;
     let service = with_secret(&url, &format!("file = \"{KEY}\""))
         .reached(LAPTOP, &format!("ca_file = \"{CA}\""))
+        .append(CONFIG, &format!("[backends]\nca_files = [\"{CA}\"]"))
         .file(CA, &ours.pem)
         .start()
         .await;
@@ -282,7 +283,9 @@ async fn a_certificate_must_be_the_host_s_and_of_a_known_authority() {
     for (url, ca) in [(other, Some("data/ca.pem")), (unknown, None)] {
         let setup = with(&url).file("data/ca.pem", &authority.pem);
         let setup = match ca {
-            Some(ca) => setup.reached(LAPTOP, &format!("ca_file = \"{ca}\"")),
+            Some(ca) => setup
+                .reached(LAPTOP, &format!("ca_file = \"{ca}\""))
+                .append(CONFIG, &format!("[backends]\nca_files = [\"{ca}\"]")),
             None => setup,
         };
         let service = setup.start().await;

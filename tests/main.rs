@@ -22,6 +22,8 @@ mod durability;
 mod enemy_explain;
 mod enemy_files;
 mod enemy_persons;
+mod enemy_stores;
+mod enemy_tables;
 mod enemy_verifier;
 mod faults;
 mod forger;

@@ -1,11 +1,11 @@
 //! Retention: bodies go when their time is over, and nothing else does.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{fs, sync::Arc};
 
 use jiff::Timestamp;
 use lexgate::{
     config::Config,
-    dispatch::OpenAiClient,
+    dispatch::{Grants, OpenAiClient},
     domain::{CallRequest, Caller, Clock, SystemClock},
     gate::{Activate, Gate, GateParts, Keeper, OutcomeReport},
     ledger::{Engine, GenesisBody, Signer, TilePath, read_bundle, write_bundle},
@@ -88,7 +88,7 @@ impl Past {
             sequencer,
             store,
             vault: None,
-            backends: Arc::new(OpenAiClient::new(BTreeMap::default())),
+            backends: Arc::new(OpenAiClient::new(Grants::default())),
             fleet: Arc::default(),
             clock,
             tasks: tracker.clone(),

@@ -60,7 +60,8 @@ impl Parts {
             public_key: signer.verifiers()[0].to_string(),
             software: Engine { name: "lexgate".into(), version: "0".into() },
         };
-        let activation = ActivationBody { cause: "start".into(), snapshot: snapshot.digests };
+        let activation =
+            ActivationBody { cause: "start".into(), snapshot: snapshot.digests, store: None };
         let reading = AuditReadBody {
             key: "auditor".into(),
             operation: "listRecords".into(),

@@ -17,13 +17,13 @@ use super::{
     verify::{CHECKPOINT, CONTENTS, WITNESSED, begins_with},
 };
 use crate::{
-    app::AppError,
+    app::{self, AppError},
     domain::{Digest, Seq},
     ledger::{
         ActivationBody, Checkpoint, Edge, Entry, Kind, Note, TILE_WIDTH, Tile, TilePath, leaf_of,
         read_bundle, write_bundle,
     },
-    store::{self, Store, Stored},
+    store::{Store, Stored},
 };
 
 /// Write the ledger as static files that anybody can verify.
@@ -43,7 +43,7 @@ pub(super) struct Export {
 impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
-        let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
+        let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let (size, contents) = write_export(&*store, &self.dir, false).await?;
         if self.json {
             return output::json(

@@ -11,7 +11,7 @@ use crate::{
     app::{self, AppError},
     ledger::{Checkpoint, Kind, Note, RecoveryBody, Signer, TreeHead, canonical},
     sequencer::{Mark, read_mark, reset_mark, root_at},
-    store::{self, MarkError, Store, StoreError},
+    store::{MarkError, Store, StoreError},
 };
 
 /// Look after the ledger.
@@ -58,7 +58,7 @@ impl Recover {
     async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let signer = app::read_signer(&config).map_err(crate::domain::Faults::from)?;
-        let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
+        let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let path = &config.ledger.mark_file;
         let fault = match Mark::open(path, &*store, &signer).await {
             Ok(_) => {

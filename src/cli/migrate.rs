@@ -3,7 +3,7 @@
 use clap::Args;
 
 use super::{ConfigFile, Failure, output};
-use crate::{app::AppError, store};
+use crate::app::{self, AppError};
 
 /// Bring the store's tables up to date.
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(super) struct Migrate {
 impl Migrate {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
-        let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
+        let store = app::reach_store(&config).await.map_err(AppError::from)?;
         store.migrate().await.map_err(AppError::from)?;
         output::line("the store's tables are up to date");
         Ok(())

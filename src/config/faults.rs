@@ -96,7 +96,11 @@ pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             _ => "correct the value",
         };
         let is_secret = path.first() == Some(&"secrets");
+        let is_list = path.get(..2) == Some(&["secrets", "environment"]);
         let message = match &error.kind {
+            Kind::InvalidType(..) | Kind::InvalidValue(..) if is_list => {
+                "`environment` is a list of names of environment variables, such as `[\"EXAMPLE_API_KEY\"]`".to_owned()
+            }
             Kind::InvalidType(..) | Kind::InvalidValue(..) if is_secret => {
                 "a secret is a table of one of `env = \"VARIABLE\"`, `file = \"PATH\"` and `command = [\"PROGRAM\", …]`".to_owned()
             }

@@ -2,11 +2,11 @@
 //! that it would print.
 
 mod faults;
+mod store;
 mod telemetry;
 
 use std::{
-    collections::BTreeMap,
-    fmt,
+    collections::BTreeSet,
     net::SocketAddr,
     path::{Path, PathBuf},
 };
@@ -18,7 +18,7 @@ use figment::{
 use serde::Deserialize;
 
 use crate::{
-    dispatch::SecretSource,
+    dispatch::{Grants, Secrets},
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
     ledger::{Origin, SignatureType, VerifierKey},
@@ -26,6 +26,7 @@ use crate::{
 
 pub use crate::source::{PolicyFolder, decides, read_file, read_policy_folder};
 pub use faults::locate;
+pub use store::{StoreConfig, StoreUrl};
 pub use telemetry::TelemetryConfig;
 
 /// Where the configuration lies unless the command line says otherwise.
@@ -55,12 +56,23 @@ pub struct Config {
     /// `[[api_keys]]`.
     #[serde(default)]
     pub api_keys: Vec<ApiKeyConfig>,
-    /// `[secrets.NAME]`: where this machine has the keys of backends that the organisation names.
+    /// `[secrets]`: the keys of backends that the organisation may name.
     #[serde(default)]
-    pub secrets: BTreeMap<String, SecretSource>,
+    pub secrets: Secrets,
+    /// `[backends]`.
+    #[serde(default)]
+    pub backends: BackendsConfig,
     /// The file that was read, for the places of faults.
     #[serde(skip)]
     pub file: Option<SourceFile>,
+}
+
+/// `[backends]`: what else of this machine the organisation may name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BackendsConfig {
+    /// The certificate authorities that a `ca_file` may name.
+    pub ca_files: BTreeSet<PathBuf>,
 }
 
 /// `[server]`.
@@ -74,42 +86,6 @@ pub struct ServerConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
-    }
-}
-
-/// `[store]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StoreConfig {
-    /// `sqlite://path` or `postgres://user@host/db`.
-    pub url: StoreUrl,
-    /// Whether `serve` migrates the store by itself.
-    pub migrate: bool,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self { url: StoreUrl("sqlite://data/lexgate.db".to_owned()), migrate: true }
-    }
-}
-
-/// A store's address, which may hold a password and so is not printed.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct StoreUrl(String);
-
-impl StoreUrl {
-    /// The address, password and all.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for StoreUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = self.0.split_once("://").map_or("?", |(scheme, _)| scheme);
-        write!(f, "{scheme}://…")
     }
 }
 
@@ -287,6 +263,12 @@ impl Config {
         check(&config, &file)?;
         config.file = Some(file);
         Ok(config)
+    }
+
+    /// What an organisation may name of this machine.
+    #[must_use]
+    pub fn grants(&self) -> Grants {
+        Grants { secrets: self.secrets.clone(), ca_files: self.backends.ca_files.clone() }
     }
 
     /// A fault at the value of `path` in the configuration file.

@@ -1,7 +1,7 @@
 //! The HTTP client for backends: what goes out, within which limits, and what comes back. Where keys
 //! come from is in [`super::credentials`], how connections are made in [`super::connections`].
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -13,7 +13,7 @@ use reqwest::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    BackendReply, BackendRequest, Backends, Endpoint, Expected, Probed, SecretSource, SendError,
+    BackendReply, BackendRequest, Backends, Endpoint, Expected, Grants, Probed, SendError,
     connections::Connections,
     credentials::{Credentials, Key},
     probe::probe,
@@ -41,12 +41,15 @@ struct Limits {
 }
 
 impl OpenAiClient {
-    /// A client with TLS by ring, for backends whose keys `secrets` tell where to find.
+    /// A client with TLS by ring, which reads nothing of this machine for a backend but what `grants` list.
     #[must_use]
-    pub fn new(secrets: BTreeMap<String, SecretSource>) -> Self {
+    pub fn new(grants: Grants) -> Self {
         // A second call finds the provider installed already, by itself.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { credentials: Credentials::new(secrets), connections: Connections::default() }
+        Self {
+            credentials: Credentials::new(grants.secrets),
+            connections: Connections::new(grants.ca_files),
+        }
     }
 
     /// Asks the backend at `address` a question without a body; `url` is on the host of its API. `limit` is

@@ -1,6 +1,12 @@
 //! The client against sockets that do one thing each: every way of not answering has its error.
 
-use std::{collections::BTreeMap, io::Write, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    net::SocketAddr,
+    path::PathBuf,
+    time::Duration,
+};
 
 use futures_util::StreamExt;
 use tokio::{
@@ -9,15 +15,21 @@ use tokio::{
     time::timeout,
 };
 
-use super::{BackendReply, BackendRequest, Backends, OpenAiClient, SecretSource, SendError};
+use super::{
+    BackendReply, BackendRequest, Backends, Grants, OpenAiClient, SecretSource, Secrets, SendError,
+};
 use crate::facts::{BackendAddress, BreakerSettings, KeySource, Timeouts};
 
 const SHORT: Duration = Duration::from_millis(200);
 const LONG: Duration = Duration::from_secs(20);
 
-fn client() -> OpenAiClient {
+/// A client that may read every authority that `address` names, and no variable.
+fn client(address: &BackendAddress) -> OpenAiClient {
     let file = SecretSource::File("/nowhere/at/all".into());
-    OpenAiClient::new(BTreeMap::from([("x".to_owned(), file)]))
+    let named = BTreeMap::from([("x".to_owned(), file)]);
+    let environment = BTreeSet::from(["LEXGATE_NO_SUCH_KEY".to_owned()]);
+    let ca_files = address.ca_file.iter().cloned().collect();
+    OpenAiClient::new(Grants { secrets: Secrets { environment, named }, ca_files })
 }
 
 fn address(base_url: &str) -> BackendAddress {
@@ -43,7 +55,7 @@ async fn send(address: &BackendAddress, stream: bool) -> Result<BackendReply, Se
         request_id: "r".to_owned(),
         trace: None,
     };
-    client().send(address, request).await
+    client(address).send(address, request).await
 }
 
 /// The error of an attempt that must fail before it has an answer.
@@ -165,7 +177,7 @@ async fn a_question_stays_on_the_host_and_is_answered_shortly() {
     const TOLD: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell";
     let told = address(&server(&[TOLD], Duration::ZERO).await);
     let at = told.base_url.as_str().replace("/v1", "/health");
-    assert_eq!(client().get(&told, &at, LONG).await.unwrap(), (200, "well".into()));
+    assert_eq!(client(&told).get(&told, &at, LONG).await.unwrap(), (200, "well".into()));
     for url in [
         "http://elsewhere.example/health".to_owned(),
         at.replace("http:", "https:"),
@@ -173,18 +185,18 @@ async fn a_question_stays_on_the_host_and_is_answered_shortly() {
         at.replace("127.0.0.1", "someone:secret@127.0.0.1"),
         "/health".to_owned(),
     ] {
-        let error = client().get(&told, &url, LONG).await.unwrap_err();
+        let error = client(&told).get(&told, &url, LONG).await.unwrap_err();
         assert!(matches!(error, SendError::Elsewhere), "{url}: {error:?}");
     }
     let silent = address(&server(&[], Duration::ZERO).await);
-    let error = client().get(&silent, silent.base_url.as_str(), SHORT).await.unwrap_err();
+    let error = client(&silent).get(&silent, silent.base_url.as_str(), SHORT).await.unwrap_err();
     assert!(matches!(error, SendError::Timeout(_)), "{error:?}");
     let much: &'static str = {
         let head = "HTTP/1.1 200 OK\r\ncontent-length: 9999999\r\n\r\n";
         Box::leak(format!("{head}{}", "x".repeat(2 << 20)).into_boxed_str())
     };
     let much = address(&server(Box::leak(Box::new([much])), Duration::ZERO).await);
-    let error = client().get(&much, much.base_url.as_str(), LONG).await.unwrap_err();
+    let error = client(&much).get(&much, much.base_url.as_str(), LONG).await.unwrap_err();
     assert!(matches!(error, SendError::TooLarge(_)), "{error:?}");
 }
 

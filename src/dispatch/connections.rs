@@ -2,7 +2,7 @@
 //! is sent through it ([`super::client`]).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -25,7 +25,11 @@ const LARGEST: u64 = 1 << 20;
 
 /// Clients, made when they are first needed.
 #[derive(Debug, Default)]
-pub(super) struct Connections(Mutex<HashMap<Way, Made>>);
+pub(super) struct Connections {
+    /// The certificate authorities that may be read.
+    ca_files: BTreeSet<PathBuf>,
+    made: Mutex<HashMap<Way, Made>>,
+}
 
 /// In what clients differ.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +51,11 @@ type Stamp = ((i64, i64), u64, u64);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsFault {
+    /// The organisation names a file that this machine does not grant.
+    #[error(
+        "`[backends] ca_files` of this machine's configuration does not list the certificate authority `{0}`"
+    )]
+    NotListed(PathBuf),
     /// The file of the certificate authority cannot be read.
     #[error("the certificate authority `{0}` cannot be read: {1}")]
     Unreadable(PathBuf, #[source] io::Error),
@@ -62,6 +71,11 @@ pub enum TlsFault {
 }
 
 impl Connections {
+    /// Clients that trust the system's certificate authorities, and these where they are named.
+    pub(super) fn new(ca_files: BTreeSet<PathBuf>) -> Self {
+        Self { ca_files, made: Mutex::default() }
+    }
+
     /// The client for `address`. A certificate authority that has changed is read again.
     pub(super) async fn client(
         &self,
@@ -70,6 +84,9 @@ impl Connections {
         let way = Way { ca_file: address.ca_file.clone(), connect: address.timeouts.connect };
         let stamp = match &way.ca_file {
             None => None,
+            Some(path) if !self.ca_files.contains(path) => {
+                return Err(TlsFault::NotListed(path.clone()));
+            }
             Some(path) => Some(stamp(path).await?),
         };
         if let Some(client) = self.made(&way, stamp) {
@@ -97,7 +114,7 @@ impl Connections {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Way, Made>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,14 +2,14 @@
 //! printed. Not where they are ([`super::secret`]).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use reqwest::header::HeaderValue;
 
-use super::secret::{SecretFault, SecretSource};
+use super::secret::{SecretFault, SecretSource, Secrets};
 use crate::facts::KeySource;
 
 /// How long a command that failed is left alone.
@@ -20,7 +20,11 @@ const CONFIRMED: Duration = Duration::from_secs(30);
 
 /// The keys of all backends.
 #[derive(Debug, Default)]
-pub(super) struct Credentials(BTreeMap<String, Secret>);
+pub(super) struct Credentials {
+    /// The environment variables that may be read.
+    environment: BTreeSet<String>,
+    named: BTreeMap<String, Secret>,
+}
 
 /// A backend's key as headers hold it, marked so that it is never printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,10 +44,11 @@ pub struct KeyError {
 
 impl Credentials {
     /// The keys that `secrets` tell where to find.
-    pub(super) fn new(secrets: BTreeMap<String, SecretSource>) -> Self {
+    pub(super) fn new(secrets: Secrets) -> Self {
         let secret =
             |source| Secret { source, turn: tokio::sync::Mutex::default(), kept: Mutex::default() };
-        Self(secrets.into_iter().map(|(name, source)| (name, secret(source))).collect())
+        let named = secrets.named.into_iter().map(|(name, source)| (name, secret(source)));
+        Self { environment: secrets.environment, named: named.collect() }
     }
 
     /// The key as it is now.
@@ -52,10 +57,17 @@ impl Credentials {
     /// When it is not there, or no header can hold it.
     pub(super) async fn key(&self, source: &KeySource) -> Result<Key, KeyError> {
         let (name, key) = match source {
+            KeySource::Environment(name) if !self.environment.contains(name) => {
+                tracing::error!(
+                    variable = name,
+                    "the active organisation names an environment variable that `[secrets] environment` does not list: it is not read"
+                );
+                (name, Err(SecretFault::NotListed))
+            }
             KeySource::Environment(name) => {
                 (name, fresh(&SecretSource::Environment(name.clone())).await)
             }
-            KeySource::Secret(name) => match self.0.get(name) {
+            KeySource::Secret(name) => match self.named.get(name) {
                 Some(secret) => (name, secret.key(name).await),
                 None => (name, Err(SecretFault::Unknown)),
             },
@@ -66,7 +78,7 @@ impl Credentials {
     /// A backend has refused `key`, which came from `source`: a command is asked again.
     pub(super) fn refused(&self, source: &KeySource, key: &Key) {
         if let KeySource::Secret(name) = source
-            && let Some(secret) = self.0.get(name)
+            && let Some(secret) = self.named.get(name)
         {
             lock(&secret.kept).refused(Instant::now(), key);
         }
@@ -219,7 +231,8 @@ mod tests {
     }
 
     fn credentials(source: SecretSource) -> Credentials {
-        Credentials::new(BTreeMap::from([("x".to_owned(), source)]))
+        let named = BTreeMap::from([("x".to_owned(), source)]);
+        Credentials::new(Secrets { environment: BTreeSet::default(), named })
     }
 
     fn shell(script: &str, refresh: Option<Duration>) -> Credentials {
@@ -230,6 +243,17 @@ mod tests {
     /// A path that no other test has.
     fn path(name: &str) -> std::path::PathBuf {
         std::env::temp_dir().join(format!("lexgate-{name}-{}", std::process::id()))
+    }
+
+    #[tokio::test]
+    async fn no_variable_is_read_that_is_not_listed() {
+        let named = |name: &str| KeySource::Environment(name.to_owned());
+        let environment = BTreeSet::from(["PATH".to_owned()]);
+        let secrets = Secrets { environment, named: BTreeMap::default() };
+        let credentials = Credentials::new(secrets);
+        assert!(credentials.key(&named("PATH")).await.is_ok());
+        let refused = credentials.key(&named("HOME")).await.unwrap_err();
+        assert!(matches!(refused.fault, SecretFault::NotListed), "{refused}");
     }
 
     #[test]
@@ -319,7 +343,9 @@ mod tests {
         let unknown = Credentials::default().key(&secret()).await.unwrap_err().to_string();
         assert!(unknown.contains("`x`") && unknown.contains("`[secrets]`"), "{unknown}");
         let unset = KeySource::Environment("LEXGATE_NOT_SET".to_owned());
-        let unset = Credentials::default().key(&unset).await.unwrap_err().to_string();
+        let environment = BTreeSet::from(["LEXGATE_NOT_SET".to_owned()]);
+        let granted = Credentials { environment, ..Credentials::default() };
+        let unset = granted.key(&unset).await.unwrap_err().to_string();
         assert!(unset.contains("`LEXGATE_NOT_SET` is not set"), "{unset}");
         let scripts = ["echo sk-hush; exit 1", "echo sk-hush >&2", "printf 'sk-hush\\377'"];
         for script in scripts {

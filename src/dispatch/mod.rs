@@ -27,7 +27,7 @@ pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
 pub use health::{Contradiction, Fleet, Probed, Standing, Trial};
 pub use identity::{Expected, Question, Server, names_same_model};
-pub use secret::{SecretFault, SecretSource};
+pub use secret::{Grants, SecretFault, SecretSource, Secrets};
 pub use sse::{Event, Events};
 
 use crate::{facts::BackendAddress, telemetry::TraceContext};

@@ -2,6 +2,8 @@
 //! long it is kept ([`super::credentials`]).
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
     io::{self, Read},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
@@ -10,7 +12,10 @@ use std::{
 };
 
 use jiff::SignedDuration;
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::Command,
@@ -23,6 +28,54 @@ use crate::source::shown_path;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How much of a file or of a command's output is read.
 const LONGEST: u64 = 64 << 10;
+
+/// What this machine's configuration grants to what an organisation names: nothing else of the machine is
+/// read for a backend, or sent to one.
+#[derive(Clone, Debug, Default)]
+pub struct Grants {
+    /// `[secrets]`.
+    pub secrets: Secrets,
+    /// `[backends] ca_files`: certificate authorities that a `ca_file` may name.
+    pub ca_files: BTreeSet<PathBuf>,
+}
+
+/// `[secrets]`: the keys of backends that an organisation may name.
+#[derive(Clone, Debug, Default)]
+pub struct Secrets {
+    /// The environment variables that `api_key_env` may name.
+    pub environment: BTreeSet<String>,
+    /// `[secrets.NAME]`: where this machine has what `api_key` names.
+    pub named: BTreeMap<String, SecretSource>,
+}
+
+/// The one key of `[secrets]` that is no secret's name.
+const ENVIRONMENT: &str = "environment";
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Rows;
+        impl<'de> Visitor<'de> for Rows {
+            type Value = Secrets;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a table of secrets")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut rows: A) -> Result<Secrets, A::Error> {
+                let mut secrets = Secrets::default();
+                while let Some(name) = rows.next_key::<String>()? {
+                    if name == ENVIRONMENT {
+                        secrets.environment = rows.next_value()?;
+                    } else {
+                        secrets.named.insert(name, rows.next_value()?);
+                    }
+                }
+                Ok(secrets)
+            }
+        }
+        deserializer.deserialize_map(Rows)
+    }
+}
 
 /// Where a secret is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -48,6 +101,9 @@ pub enum SecretFault {
     /// Nobody says where it is.
     #[error("`[secrets]` of this machine's configuration does not name it")]
     Unknown,
+    /// The organisation names an environment variable that this machine does not grant.
+    #[error("`[secrets] environment` of this machine's configuration does not list it")]
+    NotListed,
     /// Its environment variable is not set.
     #[error("the environment variable `{}` is not set, or is no text", shown(.0))]
     Unset(String),

@@ -1,9 +1,15 @@
 //! How a deployment is reached, and how a call chooses among several. Not the reaching (`dispatch`).
 
-use std::{collections::BTreeMap, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use serde::Deserialize;
-use url::{Origin, Url};
+use url::{Host, Origin, Url};
 
 use crate::domain::DeploymentId;
 
@@ -33,6 +39,11 @@ pub struct BackendAddress {
 /// `http://` or `https://`, a host, perhaps a port and a path. No key, no query.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl(Url);
+
+/// Where clouds tell a machine its credentials, beside the link-local addresses.
+const ALIBABA_METADATA: Ipv4Addr = Ipv4Addr::new(100, 100, 100, 200);
+const AWS_METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+const METADATA_NAMES: [&str; 3] = ["metadata", "metadata.google.internal", "metadata.goog"];
 
 /// The text is no base URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -83,6 +94,26 @@ impl BaseUrl {
     #[must_use]
     pub fn host(&self) -> &str {
         self.0.host_str().unwrap_or_default()
+    }
+
+    /// Whether it is an address at which clouds tell a machine its credentials, or another one that no
+    /// router passes on: no model server is there.
+    #[must_use]
+    pub fn is_of_the_link(&self) -> bool {
+        match self.0.host() {
+            Some(Host::Ipv4(address)) => address.is_link_local() || address == ALIBABA_METADATA,
+            Some(Host::Ipv6(address)) => {
+                address.is_unicast_link_local()
+                    || address == AWS_METADATA
+                    || address.to_ipv4_mapped().is_some_and(|address| {
+                        address.is_link_local() || address == ALIBABA_METADATA
+                    })
+            }
+            Some(Host::Domain(name)) => {
+                METADATA_NAMES.contains(&name.trim_end_matches('.').to_ascii_lowercase().as_str())
+            }
+            None => false,
+        }
     }
 
     /// The port.
@@ -188,6 +219,27 @@ mod tests {
                 "{text}"
             );
             assert_eq!(url.join("/m").path(), joined, "{text}");
+        }
+    }
+
+    #[test]
+    fn no_model_is_where_clouds_keep_credentials() {
+        for text in [
+            "http://169.254.169.254/latest/meta-data",
+            "http://2852039166/latest",
+            "http://0xa9fea9fe/latest",
+            "http://100.100.100.200/v1",
+            "http://[fe80::1]/v1",
+            "http://[fd00:ec2::254]/v1",
+            "http://[::ffff:169.254.169.254]/v1",
+            "http://Metadata.Google.Internal./v1",
+        ] {
+            assert!(text.parse::<BaseUrl>().unwrap().is_of_the_link(), "{text}");
+        }
+        for text in
+            ["http://127.0.0.1:8091/v1", "http://gpu/v1", "http://10.0.0.7/v1", "http://[::1]/v1"]
+        {
+            assert!(!text.parse::<BaseUrl>().unwrap().is_of_the_link(), "{text}");
         }
     }
 

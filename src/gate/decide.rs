@@ -10,7 +10,9 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    Gate, GateError, Judge, limits,
+    Gate, GateError, Judge,
+    confirmation::{ConfirmationError, in_signed_tree},
+    limits,
     memo::{Decided, How},
     trace,
     vault::Kept,
@@ -123,7 +125,7 @@ impl Gate {
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
         {
-            return self.repeat(claim, known.seq).await;
+            return self.repeat(caller, request, claim, known.seq).await;
         }
         self.decide_in(caller, request, Manner { dispatch: false, claim }).await
     }
@@ -151,7 +153,7 @@ impl Gate {
         }
         let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
-            let judge = self.keeper.current();
+            let judge = self.keeper.deciding()?;
             let (mut bodies, mut drafts, mut faults) = (Vec::new(), Vec::new(), Vec::new());
             let mut tally = self.tally(&judge, caller, requests, now).await?;
             for (index, (request, user)) in requests.iter().zip(&users).enumerate() {
@@ -210,7 +212,7 @@ impl Gate {
     ) -> Result<Recorded, GateError> {
         let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
-            let judge = self.keeper.current();
+            let judge = self.keeper.deciding()?;
             let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
             let drafted = self.draft(caller, &judge, request, &manner, user, &mut tally);
             let (body, draft) = drafted?;
@@ -220,7 +222,7 @@ impl Gate {
                 Err(SubmitError::Stale) => now = self.catch_up(now).await?,
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
-                    return self.repeat(claim, seq).await;
+                    return self.repeat(caller, request, claim, seq).await;
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -348,13 +350,56 @@ impl Gate {
     }
 
     /// The first answer that was given under an idempotency key.
-    async fn repeat(&self, claim: &Claim, seq: Seq) -> Result<Recorded, GateError> {
+    async fn repeat(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        claim: &Claim,
+        seq: Seq,
+    ) -> Result<Recorded, GateError> {
         let known = self.claimed(claim).await?;
         if known.is_none_or(|known| known.request != claim.request) {
             return Err(GateError::KeyReused);
         }
         let stored = in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
-        Recorded::read(&stored)
+        let recorded = Recorded::read(&stored)?;
+        self.check_repeated(caller, request, &stored, &recorded).await?;
+        Ok(recorded)
+    }
+
+    /// The table of keys is an index: it may lead to another call's record, or to one that nobody signed.
+    async fn check_repeated(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        stored: &Stored,
+        recorded: &Recorded,
+    ) -> Result<(), GateError> {
+        let leaf = ledger::leaf_of(&stored.entry);
+        let signed = in_signed_tree(&*self.store, self.sequencer.signer(), stored.seq, leaf);
+        match tokio::time::timeout(LOOKUP, signed).await {
+            Err(_) => return Err(GateError::LedgerUnavailable),
+            Ok(Err(ConfirmationError::Store(error))) => return Err(error.into()),
+            Ok(Err(ConfirmationError::Unconfirmed(error))) => {
+                tracing::error!(%error, seq = %stored.seq, "an idempotency key leads to a record that was not signed");
+                return Err(GateError::Corrupt);
+            }
+            Ok(Ok(())) => {}
+        }
+        let body = &recorded.body;
+        let judge = self.keeper.deciding()?;
+        // What a call resolves to is known of the active snapshot alone.
+        let is_the_call = judge.snapshot().digests != body.snapshot || {
+            let (dispatch, reached) = (body.dispatch, body.reached.clone());
+            let how = How { dispatch, reached, preferred: None };
+            judge.decide(caller, request, &how)?.body.call == body.call
+        };
+        let is_callers = body.caller.app == caller.app && body.caller.tenant == caller.tenant;
+        if is_callers && is_the_call {
+            return Ok(());
+        }
+        tracing::error!(seq = %stored.seq, "an idempotency key leads to the record of another call");
+        Err(GateError::Corrupt)
     }
 }
 

@@ -29,6 +29,9 @@ pub enum GateError {
     /// The policies kept changing while the call was judged.
     #[error("the active snapshot changed faster than the call could be judged")]
     Unsettled,
+    /// The store names an active snapshot that cannot be taken.
+    #[error("no snapshot may decide: {0}")]
+    NoSnapshot(String),
     /// The record would be larger than an entry may be.
     #[error("the decision's record would hold {bytes} bytes; an entry holds at most {limit}")]
     RecordTooLarge {

@@ -3,6 +3,7 @@
 mod attempt;
 mod choose;
 mod conclude;
+mod confirmation;
 mod content;
 mod counterfactual;
 mod course;
@@ -26,6 +27,7 @@ mod memo;
 mod outcome;
 mod prober;
 mod proof;
+mod readiness;
 mod reading;
 mod reaper;
 mod refusals;
@@ -42,6 +44,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use confirmation::Unconfirmed;
 pub use content::OpenedContent;
 pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
@@ -55,6 +58,7 @@ pub use keeper::{Activate, Keeper, KeeperError};
 pub use memo::{Decided, How};
 pub use outcome::OutcomeReport;
 pub use proof::{Inclusion, LogKey, log_keys};
+pub use readiness::{Check, Readiness};
 pub use reading::Reading;
 pub use reaper::Reaper;
 pub use refusals::Refusal;
@@ -84,6 +88,7 @@ pub struct Gate {
     tasks: TaskTracker,
     /// Fires when calls under way must end.
     halt: CancellationToken,
+    readiness: readiness::Latest,
 }
 
 /// What a gate is made of.
@@ -115,7 +120,7 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
-        let random = SystemRandom::new();
+        let (random, readiness) = (SystemRandom::new(), readiness::Latest::default());
         let refusals = refusals::Refusals::default();
         Self {
             keeper,
@@ -129,6 +134,7 @@ impl Gate {
             refusals,
             tasks,
             halt,
+            readiness,
         }
     }
 

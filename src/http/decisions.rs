@@ -33,15 +33,15 @@ use crate::{
 const MAX_BATCH: usize = 100;
 
 problems! { DecideProblems: MalformedBody, MalformedQuery, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable,
+UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable, SnapshotUnavailable,
 Timeout, Internal }
 problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, SnapshotUnavailable, Timeout, Internal }
 problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,
 BodyTooLarge, UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout,
 Internal }
 problems! { ExplainProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, SnapshotUnavailable, Timeout, Internal }
 
 /// The decision endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -355,7 +355,7 @@ async fn explain(
     AsCaller(caller): AsCaller,
     Json(call): Json<CallRequest>,
 ) -> Result<Response, Problem> {
-    let judge = shared.gate.keeper().current();
+    let judge = shared.gate.keeper().deciding()?;
     let explanation = shared.gate.explain(&judge, &caller, &call).await?;
     let answer = ExplainAnswer::new(&explanation, judge.snapshot().digests);
     Ok(axum::Json(answer).into_response())

@@ -49,6 +49,10 @@ pub(super) enum ProblemKind {
     QueueFull,
     /// The ledger cannot be written: no record, no call.
     LedgerUnavailable,
+    /// The store names an active snapshot that cannot be taken: nothing is decided.
+    SnapshotUnavailable,
+    /// The service cannot work now.
+    NotReady,
     /// No allowed deployment can be reached.
     NoBackend,
     /// The request took too long.
@@ -82,6 +86,8 @@ impl ProblemKind {
             Self::LimitReached => (429, "limit-reached", "A limit has been reached"),
             Self::QueueFull => (503, "queue-full", "The ledger's queue is full"),
             Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger cannot be written"),
+            Self::SnapshotUnavailable => (503, "snapshot-unavailable", "No snapshot may decide"),
+            Self::NotReady => (503, "not-ready", "The service cannot work now"),
             Self::NoBackend => (503, "no-backend", "No allowed deployment has a backend"),
             Self::Timeout => (503, "timeout", "The request took too long"),
             Self::Internal => (500, "internal", "The service failed"),
@@ -132,6 +138,12 @@ impl ProblemKind {
             }
             Self::QueueFull => ("the ledger's queue is full", &[]),
             Self::LedgerUnavailable => ("the ledger cannot be written: no record, no call", &[]),
+            Self::SnapshotUnavailable => {
+                ("no snapshot may decide: `/readyz` and the service's log say why", &[])
+            }
+            Self::NotReady => {
+                ("write: the store is read-only", &[("/checks/write", "the store is read-only")])
+            }
             Self::NoBackend => (
                 "no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself",
                 &[],
@@ -245,6 +257,7 @@ impl From<GateError> for Problem {
             | GateError::Unsettled
             | GateError::Closed
             | GateError::Store(_) => ProblemKind::LedgerUnavailable,
+            GateError::NoSnapshot(_) => ProblemKind::SnapshotUnavailable,
             GateError::NoBackend => ProblemKind::NoBackend,
             GateError::NoRandomness
             | GateError::Canonical(_)
@@ -260,6 +273,10 @@ impl From<GateError> for Problem {
             ProblemKind::LedgerUnavailable => {
                 tracing::warn!(error = %error, "a request was refused");
                 Self::new(kind, GateError::LedgerUnavailable.to_string())
+            }
+            // Why is for the operator: the error may quote a policy.
+            ProblemKind::SnapshotUnavailable => {
+                Self::new(kind, "no snapshot may decide: `/readyz` and the service's log say why")
             }
             _ => Self::new(kind, error.to_string()),
         }

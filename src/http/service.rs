@@ -1,10 +1,9 @@
 //! The service about itself: is it up, can it work, what does it do all day.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use axum::{extract::State, http::header, response::IntoResponse};
 use serde::Serialize;
-use tokio::time::timeout;
 use utoipa::ToSchema;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -12,11 +11,9 @@ use super::{
     Shared,
     problem::{Problem, ProblemKind, problems},
 };
+use crate::{domain::FieldFault, ledger::StoreSettings};
 
-/// How long the store may take to say that it can be written.
-const STORE_PATIENCE: Duration = Duration::from_secs(2);
-
-problems! { ReadyProblems: LedgerUnavailable }
+problems! { ReadyProblems: NotReady }
 
 /// The service's own endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -46,24 +43,43 @@ struct Readiness {
     status: &'static str,
     /// The number of the snapshot that decides.
     revision: u64,
+    /// Each check: `ok`.
+    checks: BTreeMap<&'static str, &'static str>,
+    /// What the store says of itself.
+    store: Option<StoreSettings>,
 }
 
-/// Whether the service can work: the store can be written and a snapshot is active.
+/// Whether the service can work: a row was written within the last second, the store is as it must be, and
+/// the active snapshot may decide. Else `detail` says what fails, and `errors` check by check.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "readyz",
     responses((status = 200, description = "It can", body = Readiness,
-        example = json!({"status": "ready", "revision": 7})), ReadyProblems),
+        example = json!({
+            "status": "ready", "revision": 7,
+            "checks": {"snapshot": "ok", "store": "ok", "write": "ok"},
+            "store": {
+                "engine": "sqlite", "version": "3.46.0",
+                "settings": {"journal_mode": "wal", "synchronous": "full"},
+            },
+        })), ReadyProblems),
 )]
 async fn readyz(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Readiness>, Problem> {
-    let unready = |detail: &str| Problem::new(ProblemKind::LedgerUnavailable, detail);
-    match timeout(STORE_PATIENCE, shared.gate.store().writable()).await {
-        Ok(Ok(())) if !shared.draining.is_cancelled() => {
-            let revision = shared.gate.keeper().current().snapshot().digests.revision.0;
-            Ok(axum::Json(Readiness { status: "ready", revision }))
-        }
-        Ok(Ok(())) => Err(unready("the service is shutting down")),
-        _ => Err(unready("the store cannot be written")),
+    if shared.draining.is_cancelled() {
+        return Err(Problem::new(ProblemKind::NotReady, "the service is shutting down"));
     }
+    let found = shared.gate.readiness().await;
+    let fault = found.fault();
+    if !fault.is_empty() {
+        let errors = found.failing();
+        let errors = errors.map(|(name, fault)| FieldFault::new(format!("/checks/{name}"), fault));
+        return Err(Problem {
+            errors: errors.collect(),
+            ..Problem::new(ProblemKind::NotReady, fault)
+        });
+    }
+    let revision = shared.gate.keeper().current().snapshot().digests.revision.0;
+    let checks = found.checks.iter().map(|check| (check.name, "ok")).collect();
+    Ok(axum::Json(Readiness { status: "ready", revision, checks, store: found.store.clone() }))
 }
 
 /// Metrics for Prometheus.

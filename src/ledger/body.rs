@@ -40,10 +40,26 @@ pub struct Engine {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ActivationBody {
-    /// Why: `start`, or `facts_changed` when a dated fact began or ended.
+    /// Why: `start`, when a starting process's files say so, or `facts_changed`, when a dated fact began
+    /// or ended.
     pub cause: String,
     /// The snapshot.
     pub snapshot: SnapshotDigests,
+    /// What the store said of itself. Absent in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
+    pub store: Option<StoreSettings>,
+}
+
+/// What a database says of itself: how sure it is that what was committed stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StoreSettings {
+    /// `sqlite` or `postgres`.
+    pub engine: String,
+    /// The settings that decide about it, in the database's own words.
+    pub settings: BTreeMap<String, String>,
+    /// The database's version.
+    pub version: String,
 }
 
 /// All that a regulator needs to know of a decision, and a replay to repeat it.

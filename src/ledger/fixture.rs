@@ -57,7 +57,7 @@ pub(crate) fn snapshot(revision: u64) -> SnapshotDigests {
 }
 
 pub(crate) fn activation(revision: u64) -> ActivationBody {
-    ActivationBody { cause: "start".into(), snapshot: snapshot(revision) }
+    ActivationBody { cause: "start".into(), snapshot: snapshot(revision), store: None }
 }
 
 /// A decision like a real one; `note` tells it from others.

@@ -25,7 +25,7 @@ pub mod verify;
 pub use body::{
     ActivationBody, AuditReadBody, DecisionBody, DespiteHold, Engine, ErasureBody, GenesisBody,
     KeyChangeBody, KeyRetiredBody, LegalHoldBody, PrunedBody, RecoveryBody, RefusedBody, SeqRange,
-    TreeHead,
+    StoreSettings, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};

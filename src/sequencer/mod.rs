@@ -167,6 +167,7 @@ pub struct SequencerSettings {
 #[derive(Clone, Debug)]
 pub struct Sequencer {
     origin: Origin,
+    signer: Arc<Signer>,
     queue: mpsc::Sender<Group>,
     room: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
@@ -195,10 +196,11 @@ impl Sequencer {
         let (queue, waiting) = mpsc::channel(size + places);
         let closing = CancellationToken::new();
         let room = Arc::new(Semaphore::new(size));
-        let origin = settings.origin.clone();
+        let (origin, signer) = (settings.origin.clone(), settings.signer.clone());
         let reserved = Arc::new(Semaphore::new(places));
+        let (room_of, closing_of) = (room.clone(), closing.clone());
         let handle =
-            Self { origin, queue, room: room.clone(), reserved, size, closing: closing.clone() };
+            Self { origin, signer, queue, room: room_of, reserved, size, closing: closing_of };
         let worker = worker::Worker::new(store, settings, mark, clock, waiting, room, closing);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, end) = oneshot::channel();
@@ -280,6 +282,12 @@ impl Sequencer {
     #[must_use]
     pub fn origin(&self) -> &Origin {
         &self.origin
+    }
+
+    /// What signs the log that it writes.
+    #[must_use]
+    pub fn signer(&self) -> &Signer {
+        &self.signer
     }
 
     /// How many records wait.

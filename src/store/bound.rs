@@ -3,7 +3,8 @@
 use std::{
     fmt,
     ops::{Deref, DerefMut},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant as Moment},
 };
 
 use sqlx::{ConnectOptions, Connection, Database, Pool, pool::PoolConnection};
@@ -12,7 +13,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::StoreError;
+use super::{
+    StoreError,
+    standing::{Admission, Standing},
+};
 
 /// How long it may take to get a connection.
 pub(super) const CONNECT: Duration = Duration::from_secs(1);
@@ -69,43 +73,55 @@ impl<DB: Database> Drop for Borrowed<DB> {
 
 /// The one connection that appends. No pool: it is used by one batch at a time, and asks nothing of
 /// the database between two of them.
-pub(super) struct Writer<C: Connection> {
+pub(super) struct Writer<C: Connection, A> {
     options: C::Options,
-    slot: Mutex<Option<C>>,
+    admission: A,
+    standing: Arc<Standing>,
+    slot: Mutex<Option<(C, Moment)>>,
 }
 
-impl<C: Connection> fmt::Debug for Writer<C> {
+impl<C: Connection, A> fmt::Debug for Writer<C, A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
     }
 }
 
-impl<C: Connection> Writer<C> {
-    pub(super) fn new(options: C::Options) -> Self {
-        Self { options, slot: Mutex::new(None) }
+impl<C: Connection, A: Admission<C>> Writer<C, A> {
+    pub(super) fn new(options: C::Options, admission: A, standing: Arc<Standing>) -> Self {
+        Self { options, admission, standing, slot: Mutex::new(None) }
     }
 
-    /// The connection, new if there is none.
+    /// The connection, new if there is none that may be used.
     pub(super) async fn take(&self) -> Result<Taken<'_, C>, StoreError> {
+        self.standing.check()?;
         let mut slot =
             timeout(CONNECT, self.slot.lock()).await.map_err(|_| StoreError::TimedOut)?;
-        let (connection, used) = match slot.take() {
-            Some(connection) => (connection, true),
-            None => (self.connect().await?, false),
-        };
-        Ok(Taken { slot, connection, used })
+        match slot.take().filter(|(_, made)| self.standing.takes(made.elapsed())) {
+            Some((connection, made)) => Ok(Taken { slot, connection, made, used: true }),
+            None => {
+                let (connection, made) = self.connect().await?;
+                Ok(Taken { slot, connection, made, used: false })
+            }
+        }
     }
 
-    /// A new connection.
-    pub(super) async fn connect(&self) -> Result<C, StoreError> {
-        within(CONNECT, self.options.connect()).await
+    /// A new connection, and when it was made.
+    pub(super) async fn connect(&self) -> Result<(C, Moment), StoreError> {
+        let made = Moment::now();
+        let connected = async {
+            let mut connection = self.options.connect().await?;
+            self.admission.admit(&mut connection).await?;
+            Ok::<_, StoreError>(connection)
+        };
+        Ok((within(CONNECT, connected).await?, made))
     }
 }
 
 /// The writer's connection. It is thrown away unless it is given back.
 pub(super) struct Taken<'a, C> {
-    slot: MutexGuard<'a, Option<C>>,
+    slot: MutexGuard<'a, Option<(C, Moment)>>,
     connection: C,
+    made: Moment,
     used: bool,
 }
 
@@ -116,14 +132,15 @@ impl<C> Taken<'_, C> {
     }
 
     /// Puts a new connection in the place of a stale one.
-    pub(super) fn replace(&mut self, connection: C) {
+    pub(super) fn replace(&mut self, (connection, made): (C, Moment)) {
         self.connection = connection;
+        self.made = made;
         self.used = false;
     }
 
     /// Gives the connection back: all went well.
     pub(super) fn give_back(mut self) {
-        *self.slot = Some(self.connection);
+        *self.slot = Some((self.connection, self.made));
     }
 }
 

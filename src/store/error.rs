@@ -2,8 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::AddressError;
-use crate::ledger::{CanonicalError, Origin};
+use super::{AddressError, standing::SettingFault};
+use crate::{
+    domain::Digest,
+    ledger::{CanonicalError, Origin},
+};
 
 /// The store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +24,24 @@ pub enum StoreError {
         #[source]
         error: std::io::Error,
     },
+    /// The way to the server can be read or changed by others.
+    #[error(
+        "`[store] url` names the host `{host}` with `sslmode={mode}`: whoever is between here and there reads the records; remove `sslmode` (`verify-full` then holds, with `sslrootcert=FILE` for a certificate authority of your own), or set `[store] insecure_tls = true`"
+    )]
+    InsecureTls {
+        /// The server.
+        host: String,
+        /// What was asked for.
+        mode: &'static str,
+    },
+    /// A setting under which no ledger can be kept.
+    #[error("{0}")]
+    Setting(#[from] SettingFault),
+    /// A content is not the one that its digest names.
+    #[error(
+        "the store's content `{0}` has other bytes than its digest says: somebody has changed it; restore it from a backup or an export"
+    )]
+    Content(Digest),
     /// The database refused or failed.
     #[error("the store failed: {0}")]
     Database(#[from] sqlx::Error),

@@ -15,6 +15,7 @@ mod personal;
 mod postgres;
 mod row;
 mod sqlite;
+mod standing;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -28,10 +29,11 @@ pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, Seal
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, MarkError, StoreError};
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
+pub use standing::SettingFault;
 
 use crate::{
     domain::{CountKey, Counts, Digest, Seq, SnapshotDigests},
-    ledger::{Kind, SeqRange, Tile, TileId},
+    ledger::{Kind, SeqRange, StoreSettings, Tile, TileId},
 };
 
 /// An entry as it lies in the store.
@@ -137,7 +139,7 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// The snapshot that decides, once one was activated.
     async fn active(&self) -> Result<Option<Active>, StoreError>;
 
-    /// The content with this digest.
+    /// The content with this digest, whose bytes are held against it.
     async fn content(&self, digest: Digest) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// What left, under each of these keys.
@@ -173,8 +175,36 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// The store's own time, by which leases run: machines that share it need not agree on theirs.
     async fn now(&self) -> Result<Timestamp, StoreError>;
 
-    /// Whether an entry could be written now.
+    /// Writes a row and commits it: whether an entry could be written now. After an append that failed,
+    /// as much as a batch has.
     async fn writable(&self) -> Result<(), StoreError>;
+
+    /// Asks again for everything on which the ledger relies and that can change while it is used, and
+    /// says what it is. While it is not as it must be, nothing is read or written.
+    async fn examine(&self) -> Result<StoreSettings, StoreError>;
+}
+
+/// What an operator says about the store, besides where it lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Whether the way to another machine may be one that others can read or change.
+    pub insecure_tls: bool,
+    /// Whether a commit must have reached another machine.
+    pub require_synchronous_standby: bool,
+}
+
+/// What a row is that no commit of a sequencer can have left.
+const BEYOND_HEAD: &str = "an entry lies behind the head of the log; somebody has written to the table `entries` past this service";
+
+/// How many rows of leases take about as much room as a batch.
+const ROWS_OF_A_BATCH: i64 = 1000;
+
+/// A content's bytes, if they are those of its digest.
+fn held_against(digest: Digest, bytes: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, StoreError> {
+    match bytes {
+        Some(bytes) if Digest::of(&bytes) != digest => Err(StoreError::Content(digest)),
+        bytes => Ok(bytes),
+    }
 }
 
 /// The beginning of the oldest while that may not be over at `instant`: a month.
@@ -189,11 +219,19 @@ fn counted_since(instant: Timestamp) -> Timestamp {
 /// # Errors
 /// When the address names no store, or the folder cannot be made.
 pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
+    open_with(url, StoreOptions::default()).await
+}
+
+/// Opens the store at `url` as `options` say.
+///
+/// # Errors
+/// When the address names no store or an unsafe way to one, or the folder cannot be made.
+pub async fn open_with(url: &str, options: StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     address::check(url)?;
     let opened: Result<Arc<dyn Store>, StoreError> = if url.starts_with("sqlite") {
         sqlite::SqliteStore::open(url).await.map(|store| Arc::new(store) as _)
     } else {
-        postgres::PostgresStore::open(url).map(|store| Arc::new(store) as _)
+        postgres::PostgresStore::open(url, options).map(|store| Arc::new(store) as _)
     };
     opened.map_err(|error| match error {
         // It would repeat what it could not use.

@@ -19,11 +19,16 @@ use crate::{domain::DeploymentId, source::without_secrets};
 impl Reader<'_> {
     pub(super) fn backend(&mut self, row: &BackendRow) -> Option<BackendAddress> {
         let base_url = row.base_url.get_ref().parse::<BaseUrl>();
-        if let Err(error) = base_url {
+        if let Err(error) = &base_url {
             let message = "the value is not the base URL of a backend";
             let fault = self.file.fault(row.base_url.span(), message);
             let fault = without_secrets(self.file, fault);
             self.faults.0.push(fault.help(error.to_string()));
+        }
+        if base_url.as_ref().is_ok_and(BaseUrl::is_of_the_link) {
+            let message = "the value is an address at which a cloud tells this machine its credentials, or another of the local link";
+            let fault = self.file.fault(row.base_url.span(), message);
+            self.faults.0.push(fault.help("write the address of a model server"));
         }
         let key = match (&row.api_key_env, &row.api_key) {
             (Some(_), Some(name)) => {

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::{CountKey, Counts, Digest, Seq},
-    ledger::{Edge, SeqRange, Tile, TileId},
+    ledger::{Edge, SeqRange, StoreSettings, Tile, TileId},
     store::{
         Active, AppendError, Claimed, DestroyedKey, Destruction, Found, Head, KeptValue,
         PersonalStore, RecordQuery, Seal, Store, StoreError, Stored, SubjectKey,
@@ -198,6 +198,9 @@ impl Store for Faulty {
     }
     async fn now(&self) -> Result<Timestamp, StoreError> {
         self.behind.now().await
+    }
+    async fn examine(&self) -> Result<StoreSettings, StoreError> {
+        self.behind.examine().await
     }
     async fn writable(&self) -> Result<(), StoreError> {
         self.behind.writable().await

@@ -5,6 +5,7 @@ pub(crate) mod kit;
 mod limits;
 mod search;
 mod shared;
+mod standing;
 mod volumes;
 mod wire;
 

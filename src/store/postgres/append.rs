@@ -10,7 +10,7 @@ use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{personal::is_held_since, read};
+use super::{personal::is_held_since, read, session::Session};
 use crate::{
     domain::Seq,
     ledger::{Edge, SeqRange, Tile},
@@ -138,7 +138,7 @@ struct Locked {
 }
 
 pub(super) async fn append(
-    writer: &Writer<PgConnection>,
+    writer: &Writer<PgConnection, Session>,
     known: &Known,
     batch: &mut dyn Seal,
 ) -> Result<(), AppendError> {
@@ -196,7 +196,7 @@ async fn send(
 
 /// Locks the head, then writes. Gives the head that it leaves.
 async fn locked(
-    writer: &Writer<PgConnection>,
+    writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
     last: Option<Left>,
@@ -215,7 +215,7 @@ async fn locked(
 }
 
 pub(super) async fn settle(
-    writer: &Writer<PgConnection>,
+    writer: &Writer<PgConnection, Session>,
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let mut connection = writer.take().await?;
@@ -230,7 +230,7 @@ pub(super) async fn settle(
 /// Does all but the commit. Gives the head that it found and the one that it leaves: the same when
 /// there is nothing to commit.
 async fn write(
-    writer: &Writer<PgConnection>,
+    writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     batch: &mut dyn Seal,
     last: Option<Left>,
@@ -345,7 +345,7 @@ fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
 
 /// Begins a transaction that holds the head's lock.
 async fn lock(
-    writer: &Writer<PgConnection>,
+    writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     statement: &'static str,
 ) -> Result<Locked, StoreError> {

@@ -1,7 +1,7 @@
 //! Who lives, what is open, and what is forgotten after a while: beside the ledger, not in it.
 
 use jiff::Timestamp;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::{
@@ -62,6 +62,39 @@ pub(super) async fn abandon(
     sqlx::query("UPDATE open_dispatches SET process = $2::uuid WHERE seq = ANY ($1)")
         .bind(decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
         .bind(Uuid::nil().to_string())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Commits a lease of nobody that ran out long ago: whether a row can be written.
+pub(super) async fn touch(connection: &mut PgConnection) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO leases (process, until) VALUES ($1::uuid, 0)
+         ON CONFLICT (process) DO UPDATE SET until = 1 - leases.until",
+    )
+    .bind(Uuid::max().to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Commits `rows` leases that ran out long ago, and deletes them. What is left by one that was cut off in
+/// between is pruned as other leases are.
+pub(super) async fn write_and_forget(
+    connection: &mut PgConnection,
+    rows: i64,
+) -> Result<(), StoreError> {
+    let written = sqlx::query(
+        "INSERT INTO leases (process, until)
+         SELECT gen_random_uuid(), 0 FROM generate_series(1, $1) RETURNING process::text",
+    )
+    .bind(rows)
+    .fetch_all(&mut *connection)
+    .await?;
+    let written = written.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    sqlx::query("DELETE FROM leases WHERE process = ANY ($1::uuid[])")
+        .bind(written)
         .execute(connection)
         .await?;
     Ok(())

@@ -4,8 +4,10 @@ mod append;
 mod leases;
 mod personal;
 mod read;
+mod session;
+mod tls;
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,21 +19,26 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AppendError, Claimed, Head, RecordQuery, Seal, Store, StoreError, Stored,
+    Active, AppendError, BEYOND_HEAD, Claimed, Head, ROWS_OF_A_BATCH, RecordQuery, Seal,
+    SettingFault, Store, StoreError, StoreOptions, Stored,
     bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
-    migrations,
+    held_against, migrations,
+    standing::{Admission, Standing},
 };
 use crate::{
     domain::{CountKey, Counts, Digest, Seq},
-    ledger::{SeqRange, Tile, TileId},
+    ledger::{SeqRange, StoreSettings, Tile, TileId},
 };
+use session::Session;
 
 /// How many connections serve what is not an append.
 const READERS: u32 = 8;
 
 pub(super) struct PostgresStore {
     options: PgConnectOptions,
-    writer: Writer<PgConnection>,
+    session: Session,
+    standing: Arc<Standing>,
+    writer: Writer<PgConnection, Session>,
     known: append::Known,
     pool: PgPool,
 }
@@ -43,29 +50,60 @@ impl fmt::Debug for PostgresStore {
 }
 
 impl PostgresStore {
-    pub(super) fn open(url: &str) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)?
-            .application_name("lexgate")
-            .disable_statement_logging();
-        // A replica that hangs or is cut off must not keep the head's lock from the others.
-        let bounded = options.clone().options([
-            ("statement_timeout", "5s"),
-            ("lock_timeout", "1s"),
-            ("idle_in_transaction_session_timeout", "10s"),
-            // Searches are planned for the terms that they name.
-            ("plan_cache_mode", "force_custom_plan"),
-        ]);
-        let appending = bounded.clone().options([("plan_cache_mode", "force_generic_plan")]);
+    pub(super) fn open(url: &str, with: StoreOptions) -> Result<Self, StoreError> {
+        let options =
+            tls::options(url, with)?.application_name("lexgate").disable_statement_logging();
+        let standing = Arc::new(Standing::default());
+        let session = Session::new(&options, with, standing.clone())?;
+        let bounded = session.options(options.clone());
+        // Searches are planned for the terms that they name.
+        let reading = bounded.clone().options([("plan_cache_mode", "force_custom_plan")]);
+        let appending = bounded.options([("plan_cache_mode", "force_generic_plan")]);
+        let (admission, takes) = (session.clone(), standing.clone());
         let pool = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
-            .connect_lazy_with(bounded);
-        Ok(Self { options, writer: Writer::new(appending), known: append::Known::default(), pool })
+            .before_acquire(move |_, about| {
+                let takes = takes.takes(about.age);
+                Box::pin(async move { Ok(takes) })
+            })
+            .after_connect(move |connection, _| {
+                let admission = admission.clone();
+                Box::pin(async move {
+                    let refused = |error: StoreError| sqlx::Error::Configuration(Box::new(error));
+                    admission.admit(connection).await.map_err(refused)
+                })
+            })
+            .connect_lazy_with(reading);
+        let writer = Writer::new(appending, session.clone(), standing.clone());
+        Ok(Self { options, session, standing, writer, known: append::Known::default(), pool })
     }
 
     async fn connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
-        Borrowed::from(&self.pool).await
+        self.standing.check()?;
+        self.any_connection().await
     }
+
+    /// A connection, whatever is known of the server.
+    async fn any_connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
+        let borrowed = Borrowed::from(&self.pool).await;
+        // The pool says only that it has none.
+        borrowed.map_err(|error| self.standing.fault().map_or(error, StoreError::from))
+    }
+}
+
+/// A fault where the tables lie in another schema than is searched: new ones would be made beside them.
+async fn find_tables(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
+    let schemas = read::schemas_of_ledgers(connection).await?;
+    if schemas.is_empty() || schemas.iter().any(|found| found == schema) {
+        return Ok(());
+    }
+    Err(SettingFault {
+        name: "search_path",
+        found: schema.to_owned(),
+        want: "the tables of a ledger lie in another schema; name it in `[store] url`, as `?options=-c%20search_path%3DNAME`",
+    }
+    .into())
 }
 
 #[async_trait]
@@ -73,7 +111,11 @@ impl Store for PostgresStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::POSTGRES).await?;
         // A connection of its own: migrations may take longer than what the others are allowed.
-        let mut connection = within(CONNECT, self.options.connect()).await?;
+        let session = self.session.unbounded();
+        let options = session.options(self.options.clone());
+        let mut connection = within(CONNECT, options.connect()).await?;
+        within(CONNECT, session.admit(&mut connection)).await?;
+        within(OPERATION, find_tables(&mut connection, &session.schema)).await?;
         within(MIGRATION, migrator.run_direct(&mut connection)).await?;
         within(CONNECT, connection.close()).await
     }
@@ -90,7 +132,9 @@ impl Store for PostgresStore {
     }
 
     async fn append(&self, batch: &mut dyn Seal) -> Result<(), AppendError> {
-        append::append(&self.writer, &self.known, batch).await
+        let appended = append::append(&self.writer, &self.known, batch).await;
+        self.standing.appended(&appended);
+        appended
     }
 
     async fn settle(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
@@ -186,7 +230,7 @@ impl Store for PostgresStore {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::content(connection.get()?, digest)).await?;
         connection.give_back();
-        Ok(found)
+        held_against(digest, found)
     }
 
     async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError> {
@@ -258,8 +302,27 @@ impl Store for PostgresStore {
 
     async fn writable(&self) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
-        let writable = within(OPERATION, read::writable(connection.get()?)).await?;
+        if !within(OPERATION, read::writable(connection.get()?)).await? {
+            connection.give_back();
+            return Err(StoreError::ReadOnly);
+        }
+        within(OPERATION, leases::touch(connection.get()?)).await?;
+        if self.standing.append_failed() {
+            let written = leases::write_and_forget(connection.get()?, ROWS_OF_A_BATCH);
+            within(OPERATION, written).await?;
+            self.standing.written();
+        }
         connection.give_back();
-        if writable { Ok(()) } else { Err(StoreError::ReadOnly) }
+        Ok(())
+    }
+
+    async fn examine(&self) -> Result<StoreSettings, StoreError> {
+        let mut connection = self.any_connection().await?;
+        let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
+        if within(OPERATION, read::reaches_beyond_head(connection.get()?)).await? {
+            return Err(StoreError::Corrupt(BEYOND_HEAD));
+        }
+        connection.give_back();
+        Ok(found)
     }
 }

@@ -301,3 +301,28 @@ pub(super) async fn writable(connection: &mut PgConnection) -> Result<bool, Stor
     .await?;
     Ok(row.try_get(0)?)
 }
+
+/// Whether an entry lies behind the head.
+pub(super) async fn reaches_beyond_head(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let row =
+        sqlx::query("SELECT coalesce((SELECT max(seq) FROM entries) >= next, false) FROM head")
+            .fetch_one(connection)
+            .await?;
+    Ok(row.try_get(0)?)
+}
+
+/// The schemas in which the tables of a ledger lie.
+pub(super) async fn schemas_of_ledgers(
+    connection: &mut PgConnection,
+) -> Result<Vec<String>, StoreError> {
+    let rows = sqlx::query(
+        "SELECT n.nspname::text FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         WHERE c.relname = '_sqlx_migrations' AND EXISTS (
+             SELECT 1 FROM pg_catalog.pg_class e
+             WHERE e.relnamespace = n.oid AND e.relname = 'open_dispatches')",
+    )
+    .fetch_all(connection)
+    .await?;
+    rows.iter().map(|row| Ok(row.try_get(0)?)).collect()
+}

@@ -4,7 +4,7 @@ use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{personal::is_held_since, read};
+use super::{personal::is_held_since, read, session::Session};
 use crate::{
     domain::Seq,
     ledger::{SeqRange, Tile},
@@ -20,7 +20,7 @@ use crate::{
 const LOCK: &str = "BEGIN IMMEDIATE";
 
 pub(super) async fn append(
-    writer: &Writer<SqliteConnection>,
+    writer: &Writer<SqliteConnection, Session>,
     batch: &mut dyn Seal,
 ) -> Result<(), AppendError> {
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
@@ -38,7 +38,7 @@ pub(super) async fn append(
 }
 
 pub(super) async fn settle(
-    writer: &Writer<SqliteConnection>,
+    writer: &Writer<SqliteConnection, Session>,
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let mut connection = writer.take().await?;
@@ -48,13 +48,6 @@ pub(super) async fn settle(
     until(deadline, connection.execute("ROLLBACK")).await?;
     connection.give_back();
     Ok(stored)
-}
-
-/// Whether the write lock can be had.
-pub(super) async fn try_lock(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    connection.execute(LOCK).await?;
-    connection.execute("ROLLBACK").await?;
-    Ok(())
 }
 
 /// Does all but the commit. Whether there is anything to commit.

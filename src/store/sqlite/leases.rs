@@ -1,7 +1,7 @@
 //! Who lives, what is open, and what is forgotten after a while: beside the ledger, not in it.
 
 use jiff::Timestamp;
-use sqlx::SqliteConnection;
+use sqlx::{Row as _, SqliteConnection};
 use uuid::Uuid;
 
 use super::read;
@@ -67,5 +67,39 @@ pub(super) async fn abandon(
     .bind(Uuid::nil().as_bytes().as_slice())
     .execute(connection)
     .await?;
+    Ok(())
+}
+
+/// Commits a lease of nobody that ran out long ago: whether a row can be written.
+pub(super) async fn touch(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO leases (process, until) VALUES (?1, 0)
+         ON CONFLICT (process) DO UPDATE SET until = 1 - leases.until",
+    )
+    .bind(Uuid::max().as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Commits `rows` leases that ran out long ago, and deletes them. What is left by one that was cut off in
+/// between is pruned as other leases are.
+pub(super) async fn write_and_forget(
+    connection: &mut SqliteConnection,
+    rows: i64,
+) -> Result<(), StoreError> {
+    let written = sqlx::query(
+        "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
+         INSERT INTO leases (process, until) SELECT randomblob(16), 0 FROM numbers
+         RETURNING hex(process)",
+    )
+    .bind(rows)
+    .fetch_all(&mut *connection)
+    .await?;
+    let written = written.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    sqlx::query("DELETE FROM leases WHERE process IN (SELECT unhex(value) FROM json_each(?1))")
+        .bind(read::json(&written))
+        .execute(connection)
+        .await?;
     Ok(())
 }

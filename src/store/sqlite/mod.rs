@@ -5,8 +5,19 @@ mod append;
 mod leases;
 mod personal;
 mod read;
+mod session;
 
-use std::{collections::BTreeSet, fmt, path::Path, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::Path,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -18,24 +29,34 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AddressError, AppendError, Claimed, Head, RecordQuery, Seal, Store, StoreError, Stored,
+    Active, AddressError, AppendError, BEYOND_HEAD, Claimed, Head, ROWS_OF_A_BATCH, RecordQuery,
+    Seal, Store, StoreError, Stored,
     bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
-    migrations,
+    held_against, migrations,
+    standing::{Admission, Standing},
 };
 use crate::{
     domain::{CountKey, Counts, Digest, Seq},
-    ledger::{SeqRange, Tile, TileId},
+    ledger::{SeqRange, StoreSettings, Tile, TileId},
 };
+use session::Session;
 
 /// How many connections read.
 const READERS: u32 = 4;
 /// How long a writer waits for another process; less than an append may take.
 const BUSY: Duration = Duration::from_secs(1);
 
+/// How often the write-ahead log is to be emptied before that is left for later, and after which pause.
+const EMPTYINGS: (u32, Duration) = (10, Duration::from_millis(100));
+
 pub(super) struct SqliteStore {
     options: SqliteConnectOptions,
-    writer: Writer<SqliteConnection>,
+    session: Session,
+    standing: Arc<Standing>,
+    writer: Writer<SqliteConnection, Session>,
     pool: SqlitePool,
+    /// Whether the write-ahead log may still hold what was erased.
+    must_empty: AtomicBool,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -69,15 +90,63 @@ impl SqliteStore {
             // What is erased or pruned leaves no bytes behind.
             .pragma("secure_delete", "ON")
             .disable_statement_logging();
+        let standing = Arc::new(Standing::default());
+        let session = Session::new(file, standing.clone());
+        let (admission, takes) = (session.clone(), standing.clone());
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
+            .before_acquire(move |_, about| {
+                let takes = takes.takes(about.age);
+                Box::pin(async move { Ok(takes) })
+            })
+            .after_connect(move |connection, _| {
+                let admission = admission.clone();
+                Box::pin(async move {
+                    let refused = |error: StoreError| sqlx::Error::Configuration(Box::new(error));
+                    admission.admit(connection).await.map_err(refused)
+                })
+            })
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self { writer: Writer::new(options.clone()), options, pool })
+        let writer = Writer::new(options.clone(), session.clone(), standing.clone());
+        Ok(Self { options, session, standing, writer, pool, must_empty: AtomicBool::new(false) })
     }
 
     async fn connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
-        Borrowed::from(&self.pool).await
+        self.standing.check()?;
+        self.any_connection().await
+    }
+
+    /// A connection, whatever is known of the file.
+    async fn any_connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
+        let borrowed = Borrowed::from(&self.pool).await;
+        // The pool says only that it has none.
+        borrowed.map_err(|error| self.standing.fault().map_or(error, StoreError::from))
+    }
+
+    /// Takes what was erased out of the write-ahead log. Somebody who reads may be in the way: then it is
+    /// tried again for a while, and later with each examination.
+    async fn empty_log(&self) -> Result<(), StoreError> {
+        self.must_empty.store(true, Ordering::Relaxed);
+        // A connection of its own, which waits for nobody: appends would wait for it.
+        let options = self.options.clone().busy_timeout(Duration::ZERO);
+        let mut connection = within(CONNECT, options.connect()).await?;
+        let (times, pause) = EMPTYINGS;
+        let mut is_empty = false;
+        for _ in 0..times {
+            is_empty = within(OPERATION, personal::checkpoint(&mut connection)).await?;
+            if is_empty {
+                self.must_empty.store(false, Ordering::Relaxed);
+                break;
+            }
+            tokio::time::sleep(pause).await;
+        }
+        if !is_empty {
+            tracing::warn!(
+                "the write-ahead log of the store still holds erased bytes, because somebody reads; emptying it is tried again"
+            );
+        }
+        within(CONNECT, connection.close()).await
     }
 }
 
@@ -85,7 +154,7 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::SQLITE).await?;
-        let mut connection = within(CONNECT, self.options.connect()).await?;
+        let (mut connection, _) = self.writer.connect().await?;
         let migration = async {
             // Two processes may start at once; SQLite knows no other lock.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -109,7 +178,9 @@ impl Store for SqliteStore {
     }
 
     async fn append(&self, batch: &mut dyn Seal) -> Result<(), AppendError> {
-        append::append(&self.writer, batch).await
+        let appended = append::append(&self.writer, batch).await;
+        self.standing.appended(&appended);
+        appended
     }
 
     async fn settle(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
@@ -162,10 +233,10 @@ impl Store for SqliteStore {
         let mut connection = self.writer.take().await?;
         let removal = append::remove_bodies(&mut connection, range, as_of);
         let removed = within(MIGRATION, removal).await?;
-        if removed.is_some_and(|removed| removed > 0) {
-            within(OPERATION, personal::checkpoint(&mut connection)).await?;
-        }
         connection.give_back();
+        if removed.is_some_and(|removed| removed > 0) {
+            self.empty_log().await?;
+        }
         Ok(removed)
     }
 
@@ -208,7 +279,7 @@ impl Store for SqliteStore {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, read::content(connection.get()?, digest)).await?;
         connection.give_back();
-        Ok(found)
+        held_against(digest, found)
     }
 
     async fn exported(&self, keys: &BTreeSet<CountKey>) -> Result<Counts, StoreError> {
@@ -280,8 +351,26 @@ impl Store for SqliteStore {
 
     async fn writable(&self) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
-        within(OPERATION, append::try_lock(&mut connection)).await?;
+        within(OPERATION, leases::touch(&mut connection)).await?;
+        if self.standing.append_failed() {
+            let written = leases::write_and_forget(&mut connection, ROWS_OF_A_BATCH);
+            within(OPERATION, written).await?;
+            self.standing.written();
+        }
         connection.give_back();
         Ok(())
+    }
+
+    async fn examine(&self) -> Result<StoreSettings, StoreError> {
+        let mut connection = self.any_connection().await?;
+        let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
+        if within(OPERATION, read::reaches_beyond_head(connection.get()?)).await? {
+            return Err(StoreError::Corrupt(BEYOND_HEAD));
+        }
+        connection.give_back();
+        if self.must_empty.load(Ordering::Relaxed) {
+            self.empty_log().await?;
+        }
+        Ok(found)
     }
 }

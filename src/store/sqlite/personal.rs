@@ -97,9 +97,8 @@ impl PersonalStore for SqliteStore {
     async fn forget_key(&self, key: Uuid) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
         within(OPERATION, forget_key(&mut connection, key)).await?;
-        within(OPERATION, checkpoint(&mut connection)).await?;
         connection.give_back();
-        Ok(())
+        self.empty_log().await
     }
 }
 
@@ -298,10 +297,10 @@ async fn forget_key(connection: &mut SqliteConnection, key: Uuid) -> Result<(), 
 }
 
 /// Moves what was written into the database file: the log of changes still holds what was deleted.
-/// When others read, it is left for later.
-pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await?;
-    Ok(())
+/// `false` when somebody who reads was in the way.
+pub(super) async fn checkpoint(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(connection).await?;
+    Ok(row.try_get::<i64, _>(0)? == 0)
 }
 
 fn id(column: &[u8]) -> Result<Uuid, StoreError> {

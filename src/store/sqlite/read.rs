@@ -300,3 +300,13 @@ pub(super) async fn open_dispatches(connection: &mut SqliteConnection) -> Result
     let row = sqlx::query("SELECT count(*) FROM open_dispatches").fetch_one(connection).await?;
     row::count(&row)
 }
+
+/// Whether an entry lies behind the head.
+pub(super) async fn reaches_beyond_head(
+    connection: &mut SqliteConnection,
+) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT coalesce((SELECT max(seq) FROM entries) >= next, 0) FROM head")
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
+}

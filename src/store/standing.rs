@@ -1,0 +1,141 @@
+//! Whether a database is one that a ledger may rest on: what was asked of it last, and since when its
+//! connections may be used. Not what is asked, which each database knows of itself.
+
+use std::{
+    future::Future,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use super::{AppendError, StoreError};
+
+/// A setting of the database under which the ledger would lose what it has answered, or read something
+/// else than was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store's `{name}` is `{found}`: {want}")]
+pub struct SettingFault {
+    /// The setting, as the database calls it.
+    pub name: &'static str,
+    /// What it is.
+    pub found: String,
+    /// What is wanted, and how it is had.
+    pub want: &'static str,
+}
+
+/// What a new connection must pass before it is used.
+pub(super) trait Admission<C>: Send + Sync {
+    /// Sets what can be set, and reads everything back.
+    fn admit(&self, connection: &mut C) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// What is known of the database. Shared by all of its connections.
+#[derive(Debug)]
+pub(super) struct Standing {
+    fault: Mutex<Option<SettingFault>>,
+    /// Connections made before are not used any more.
+    since: Mutex<Instant>,
+    /// Whether the last append failed, for a reason that may fail the next one too.
+    append_failed: AtomicBool,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        let since = Mutex::new(Instant::now());
+        Self { fault: Mutex::default(), since, append_failed: AtomicBool::new(false) }
+    }
+}
+
+impl Standing {
+    /// The fault for which nothing is read or written.
+    pub(super) fn fault(&self) -> Option<SettingFault> {
+        lock(&self.fault).clone()
+    }
+
+    /// Refuses while there is one.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        self.fault().map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    /// Takes what was found. Whoever was connected before connects anew where it has changed: a session
+    /// may have begun under the old settings.
+    pub(super) fn found(&self, found: Result<(), &SettingFault>) {
+        let found = found.err().cloned();
+        let mut fault = lock(&self.fault);
+        if *fault != found {
+            *fault = found;
+            drop(fault);
+            self.renew();
+        }
+    }
+
+    /// Connections made until now are not used any more.
+    pub(super) fn renew(&self) {
+        *lock(&self.since) = Instant::now();
+    }
+
+    /// Whether a connection of this age may be used.
+    pub(super) fn takes(&self, age: Duration) -> bool {
+        Instant::now().checked_sub(age).is_some_and(|made| made >= *lock(&self.since))
+    }
+
+    /// Remembers how an append ended.
+    pub(super) fn appended<T>(&self, result: &Result<T, AppendError>) {
+        match result {
+            Ok(_) => self.append_failed.store(false, Ordering::Relaxed),
+            Err(AppendError::NotCommitted(error)) if error.is_refusal() => {}
+            Err(_) => self.append_failed.store(true, Ordering::Relaxed),
+        }
+    }
+
+    /// Whether the last append failed, and no write has succeeded since.
+    pub(super) fn append_failed(&self) -> bool {
+        self.append_failed.load(Ordering::Relaxed)
+    }
+
+    /// A write as large as a batch has succeeded.
+    pub(super) fn written(&self) {
+        self.append_failed.store(false, Ordering::Relaxed);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(found: &str) -> SettingFault {
+        SettingFault { name: "fsync", found: found.to_owned(), want: "set it to `on`" }
+    }
+
+    #[test]
+    fn a_fault_refuses_until_it_is_mended() {
+        let standing = Standing::default();
+        assert!(standing.check().is_ok());
+        standing.found(Err(&fault("off")));
+        let refused = standing.check().unwrap_err().to_string();
+        assert_eq!(refused, "the store's `fsync` is `off`: set it to `on`");
+        standing.found(Ok(()));
+        assert!(standing.check().is_ok());
+    }
+
+    #[test]
+    fn sessions_end_with_what_they_began_under() {
+        let standing = Standing::default();
+        let before = Instant::now();
+        assert!(standing.takes(Duration::ZERO));
+        std::thread::sleep(Duration::from_millis(2));
+        standing.found(Err(&fault("off")));
+        assert!(!standing.takes(before.elapsed()), "it began before");
+        assert!(standing.takes(Duration::ZERO));
+        // The same fault again ends nothing.
+        let since = Instant::now();
+        standing.found(Err(&fault("off")));
+        assert!(standing.takes(since.elapsed()));
+    }
+}
