@@ -19,6 +19,8 @@ mod credentials;
 mod decision_api;
 mod decisions;
 mod durability;
+mod enemy_health;
+mod enemy_sending;
 mod faults;
 mod gateway;
 mod harness;

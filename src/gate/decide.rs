@@ -10,14 +10,18 @@ use tracing::Span;
 use uuid::Uuid;
 
 use super::{
-    Gate, GateError, Judge, limits,
+    Gate, GateError, Judge,
+    call::Moment,
+    limits,
     memo::{Decided, How},
     trace,
     vault::Kept,
     volume::Tally,
 };
 use crate::{
-    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq},
+    domain::{
+        CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq, Verdict,
+    },
     facts::check_end_user,
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
@@ -68,6 +72,10 @@ pub struct Recorded {
     pub body: Arc<DecisionBody>,
     /// How far the limits are used to which it was held.
     pub limits: Arc<[LimitState]>,
+    /// The instant from which what it rests on no longer holds; `None` where it is not known, or there is none.
+    pub valid_until: Option<Timestamp>,
+    /// The term of the lease in which this process recorded it.
+    pub(super) lease: u64,
 }
 
 impl Recorded {
@@ -87,6 +95,8 @@ impl Recorded {
             leaf: stored.leaf,
             body: Arc::new(body),
             limits: Arc::default(),
+            valid_until: None,
+            lease: 0,
         })
     }
 }
@@ -124,7 +134,7 @@ impl Gate {
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
         {
-            return self.repeat(claim, known.seq).await;
+            return self.repeat(caller, request, claim, known.seq).await;
         }
         self.decide_in(caller, request, Manner { dispatch: false, claim }).await
     }
@@ -215,13 +225,19 @@ impl Gate {
             let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
             let drafted = self.draft(caller, &judge, request, &manner, user, &mut tally);
             let (body, draft) = drafted?;
-            let id = draft.id;
+            let (id, valid_until) = (draft.id, draft.valid_until);
+            let asked = Moment::now(&*self.clock);
+            let lease = self.lease.held_since(asked).unwrap_or_default();
             match self.sequencer.submit(draft).await {
-                Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
+                Ok(receipt) => {
+                    self.confirmed.note(body.snapshot.revision, asked, receipt.ts);
+                    let recorded = self.recorded(id, body, &receipt);
+                    return Ok(Recorded { valid_until, lease, ..recorded });
+                }
                 Err(SubmitError::Stale) => now = self.catch_up(now).await?,
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
-                    return self.repeat(claim, seq).await;
+                    return self.repeat(caller, request, claim, seq).await;
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -333,6 +349,8 @@ impl Gate {
             leaf: receipt.leaf,
             body,
             limits: receipt.limits.clone(),
+            valid_until: None,
+            lease: 0,
         }
     }
 
@@ -352,14 +370,51 @@ impl Gate {
         in_time(self.store.idempotent(&claim.scope, &claim.key)).await
     }
 
-    /// The first answer that was given under an idempotency key.
-    async fn repeat(&self, claim: &Claim, seq: Seq) -> Result<Recorded, GateError> {
+    /// The first answer that was given under an idempotency key, while it would be given today.
+    async fn repeat(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        claim: &Claim,
+        seq: Seq,
+    ) -> Result<Recorded, GateError> {
         let known = self.claimed(claim).await?;
         if known.is_none_or(|known| known.request != claim.request) {
             return Err(GateError::KeyReused);
         }
         let stored = in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
-        Recorded::read(&stored)
+        let recorded = Recorded::read(&stored)?;
+        if self.still_answers(caller, request, &recorded).await? {
+            Ok(recorded)
+        } else {
+            Err(GateError::AnswerOutdated { id: recorded.id, seq })
+        }
+    }
+
+    /// Whether the snapshot that gave an answer is the active one, and what the answer rests on has not ended.
+    async fn still_answers(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        recorded: &Recorded,
+    ) -> Result<bool, GateError> {
+        let revision = self.ask_revision().await?;
+        let time = self.confirmed.time(Moment::now(&*self.clock));
+        let is_past = |judge: &Judge| {
+            let snapshot = judge.snapshot();
+            snapshot.digests.revision != revision
+                || snapshot.valid_until.is_some_and(|until| time >= until)
+        };
+        if is_past(&self.keeper.current()) {
+            self.keeper.refresh().await?;
+        }
+        let judge = self.keeper.current();
+        let snapshot = judge.snapshot();
+        let counted = snapshot.asked(&caller.app, request, recorded.ts);
+        // The days that an allow was counted in.
+        let ends = counted.iter().filter_map(|asked| asked.until).min();
+        let ends = ends.filter(|_| recorded.body.decision == Verdict::Allow);
+        Ok(snapshot.digests == recorded.body.snapshot && ends.is_none_or(|ends| time < ends))
     }
 }
 

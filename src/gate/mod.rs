@@ -1,6 +1,7 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
 mod attempt;
+mod call;
 mod choose;
 mod conclude;
 mod content;
@@ -75,6 +76,10 @@ pub struct Gate {
     fleet: Arc<Fleet>,
     clock: Arc<dyn Clock>,
     random: SystemRandom,
+    /// Whether this process is believed to live.
+    lease: call::Lease,
+    /// What the store said last of the active snapshot.
+    confirmed: call::Confirmed,
     /// Calls under way, which outlive the request that began them.
     tasks: TaskTracker,
     /// Fires when calls under way must end.
@@ -110,8 +115,20 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
-        let random = SystemRandom::new();
-        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt }
+        Self {
+            keeper,
+            sequencer,
+            store,
+            vault,
+            backends,
+            fleet,
+            clock,
+            random: SystemRandom::new(),
+            lease: call::Lease::default(),
+            confirmed: call::Confirmed::default(),
+            tasks,
+            halt,
+        }
     }
 
     /// The snapshot that decides.

@@ -5,11 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::{
-    Gate, GateError, Judge, Recorded,
-    decide::{in_time, instant},
-    memo::Decided,
-};
+use super::{Gate, GateError, Judge, Recorded, decide::in_time, memo::Decided};
 use crate::{
     domain::{
         Asked, CallRequest, Caller, Candidate, Counts, Data, Export, Exported, FlowAction,
@@ -87,8 +83,8 @@ impl Gate {
         judge: &Judge,
         caller: &Caller,
         request: &CallRequest,
+        now: Timestamp,
     ) -> Result<Vec<Reached>, GateError> {
-        let now = instant(&*self.clock);
         let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
         let asked = judge.snapshot().asked(&caller.app, request, now);
         let counted = asked.into_iter().map(|asked| Asked { own: asked.own.map(|_| 0), ..asked });

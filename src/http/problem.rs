@@ -41,6 +41,8 @@ pub(super) enum ProblemKind {
     InvalidRequest,
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
+    /// The answer under the idempotency key no longer holds.
+    AnswerOutdated,
     /// The app, or its tenant, has used up a limit.
     LimitReached,
     /// Too much waits for the ledger.
@@ -67,6 +69,9 @@ impl ProblemKind {
                 (405, "method-not-allowed", "The path does not take this method")
             }
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
+            Self::AnswerOutdated => {
+                (409, "answer-outdated", "The answer under the idempotency key no longer holds")
+            }
             Self::Gone => (410, "gone", "It is no longer there"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
@@ -120,6 +125,10 @@ impl ProblemKind {
                 )],
             ),
             Self::IdempotencyKeyReused => ("the idempotency key was used for another request", &[]),
+            Self::AnswerOutdated => (
+                "the answer under this `Idempotency-Key` (decision 0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11, record 57) was given by policies or facts that are no longer active; send the request with a new key to have it decided again",
+                &[],
+            ),
             Self::LimitReached => {
                 ("app `desk` may use 600 requests a minute, and has: nothing was sent", &[])
             }
@@ -227,6 +236,7 @@ impl From<GateError> for Problem {
             GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
             GateError::RecordTooLarge { .. } => ProblemKind::InvalidRequest,
             GateError::KeyReused => ProblemKind::IdempotencyKeyReused,
+            GateError::AnswerOutdated { .. } => ProblemKind::AnswerOutdated,
             GateError::NoSuchDecision => ProblemKind::NotFound,
             GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {
                 ProblemKind::OutcomeConflict

@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 
 use super::{
     ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
+    KeyChangeBody, LateOutcomeBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
+    RecoveryBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -58,6 +59,7 @@ pub(super) enum What {
     Activated(Arc<SnapshotDigests>),
     Decided(Decided),
     Ended(Ended),
+    EndedLate(EndedLate),
     KeyChanged(Arc<KeyChangeBody>),
     Recovered(Arc<RecoveryBody>),
     Erased(Arc<ErasureBody>),
@@ -80,6 +82,17 @@ pub(super) struct Decided {
 pub(super) struct Ended {
     pub(super) decision: DecisionRef,
     /// Whether it holds a commitment to what the call said.
+    pub(super) committed: bool,
+    /// Whether it says nothing: another process than the one that sent the call wrote it.
+    pub(super) is_unknown: bool,
+}
+
+/// A late outcome.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct EndedLate {
+    pub(super) decision: DecisionRef,
+    /// The outcome to which it adds.
+    pub(super) outcome: DecisionRef,
     pub(super) committed: bool,
 }
 
@@ -184,7 +197,15 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
             let outcome: OutcomeBody = body(kind, text)?;
             let committed =
                 outcome.input_commitment.is_some() || outcome.output_commitment.is_some();
-            What::Ended(Ended { decision: outcome.decision, committed })
+            let is_unknown =
+                outcome.status == OutcomeStatus::Unknown && outcome.attempts.is_empty();
+            What::Ended(Ended { decision: outcome.decision, committed, is_unknown })
+        }
+        Kind::LateOutcome => {
+            let LateOutcomeBody { decision, outcome, input_commitment, output_commitment, .. } =
+                body(kind, text)?;
+            let committed = input_commitment.is_some() || output_commitment.is_some();
+            What::EndedLate(EndedLate { decision, outcome, committed })
         }
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),

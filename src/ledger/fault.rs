@@ -87,6 +87,9 @@ pub enum ChainFault {
     /// A second outcome.
     #[error("is a second outcome of decision {0}")]
     SecondOutcome(Seq),
+    /// A late outcome that adds to nothing, or to something else.
+    #[error("is a late outcome of decision {0}, {1}")]
+    Late(Seq, &'static str),
     /// A key that the one before it did not endorse.
     #[error("names another key for the log: {0}")]
     Key(&'static str),

@@ -16,7 +16,7 @@ struct Kept {
 /// those on which the understanding of others depends.
 #[must_use]
 pub fn kept_until(entry: &Entry<'_>) -> Option<Timestamp> {
-    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead) {
+    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::LateOutcome | Kind::AuditRead) {
         return None;
     }
     let Kept { retention } = serde_json::from_str(entry.body.get()).ok()?;

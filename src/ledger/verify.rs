@@ -14,7 +14,7 @@ use super::{
     TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Decided, Ended, Examined, Examiner, What},
+    examine::{Decided, Ended, EndedLate, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -82,6 +82,10 @@ pub struct Verifier {
     denied: Bits,
     dispatched: Bits,
     ended: Bits,
+    /// The outcomes that say nothing, by their decisions, until a late one adds to them.
+    unknown: BTreeMap<Seq, Seq>,
+    /// The decisions that have a late outcome.
+    late: Bits,
     committed: Bits,
     erased: Bits,
     erasures: Vec<(Seq, u64)>,
@@ -172,6 +176,8 @@ impl Verifier {
             denied: Bits::default(),
             dispatched: Bits::default(),
             ended: Bits::default(),
+            unknown: BTreeMap::new(),
+            late: Bits::default(),
             committed: Bits::default(),
             erased: Bits::default(),
             erasures: Vec::new(),
@@ -295,6 +301,7 @@ impl Verifier {
             What::Activated(snapshot) => self.activate(snapshot),
             What::Decided(decided) => self.decide(entry.seq, decided),
             What::Ended(ended) => self.end(entry.seq, ended, older),
+            What::EndedLate(late) => self.end_late(entry.seq, late, older),
             What::KeyChanged(change) => self.change_key(entry, change),
             What::Recovered(recovery) => self.recover(entry, recovery),
             What::Erased(erasure) => self.erase(entry.seq, erasure),
@@ -354,7 +361,50 @@ impl Verifier {
         if ended.committed {
             self.committed.add(seq);
         }
+        if ended.is_unknown {
+            self.unknown.insert(ended.decision.seq, seq);
+        }
         Ok(())
+    }
+
+    /// Once for each outcome that says nothing, and behind it.
+    fn end_late(
+        &mut self,
+        seq: Seq,
+        late: &EndedLate,
+        older: &mut dyn FnMut(Seq) -> Option<Digest>,
+    ) -> Result<(), ChainFault> {
+        let EndedLate { decision, outcome, committed } = *late;
+        let fault = |why| Err(ChainFault::Late(decision.seq, why));
+        match self.unknown.remove(&decision.seq) {
+            Some(known) if known == outcome.seq => {}
+            Some(_) => return fault("but adds to another record than its outcome"),
+            // Both may have been removed, their time being over.
+            None if self.removed.has(outcome.seq) && self.late.add(decision.seq) => {}
+            None => return fault("which has no outcome `unknown` that it could add to"),
+        }
+        self.late.add(decision.seq);
+        if outcome.seq >= seq || self.leaf_at(outcome.seq, older) != Some(outcome.leaf) {
+            return fault("but names another leaf hash for its outcome");
+        }
+        if decision.seq >= seq || self.leaf_at(decision.seq, older) != Some(decision.leaf) {
+            return fault("but names another leaf hash for the decision");
+        }
+        if committed {
+            self.committed.add(seq);
+        }
+        Ok(())
+    }
+
+    /// The leaf of an entry that was read.
+    fn leaf_at(&self, seq: Seq, older: &mut dyn FnMut(Seq) -> Option<Digest>) -> Option<Digest> {
+        let back = self.edge.size().checked_sub(seq.get())?;
+        let recent =
+            usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
+        match recent.and_then(|at| self.recent.get(at)) {
+            Some(leaf) => Some(*leaf),
+            None => older(seq),
+        }
     }
 
     fn erase(&mut self, seq: Seq, erasure: &ErasureBody) -> Result<(), ChainFault> {
@@ -395,14 +445,7 @@ impl Verifier {
         if self.denied.has(decision.seq) {
             return Err(ChainFault::OfDenial(decision.seq));
         }
-        let back = self.edge.size() - decision.seq.get();
-        let recent =
-            usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
-        let leaf = match recent.and_then(|at| self.recent.get(at)) {
-            Some(leaf) => Some(*leaf),
-            None => older(decision.seq),
-        };
-        if leaf != Some(decision.leaf) {
+        if self.leaf_at(decision.seq, older) != Some(decision.leaf) {
             return Err(ChainFault::OtherDecision(decision.seq));
         }
         if self.ended.add(decision.seq) {

@@ -15,7 +15,7 @@ use crate::{
     domain::{Call, CallRequest, DataRequest, Seq, SnapshotDigests, SourceFile},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
-    ledger::{DecisionBody, Entry, Kind, OutcomeBody},
+    ledger::{DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody},
 };
 
 type Judges = HashMap<String, Result<Arc<Judge>, String>>;
@@ -56,6 +56,10 @@ impl<'a> Replay<'a> {
         if entry.kind == Kind::Outcome {
             let outcome: OutcomeBody = serde_json::from_str(entry.body.get()).ok()?;
             self.recount.outcome(entry.seq, outcome);
+        }
+        if entry.kind == Kind::LateOutcome {
+            let late: LateOutcomeBody = serde_json::from_str(entry.body.get()).ok()?;
+            self.recount.outcome(entry.seq, late.into());
         }
         if entry.kind != Kind::Decision {
             return None;
