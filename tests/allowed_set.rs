@@ -19,7 +19,7 @@ use lexgate::{
     },
     domain::{CallRequest, Caller, Clock, SourceFile, SystemClock},
     facts::{BackendAddress, Proposal},
-    gate::{Activate, Gate, GateParts, Keeper, ModelCall, Reply, ReplyBody},
+    gate::{Activate, Gate, GateParts, Keeper, ModelCall, Reaper, Reply, ReplyBody},
     ledger::{Engine, GenesisBody, Signer},
     sequencer::{Mark, Sequencer, SequencerSettings},
     store,
@@ -87,6 +87,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 10..40)
 }
 
+/// The process that holds the lease.
+const PROCESS: uuid::Uuid = uuid::Uuid::from_u128(1);
+
 /// Plays all backends.
 #[derive(Debug)]
 struct Adversary {
@@ -121,7 +124,11 @@ impl Backends for Adversary {
         request: BackendRequest,
     ) -> Result<BackendReply, SendError> {
         let at = Self::at(address);
-        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        if !request.permit.holds() && !request.permit.renew().await {
+            return Err(SendError::NoLongerAllowed);
+        }
+        request.permit.begun();
+        let body: Value = serde_json::from_slice(&request.body.concat()).unwrap();
         let seen = (at, body["marker"].as_u64().unwrap());
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         let mood = self.moods.lock().unwrap_or_else(PoisonError::into_inner)[at];
@@ -209,7 +216,7 @@ impl World {
         let config = Config::load(&site.path("config/lexgate.toml")).unwrap();
         let origin = config.ledger.origin.clone();
         let settings = SequencerSettings {
-            process: uuid::Uuid::from_u128(1),
+            process: PROCESS,
             queue: 4096,
             reserved: 4096,
             max_batch: 256,
@@ -226,7 +233,7 @@ impl World {
             Sequencer::start(store.clone(), settings, Mark::unkept(), clock.clone(), &tracker)
                 .unwrap();
         let until = clock.now() + jiff::SignedDuration::from_hours(1);
-        store.renew_lease(uuid::Uuid::from_u128(1), until).await.unwrap();
+        store.renew_lease(PROCESS, until).await.unwrap();
         let proposals = proposals(site);
         let keeper = activate(&proposals[0], &store, &sequencer, &clock).await;
         let tasks = TaskTracker::new();
@@ -253,6 +260,7 @@ impl World {
             Arc::new(Adversary { moods: Mutex::new([Mood::Answers; 3]), seen: Mutex::default() });
         let fleet = Arc::<Fleet>::default();
         let gate = self.gate(&adversary, &fleet);
+        Reaper::new(gate.clone(), PROCESS).take_lease().await.unwrap();
         let mut calls = JoinSet::new();
         for step in steps {
             match step {
@@ -395,11 +403,13 @@ fn a_call_whose_task_fails_is_given_up() {
         let moods = Mutex::new([Mood::Panics; 3]);
         let adversary = Arc::new(Adversary { moods, seen: Mutex::default() });
         let gate = world.gate(&adversary, &Arc::default());
+        Reaper::new(gate.clone(), PROCESS).take_lease().await.unwrap();
         let reply = gate.call(caller(), call(1, 0, 0, false)).await;
         assert!(reply.is_err(), "{reply:?}");
         assert_eq!(world.store.open_dispatches().await.unwrap(), 1);
         let patience = std::time::Instant::now() + Duration::from_secs(5);
-        let expired = async || world.store.expired_dispatches(world.clock.now(), 9).await.unwrap();
+        let expired =
+            async || world.store.expired_dispatches(world.clock.now(), None, 9).await.unwrap();
         while expired().await.is_empty() {
             assert!(std::time::Instant::now() < patience, "it stays open as long as its process");
             tokio::time::sleep(Duration::from_millis(20)).await;

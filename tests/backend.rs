@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -46,6 +46,8 @@ impl Seen {
 pub(crate) enum Step {
     Send(Vec<u8>),
     Wait(Duration),
+    /// Waits until it is told to go on.
+    Until(Arc<AtomicBool>),
     /// Waits until the other side closes the connection.
     Hang,
 }
@@ -178,6 +180,11 @@ async fn serve(
                 written.fetch_add(bytes.len(), Ordering::SeqCst);
             }
             Step::Wait(time) => tokio::time::sleep(time).await,
+            Step::Until(told) => {
+                while !told.load(Ordering::SeqCst) {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
             Step::Hang => {
                 // Whatever ends the connection, it is free again.
                 let _ = stream.read(&mut [0; 1]).await;

@@ -21,8 +21,8 @@ use crate::{
     domain::{Clock as _, Faults, Seq, SystemClock},
     gate::{Hold, holds},
     ledger::{
-        DecisionBody, Entry, Kind, OutcomeBody, PrunedBody, SeqRange, canonical, kept_until,
-        timestamp_text,
+        DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, PrunedBody, SeqRange, canonical,
+        kept_until, timestamp_text,
     },
     sequencer::Mark,
     store::{RecordQuery, Store, Stored, crash_point},
@@ -196,7 +196,10 @@ impl Found {
                 let outcome = store.outcome_of(stored.seq).await.map_err(AppError::from)?;
                 let is_held = match &outcome {
                     Some(outcome) => {
+                        let late = store.outcome_of(outcome.seq).await.map_err(AppError::from)?;
+                        let late = late.map_or(outcome.seq, |late| late.seq);
                         !held(store, holds, outcome.seq, outcome.seq).await?.is_empty()
+                            || !held(store, holds, late, late).await?.is_empty()
                     }
                     None => decision.dispatch,
                 };
@@ -206,8 +209,11 @@ impl Found {
                 }
                 self.decisions.insert(stored.seq);
             }
-            Kind::Outcome => {
-                let decision = body::<OutcomeBody>(&entry)?.decision.seq;
+            Kind::Outcome | Kind::LateOutcome => {
+                let decision = match entry.kind {
+                    Kind::Outcome => body::<OutcomeBody>(&entry)?.decision.seq,
+                    _ => body::<LateOutcomeBody>(&entry)?.decision.seq,
+                };
                 let row = store.record(decision).await.map_err(AppError::from)?;
                 let has_gone = row.is_some_and(|row| row.entry.is_empty());
                 if !has_gone && !self.decisions.contains(&decision) {

@@ -16,6 +16,7 @@ use super::{
     BackendReply, BackendRequest, Backends, Endpoint, Expected, Grants, Probed, SendError,
     connections::Connections,
     credentials::{Credentials, Key},
+    outgoing::Outgoing,
     probe::probe,
 };
 use crate::{facts::BackendAddress, telemetry::TraceContext};
@@ -148,9 +149,13 @@ impl Backends for OpenAiClient {
             between_chunks: address.timeouts.between_chunks,
             total,
         };
-        let sent = self.sent(address, call.body(request.body), key.as_ref());
+        let body = Outgoing::new(request.body, request.permit);
+        let refused = body.refused();
+        let sent = self.sent(address, call.body(reqwest::Body::wrap(body)), key.as_ref());
         let response = timeout_at(limits.first_byte.min(total), sent).await;
-        let response = response.map_err(|_| SendError::Timeout("first byte"))??;
+        let response = response.map_err(|_| SendError::Timeout("first byte"))?;
+        let response = response
+            .map_err(|error| if refused.is_so() { SendError::NoLongerAllowed } else { error })?;
         let header =
             |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Ok(BackendReply {

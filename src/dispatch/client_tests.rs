@@ -5,9 +5,11 @@ use std::{
     io::Write,
     net::SocketAddr,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
+use async_trait::async_trait;
 use futures_util::StreamExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -16,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    BackendReply, BackendRequest, Backends, Grants, OpenAiClient, SecretSource, Secrets, SendError,
+    BackendReply, BackendRequest, Backends, Grants, OpenAiClient, Permit, SecretSource, Secrets,
+    SendError,
 };
 use crate::facts::{BackendAddress, BreakerSettings, KeySource, Timeouts};
 
@@ -46,10 +49,40 @@ fn address(base_url: &str) -> BackendAddress {
     }
 }
 
+/// A permit that always says the same.
+#[derive(Debug)]
+struct Always(bool);
+
+#[async_trait]
+impl Permit for Always {
+    fn holds(&self) -> bool {
+        self.0
+    }
+
+    async fn renew(&self) -> bool {
+        self.0
+    }
+
+    fn begun(&self) {}
+
+    fn lasts(&self) -> bool {
+        self.0
+    }
+}
+
 async fn send(address: &BackendAddress, stream: bool) -> Result<BackendReply, SendError> {
+    permitted(address, stream, true).await
+}
+
+async fn permitted(
+    address: &BackendAddress,
+    stream: bool,
+    is_allowed: bool,
+) -> Result<BackendReply, SendError> {
     let request = BackendRequest {
         path: "/chat/completions",
-        body: "{}".into(),
+        body: vec!["{".into(), "}".into()],
+        permit: Arc::new(Always(is_allowed)),
         headers: Vec::new(),
         stream,
         request_id: "r".to_owned(),
@@ -109,6 +142,35 @@ async fn who_cannot_be_reached_was_sent_nothing() {
         assert!(matches!(error, SendError::Unreachable(_)), "{error:?}");
         assert!(!error.to_string().contains("/v1"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn what_may_not_be_sent_is_not_when_all_else_is_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = address(&format!("http://{}/v1", listener.local_addr().unwrap()));
+    let reading = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        let _ = stream.read_to_end(&mut read).await;
+        String::from_utf8(read).unwrap()
+    };
+    let (refused, read) = tokio::join!(permitted(&address, false, false), reading);
+    assert!(matches!(refused, Err(SendError::NoLongerAllowed)), "{refused:?}");
+    assert!(!read.contains('{'), "a byte of the body left: {read}");
+
+    // And what may be, with its length and in one go.
+    let echo = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"{}") {
+            assert!(stream.read_buf(&mut read).await.unwrap() > 0, "{read:?}");
+        }
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        String::from_utf8(read).unwrap().to_lowercase()
+    };
+    let (sent, read) = tokio::join!(send(&address, false), echo);
+    assert_eq!(sent.unwrap().status, 200);
+    assert!(read.contains("content-length: 2\r\n") && !read.contains("chunked"), "{read}");
 }
 
 #[tokio::test]

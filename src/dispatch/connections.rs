@@ -133,6 +133,8 @@ fn build(way: &Way) -> Result<reqwest::Client, TlsFault> {
         .redirect(reqwest::redirect::Policy::none())
         // A proxy would be a place that no policy has judged.
         .no_proxy()
+        // Each attempt is authorised and recorded by itself: the library repeats none.
+        .retry(reqwest::retry::never())
         .tcp_nodelay(true)
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MOST_IDLE);

@@ -254,8 +254,9 @@ impl Said {
 
     fn take(&mut self, model: Option<&RawValue>, usage: Option<&RawValue>) {
         if let Some(model) = model.filter(|value| is_something(value)) {
-            // A name that is no text is some other name.
-            self.model = Some(text(model).map_or_else(|| model.get().to_owned(), Cow::into_owned));
+            // A name that is no text is some other name; one that is empty is none.
+            let name = text(model).map_or_else(|| model.get().to_owned(), Cow::into_owned);
+            self.model = (!name.trim().is_empty()).then_some(name).or(self.model.take());
         }
         let usage = usage.and_then(|usage| serde_json::from_str::<Usage>(usage.get()).ok());
         if let Some(usage) = usage {

@@ -5,24 +5,25 @@ use std::{
     collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::identity::{Question, Server};
+use super::{
+    breaker::Breaker,
+    identity::{Question, Server},
+};
 use crate::{
-    domain::{DeploymentId, Tier},
+    domain::{AppId, DeploymentId, Tier},
     facts::BackendAddress,
     ledger::SkipReason,
 };
 
 /// How many probes must fail in a row before a deployment is not well.
 const FAILED_PROBES: u32 = 2;
-/// The longest time for which a backend's `Retry-After` is believed.
-const LONGEST_BUSY: Duration = Duration::from_secs(300);
 /// How often a backend is asked how it is, unless its address says otherwise: one of the organisation's
 /// own, one whose queue matters, and a provider's.
 const PROBE: Duration = Duration::from_secs(10);
@@ -64,45 +65,28 @@ pub struct Standing {
     address: BackendAddress,
     in_flight: AtomicU64,
     asking: Semaphore,
+    /// Whether it is to be asked before its turn comes.
+    is_doubted: AtomicBool,
     known: Mutex<Known>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
-    /// In a row, but for answers that have only begun.
-    failures: u32,
-    breaker: Option<Open>,
-    /// How long the breaker was open last; none since an answer came to its end.
-    cool_down: Option<Duration>,
+    breaker: Breaker,
     failed_probes: u32,
     /// Whether the last probe heard from it that it is not well, which its answers do not outweigh.
     says_unwell: bool,
-    busy_until: Option<Instant>,
-    out_of_service: Option<OutOfService>,
+    out_of_service: Option<Contradiction>,
     waiting: Option<u64>,
     /// The average, in seconds.
     first_byte: Option<f64>,
 }
 
-/// A breaker that is open.
-#[derive(Debug)]
-struct Open {
-    until: Instant,
-    trial: bool,
-}
-
-/// Why a deployment is not what the catalogue says.
-#[derive(Debug)]
-struct OutOfService {
-    reason: String,
-    /// What showed it; none when an answer did, which nothing that it says of itself can take back.
-    said: Option<Contradiction>,
-}
-
 impl Standing {
     fn new(deployment: DeploymentId, address: BackendAddress) -> Self {
         let (in_flight, asking) = (AtomicU64::new(0), Semaphore::new(1));
-        Self { deployment, address, in_flight, asking, known: Mutex::default() }
+        let is_doubted = AtomicBool::new(false);
+        Self { deployment, address, in_flight, asking, is_doubted, known: Mutex::default() }
     }
 
     /// The deployment.
@@ -134,22 +118,37 @@ impl Standing {
         &self.address
     }
 
-    /// Why it should not be tried now; `None` when it may be.
+    /// Whether calls have shown something that only its own word can settle. It is asked once.
     #[must_use]
-    pub fn unfit(&self, now: Instant) -> Option<SkipReason> {
+    pub fn take_doubt(&self) -> bool {
+        self.is_doubted.swap(false, Ordering::Relaxed)
+    }
+
+    /// Why a call of `app` should not be tried now; `None` when it may be.
+    #[must_use]
+    pub fn unfit(&self, app: &AppId, now: Instant) -> Option<SkipReason> {
         let known = lock(&self.known);
-        let open = known.breaker.as_ref().is_some_and(|open| open.trial || now < open.until);
-        if known.out_of_service.is_some() {
-            Some(SkipReason::OutOfService)
-        } else if open {
-            Some(SkipReason::BreakerOpen)
-        } else if known.failed_probes >= FAILED_PROBES {
-            Some(SkipReason::Unhealthy)
-        } else if known.busy_until.is_some_and(|until| now < until) {
-            Some(SkipReason::Busy)
-        } else {
-            None
-        }
+        known.unfit_for_all().or_else(|| known.breaker.refusal(app, now))
+    }
+
+    /// Whether calls may be sent there, apart from those of callers whose own calls failed.
+    #[must_use]
+    pub fn is_fit(&self, now: Instant) -> bool {
+        let known = lock(&self.known);
+        known.unfit_for_all().is_none() && !known.breaker.is_failing(now)
+    }
+
+    /// How many callers' own calls keep them away.
+    #[must_use]
+    pub fn kept_away(&self, now: Instant) -> usize {
+        lock(&self.known).breaker.kept_away(now).len()
+    }
+
+    /// Whether what keeps `app` away is the backend's word that it gets too many requests.
+    #[must_use]
+    pub fn is_limited(&self, app: &AppId, now: Instant) -> bool {
+        let known = lock(&self.known);
+        known.unfit_for_all().is_none() && known.breaker.is_limited(app, now)
     }
 
     /// Whether more waits in its queue than it is to have.
@@ -159,27 +158,19 @@ impl Standing {
         self.address.max_waiting.zip(waiting).is_some_and(|(most, waiting)| waiting > most)
     }
 
-    /// Takes a place for one attempt, the only one where an open breaker lets one through.
+    /// Takes a place for one attempt of `app`, the only one where an open breaker lets one through.
     ///
     /// # Errors
     /// Why it should not be tried now.
-    pub fn begin(self: &Arc<Self>, now: Instant) -> Result<Trial, SkipReason> {
-        if let Some(reason) = self.unfit(now) {
+    pub fn begin(self: &Arc<Self>, app: &AppId, now: Instant) -> Result<Trial, SkipReason> {
+        let mut known = lock(&self.known);
+        if let Some(reason) = known.unfit_for_all() {
             return Err(reason);
         }
-        let mut known = lock(&self.known);
-        let is_trial = match &mut known.breaker {
-            // Somebody else was quicker.
-            Some(open) if open.trial => return Err(SkipReason::BreakerOpen),
-            Some(open) => {
-                open.trial = true;
-                true
-            }
-            None => false,
-        };
+        let is_trial = known.breaker.begin(app, now)?;
         drop(known);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Trial { standing: self.clone(), is_trial })
+        Ok(Trial { standing: self.clone(), app: app.clone(), is_trial })
     }
 
     /// How many calls are under way there and wait in its queue.
@@ -195,46 +186,27 @@ impl Standing {
         lock(&self.known).first_byte.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
     }
 
-    /// When it may be tried again, where that is known.
+    /// When a call of `app` may be tried again, where that is known.
     #[must_use]
-    pub fn opens_at(&self) -> Option<Instant> {
-        let known = lock(&self.known);
-        let breaker = known.breaker.as_ref().map(|open| open.until);
-        breaker.into_iter().chain(known.busy_until).max()
-    }
-
-    /// It served a model that nobody approved: it is left alone until its address or its process
-    /// changes, because a trial would send it another call.
-    pub fn take_out(&self, reason: String) {
-        self.out(OutOfService { reason, said: None });
-    }
-
-    fn out(&self, found: OutOfService) {
-        let mut known = lock(&self.known);
-        let news = known.out_of_service.as_ref().is_none_or(|old| old.reason != found.reason);
-        if known.out_of_service.as_ref().is_some_and(|old| old.said.is_none()) {
-            return;
-        }
-        if news {
-            tracing::error!(deployment = %self.deployment, reason = %found.reason, "taken out of service");
-        }
-        known.out_of_service = Some(found);
+    pub fn opens_at(&self, app: &AppId) -> Option<Instant> {
+        lock(&self.known).breaker.opens_at(app)
     }
 
     /// Notes what it says of itself. That it says nothing takes nothing back.
     pub fn probed(&self, probed: &Probed) {
-        let taken_back =
-            |out: &mut OutOfService| out.said.as_ref().is_some_and(|said| probed.takes_back(said));
+        let mut known = lock(&self.known);
         match &probed.contradiction {
             Some(said) => {
-                self.out(OutOfService { reason: said.reason.clone(), said: Some(said.clone()) });
+                let before = known.out_of_service.replace(said.clone());
+                if before.is_none_or(|before| before.reason != said.reason) {
+                    tracing::error!(deployment = %self.deployment, reason = %said.reason, "taken out of service");
+                }
             }
-            None if lock(&self.known).out_of_service.take_if(taken_back).is_some() => {
+            None if known.out_of_service.take_if(|said| probed.takes_back(said)).is_some() => {
                 tracing::info!(deployment = %self.deployment, "back in service");
             }
             None => {}
         }
-        let mut known = lock(&self.known);
         known.waiting = probed.waiting;
         known.says_unwell = probed.says_unwell;
         if probed.is_well {
@@ -247,6 +219,19 @@ impl Standing {
             if known.failed_probes == FAILED_PROBES {
                 tracing::warn!(deployment = %self.deployment, "not well: it is left alone until a probe succeeds");
             }
+        }
+    }
+}
+
+impl Known {
+    /// Why nobody's call should be tried: what the backend said of itself when it was asked.
+    fn unfit_for_all(&self) -> Option<SkipReason> {
+        if self.out_of_service.is_some() {
+            Some(SkipReason::OutOfService)
+        } else if self.failed_probes >= FAILED_PROBES {
+            Some(SkipReason::Unhealthy)
+        } else {
+            None
         }
     }
 }
@@ -293,19 +278,20 @@ pub struct Contradiction {
 #[derive(Debug)]
 pub struct Trial {
     standing: Arc<Standing>,
+    app: AppId,
     is_trial: bool,
 }
 
 impl Trial {
-    /// Its answer began, after `first_byte`: calls may come again. What failed before is forgotten only
-    /// when an answer comes to its end.
-    pub fn began(&self, first_byte: Duration) {
+    /// Its answer began, after `first_byte`: its caller's calls may come again. What failed before is
+    /// forgotten only when an answer comes to its end.
+    pub fn began(&self, now: Instant, first_byte: Duration) {
         let mut known = lock(&self.standing.known);
         if !known.says_unwell {
             known.failed_probes = 0;
         }
-        if known.breaker.take().is_some() {
-            tracing::info!(deployment = %self.standing.deployment, "the breaker is closed");
+        if known.breaker.began(&self.app, now) {
+            tracing::info!(deployment = %self.standing.deployment, app = %self.app, "the breaker is closed");
         }
         let latest = first_byte.as_secs_f64();
         known.first_byte =
@@ -313,31 +299,39 @@ impl Trial {
     }
 
     /// Its answer came to its end.
-    pub fn succeeded(self) {
-        let mut known = lock(&self.standing.known);
-        known.failures = 0;
-        known.cool_down = None;
+    pub fn succeeded(self, now: Instant) {
+        lock(&self.standing.known).breaker.succeeded(&self.app, now);
     }
 
     /// It failed, or broke off.
     pub fn failed(self, now: Instant) {
         let settings = self.standing.address.breaker;
         let mut known = lock(&self.standing.known);
-        known.failures = known.failures.saturating_add(1);
-        if known.failures < settings.failures || known.breaker.is_some() && !self.is_trial {
-            return;
+        let was_failing = known.breaker.is_failing(now);
+        let cool_down = known.breaker.failed(&self.app, now, settings, self.is_trial);
+        if let Some(cool_down) = cool_down {
+            tracing::warn!(deployment = %self.standing.deployment, app = %self.app, ?cool_down, "the breaker is open");
         }
-        let longest = settings.cool_down * 16;
-        let cool_down = known.cool_down.map_or(settings.cool_down, |last| (last * 2).min(longest));
-        tracing::warn!(deployment = %self.standing.deployment, failures = known.failures, ?cool_down, "the breaker is open");
-        known.breaker = Some(Open { until: now + cool_down, trial: false });
-        known.cool_down = Some(cool_down);
+        if !was_failing && known.breaker.is_failing(now) {
+            tracing::warn!(deployment = %self.standing.deployment, "the calls of several apps fail: it is asked how it is");
+            self.standing.is_doubted.store(true, Ordering::Relaxed);
+        }
     }
 
-    /// It asked to be left alone for this long.
-    pub fn busy(self, now: Instant, wait: Option<Duration>) {
+    /// Its answer named another model: a failure for its caller. Several callers' word is reason enough to
+    /// ask the backend, and none to believe them.
+    pub fn saw_another_model(self, now: Instant) {
+        let is_doubted = lock(&self.standing.known).breaker.saw_another(&self.app, now);
+        if is_doubted {
+            self.standing.is_doubted.store(true, Ordering::Relaxed);
+        }
+        self.failed(now);
+    }
+
+    /// It asked to be left alone for this long: because it gets too many requests, or because it is down.
+    pub fn busy(self, now: Instant, wait: Option<Duration>, is_limit: bool) {
         if let Some(wait) = wait {
-            lock(&self.standing.known).busy_until = Some(now + wait.min(LONGEST_BUSY));
+            lock(&self.standing.known).breaker.busy(&self.app, now, wait, is_limit);
         }
     }
 }
@@ -345,10 +339,8 @@ impl Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         self.standing.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.is_trial
-            && let Some(open) = &mut lock(&self.standing.known).breaker
-        {
-            open.trial = false;
+        if self.is_trial {
+            lock(&self.standing.known).breaker.let_go(&self.app);
         }
     }
 }

@@ -47,20 +47,32 @@ pub enum Server {
     Ollama,
 }
 
-/// Whether an answer that names `answered` comes from the model behind `address`: its name, another
-/// that the organisation declares, the same with a date (`gpt-4o-2024-08-06`), or with Ollama's tag.
+/// Whether an answer that names `answered` comes from the model behind `address`: its name, the same with
+/// Ollama's tag, or another that the organisation declares, in which `*` stands for any text
+/// (`gpt-4o-2024-*`). What looks like a date may be another version, under another licence.
 #[must_use]
 pub fn names_same_model(address: &BackendAddress, answered: &str) -> bool {
     let (model, answered) = (address.model.as_str(), answered.trim());
     let rest = answered.get(..model.len()).filter(|start| start.eq_ignore_ascii_case(model));
     let rest = rest.and_then(|_| answered.get(model.len()..));
-    let is_date = |rest: &str| {
-        rest.strip_prefix('-').is_some_and(|date| {
-            date.len() >= 4 && date.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-')
-        })
-    };
-    rest.is_some_and(|rest| rest.is_empty() || rest == ":latest" || is_date(rest))
-        || address.served_as.iter().any(|name| name == answered)
+    rest.is_some_and(|rest| rest.is_empty() || rest == ":latest")
+        || address.served_as.iter().any(|pattern| is_like(pattern, answered))
+}
+
+/// Whether `name` is what `pattern` says, without regard to ASCII case.
+fn is_like(pattern: &str, name: &str) -> bool {
+    let (pattern, name) = (pattern.to_ascii_lowercase(), name.to_ascii_lowercase());
+    let Some((first, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(first) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return name.ends_with(part);
+        }
+        let Some((_, behind)) = name.split_once(part) else { return false };
+        name = behind;
+    }
+    true
 }
 
 /// The answer to `GET /v1/models`.
@@ -268,7 +280,9 @@ mod tests {
         BackendAddress {
             base_url: "http://127.0.0.1:9/v1".parse().unwrap(),
             model: model.to_owned(),
-            served_as: vec!["meta/llama-3.1-8b-instruct".to_owned()],
+            served_as: ["meta/llama-3.1-8b-instruct", "gpt-4o-2024-*", "a*b*c"]
+                .map(str::to_owned)
+                .into(),
             key: None,
             ca_file: None,
             timeouts: Timeouts::default(),
@@ -291,9 +305,16 @@ mod tests {
     #[test]
     fn a_model_is_known_by_its_names_and_no_other() {
         let gpt = address("gpt-4o");
-        for same in
-            ["gpt-4o", "GPT-4o", "gpt-4o-2024-08-06", "gpt-4o:latest", "meta/llama-3.1-8b-instruct"]
-        {
+        for same in [
+            "gpt-4o",
+            "GPT-4o",
+            "gpt-4o-2024-08-06",
+            "GPT-4o-2024-08-06",
+            "gpt-4o:latest",
+            "abc",
+            "a-b-bc",
+            "meta/llama-3.1-8b-instruct",
+        ] {
             assert!(names_same_model(&gpt, same), "{same}");
         }
         for other in [
@@ -302,6 +323,12 @@ mod tests {
             "",
             "gpt-4o-",
             "gpt-4o-1",
+            "gpt-4o-2025-01-01",
+            "gpt-4o-0806",
+            "x-gpt-4o-2024-08-06",
+            "a-c-b",
+            "ab",
+            "b-a-b-c",
             "x/gpt-4o",
             "gpt-4o:7b",
             "llama-3.1-8b-instruct",

@@ -1,6 +1,7 @@
 //! Sending an approved call to a backend, and reading what comes back. Not whether it may be sent
 //! (`gate`), nor what the record says of it (`ledger`).
 
+mod breaker;
 mod client;
 #[cfg(test)]
 mod client_tests;
@@ -10,11 +11,13 @@ mod endpoint;
 mod fields;
 mod health;
 mod identity;
+mod outgoing;
 mod probe;
+mod refusal;
 mod secret;
 mod sse;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -27,6 +30,7 @@ pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
 pub use health::{Contradiction, Fleet, Probed, Standing, Trial};
 pub use identity::{Expected, Question, Server, names_same_model};
+pub use outgoing::Permit;
 pub use secret::{Grants, SecretFault, SecretSource, Secrets};
 pub use sse::{Event, Events};
 
@@ -37,8 +41,10 @@ use crate::{facts::BackendAddress, telemetry::TraceContext};
 pub struct BackendRequest {
     /// The path below the backend's base URL, such as `/chat/completions`.
     pub path: &'static str,
-    /// The JSON body, with the backend's own name for the model.
-    pub body: Bytes,
+    /// The JSON body, with the backend's own name for the model, in pieces that follow one another.
+    pub body: Vec<Bytes>,
+    /// Says whether it may be sent, when connection and key are there.
+    pub permit: Arc<dyn Permit>,
     /// Headers that it gets beside Lexgate's own.
     pub headers: Vec<(&'static str, String)>,
     /// Whether the answer is to come in chunks.
@@ -83,6 +89,9 @@ pub enum SendError {
     /// It was to be asked at another host than its own, to which its key may not go: nothing was sent.
     #[error("a question to another host than the backend's")]
     Elsewhere,
+    /// It may not be sent any more: nothing of its body was.
+    #[error("the call may not be sent any more")]
+    NoLongerAllowed,
     /// It could not be asked: nothing was sent.
     #[error("the backend cannot be reached: {}", cause(.0))]
     Unreachable(#[source] reqwest::Error),
@@ -112,7 +121,8 @@ fn cause(error: &reqwest::Error) -> &dyn std::error::Error {
 /// Something that takes requests for deployments.
 #[async_trait]
 pub trait Backends: Send + Sync + fmt::Debug {
-    /// Sends `request` to the backend at `address`, once, and returns when the answer begins.
+    /// Sends `request` to the backend at `address`, once and only while its permit holds, and returns when
+    /// the answer begins.
     async fn send(
         &self,
         address: &BackendAddress,

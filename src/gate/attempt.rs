@@ -8,9 +8,12 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::{
     Gate, Recorded,
+    call::Pass,
     course::Failure,
     dispatch::{ModelCall, ReplySender},
     outcome::Answered,
@@ -19,7 +22,7 @@ use super::{
 };
 use crate::{
     dispatch::{
-        BackendReply, BackendRequest, FieldsError, SendError, Standing, Trial, names_same_model,
+        BackendReply, BackendRequest, FieldsError, Said, SendError, Trial, names_same_model,
     },
     facts::BackendAddress,
     ledger::{AttemptFailure, OutcomeStatus},
@@ -27,6 +30,8 @@ use crate::{
 
 /// The largest answer in one piece that is taken from a backend.
 const MAX_ANSWER: usize = 32 << 20;
+/// The longest refusal that is handed on in the backend's own words.
+const MAX_WORDS: usize = 1 << 20;
 
 /// One attempt.
 #[derive(Clone, Copy)]
@@ -35,6 +40,7 @@ pub(super) struct Exchange<'a> {
     pub(super) call: &'a ModelCall,
     pub(super) recorded: &'a Arc<Recorded>,
     pub(super) tried: &'a Attempting,
+    pub(super) pass: &'a Arc<Pass>,
 }
 
 /// How it ended, or goes on.
@@ -43,8 +49,11 @@ pub(super) enum Outcome {
     Whole { status: u16, content_type: String, body: Bytes, answered: Answered },
     /// With one that has begun to come.
     Stream { status: u16, content_type: String, begun: Box<Begun> },
-    /// Without one; another deployment may be tried.
-    Failed(Failure),
+    /// Without one; another deployment may be tried. With the backend's own words where it does not know
+    /// what the call names.
+    Failed(Failure, Option<Bytes>),
+    /// It may not be sent any more, and was not.
+    NoLongerAllowed,
     /// The client has gone, or the process is ending: nobody waits any more.
     Given(OutcomeStatus),
 }
@@ -69,13 +78,15 @@ impl Exchange<'_> {
         metrics::histogram!("lexgate_dispatch_seconds").record(elapsed.as_secs_f64());
         match result {
             Ok(outcome) => {
-                trial.began(elapsed);
+                if outcome.is_success() {
+                    trial.began(Instant::now(), elapsed);
+                }
                 outcome
             }
             Err(failure) => {
                 let (why, status) = (failure.why.as_str(), failure.status);
                 tracing::warn!(why, status, seq = %self.recorded.seq, "an attempt failed");
-                Outcome::Failed(failure)
+                Outcome::Failed(failure, None)
             }
         }
     }
@@ -85,18 +96,22 @@ impl Exchange<'_> {
         let body = self.body_for(address).map_err(|_| failed(AttemptFailure::BadAnswer))?;
         let request = BackendRequest {
             path: self.call.endpoint.path(),
-            body: body.into(),
+            body: vec![body.into()],
+            permit: self.pass.clone(),
             headers: self.call.headers.clone(),
             stream: self.call.stream,
             request_id: self.call.request_id.clone(),
             trace: self.tried.context(),
         };
         let first_byte = tokio::time::Instant::now() + address.timeouts.first_byte;
-        let sent = self.gate.backends.send(address, request).await;
-        let mut answer = sent.map_err(|error| {
-            tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
-            failed(failure(&error))
-        })?;
+        let mut answer = match self.gate.backends.send(address, request).await {
+            Ok(answer) => answer,
+            Err(SendError::NoLongerAllowed) => return Ok(Outcome::NoLongerAllowed),
+            Err(error) => {
+                tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
+                return Err(failed(failure(&error)));
+            }
+        };
         self.tried.began();
         let status = answer.status;
         let retry_after = answer.retry_after.as_deref().and_then(|text| self.seconds(text));
@@ -104,8 +119,15 @@ impl Exchange<'_> {
         if (300..400).contains(&status) {
             return Err(with_status(AttemptFailure::Redirected));
         }
+        if status == 404 {
+            let words = read_words(&mut answer, MAX_WORDS).await.filter(|words| says_why(words));
+            return Ok(Outcome::Failed(with_status(AttemptFailure::Status), words));
+        }
         if !answer.is_final() {
             return Err(with_status(AttemptFailure::Status));
+        }
+        if !answer.is_success() {
+            return Ok(self.refused(&mut answer).await);
         }
         let content_type = answer.content_type.clone().unwrap_or_default();
         // A stream is handed on as it comes; anything else is read to its end first.
@@ -119,42 +141,49 @@ impl Exchange<'_> {
             })?;
             return Ok(Outcome::Stream { status, content_type, begun: Box::new(begun) });
         }
-        if answer.media_type() != "application/json" {
-            return Err(with_status(AttemptFailure::BadAnswer));
-        }
-        // An answer that was cut off has no status that would mean anything.
+        // An answer that was cut off has no status that would mean anything. What is JSON is known by
+        // itself: backends and their proxies name other types.
         let whole = read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
         let said = self.call.endpoint.read_answer(&whole);
         let said = said.ok_or_else(|| with_status(AttemptFailure::BadAnswer))?;
-        if answer.is_success() {
-            let names_another =
-                said.model.as_ref().is_some_and(|model| !names_same_model(address, model));
-            if said.is_error {
-                return Err(with_status(AttemptFailure::ErrorInAnswer));
-            }
-            if names_another {
-                return Err(with_status(AttemptFailure::WrongModel));
-            }
+        if said.is_error {
+            return Err(with_status(AttemptFailure::ErrorInAnswer));
         }
-        let mut answered = Answered::default();
-        answered.add(&said);
-        Ok(Outcome::Whole { status, content_type, body: whole, answered })
+        if said.model.as_ref().is_some_and(|model| !names_same_model(address, model)) {
+            return Err(with_status(AttemptFailure::WrongModel));
+        }
+        let content_type = answer.json_type();
+        Ok(Outcome::whole(status, content_type, whole, Some(&said)))
     }
 
-    /// What a failure says of the deployment.
-    pub(super) fn judge(trial: Trial, standing: &Standing, failure: Failure) {
+    /// The backend's word that the request itself is wrong: what is JSON as it is, anything else as an error
+    /// of this API.
+    async fn refused(self, answer: &mut BackendReply) -> Outcome {
+        let status = answer.status;
+        let words = read_words(answer, MAX_WORDS).await.unwrap_or_default();
+        if serde_json::from_slice::<&RawValue>(&words).is_ok() {
+            let said = self.call.endpoint.read_answer(&words);
+            return Outcome::whole(status, answer.json_type(), words, said.as_ref());
+        }
+        let is_plain = answer.media_type() == "text/plain";
+        let plain = str::from_utf8(&words).ok().filter(|_| is_plain);
+        let body = self.call.endpoint.refusal(status, plain);
+        Outcome::whole(status, JSON.to_owned(), body, None)
+    }
+
+    /// What a failure says of the deployment, for its caller.
+    pub(super) fn judge(trial: Trial, failure: Failure) {
         let now = Instant::now();
         match (failure.why, failure.status) {
-            (AttemptFailure::WrongModel, _) => {
-                let model = &standing.address().model;
-                standing.take_out(format!("its answer named another model than `{model}`"));
-            }
-            (AttemptFailure::Status, Some(429)) => trial.busy(now, failure.retry_after),
+            (AttemptFailure::WrongModel, _) => trial.saw_another_model(now),
+            (AttemptFailure::Status, Some(429)) => trial.busy(now, failure.retry_after, true),
             (_, Some(503)) if failure.retry_after.is_some() => {
-                trial.busy(now, failure.retry_after);
+                trial.busy(now, failure.retry_after, false);
             }
-            // It does not offer this API, which says nothing of how it is.
-            (AttemptFailure::Status, Some(404 | 405 | 501)) => {}
+            // Its key or its account is refused: that is not the request's fault.
+            (AttemptFailure::Status, Some(401..=403)) => trial.failed(now),
+            // Any other such status is about the request, or an API that it does not offer.
+            (AttemptFailure::Status, Some(400..=499 | 501)) => {}
             _ => trial.failed(now),
         }
     }
@@ -180,7 +209,36 @@ impl Exchange<'_> {
     }
 }
 
+impl Outcome {
+    fn whole(status: u16, content_type: String, body: Bytes, said: Option<&Said>) -> Self {
+        let mut answered = Answered::default();
+        if let Some(said) = said {
+            answered.add(said);
+        }
+        Self::Whole { status, content_type, body, answered }
+    }
+
+    /// Whether a backend has begun a good answer.
+    fn is_success(&self) -> bool {
+        match self {
+            Self::Whole { status, .. } | Self::Stream { status, .. } => (200..300).contains(status),
+            Self::Failed(..) | Self::NoLongerAllowed | Self::Given(_) => false,
+        }
+    }
+}
+
+/// The type of what is JSON.
+const JSON: &str = "application/json";
+
 impl BackendReply {
+    /// The type under which JSON is handed on: the backend's own, where that says so.
+    fn json_type(&self) -> String {
+        let media_type = self.media_type();
+        let says_so = media_type == JSON || media_type.ends_with("+json");
+        let own = self.content_type.clone().filter(|_| says_so);
+        own.unwrap_or_else(|| JSON.to_owned())
+    }
+
     fn media_type(&self) -> &str {
         let content_type = self.content_type.as_deref().unwrap_or_default();
         content_type.split(';').next().unwrap_or_default().trim()
@@ -195,12 +253,33 @@ impl BackendReply {
     }
 
     /// Whether the client gets it: a success, or the backend's word that the request itself is wrong.
-    /// Another deployment might do better with anything else.
+    /// Another deployment might do better with anything else, such as an account that is empty (402).
     fn is_final(&self) -> bool {
         let request_is_wrong = (400..500).contains(&self.status)
-            && ![401, 403, 404, 405, 408, 425, 429].contains(&self.status);
+            && ![401, 402, 403, 404, 405, 408, 425, 429].contains(&self.status);
         self.is_success() || request_is_wrong
     }
+}
+
+/// What a backend says of a request that it refuses; `None` when that breaks off, or is longer than `most`.
+async fn read_words(answer: &mut BackendReply, most: usize) -> Option<Bytes> {
+    let mut words = BytesMut::new();
+    while let Some(piece) = answer.body.next().await {
+        let piece = piece.ok().filter(|piece| words.len() + piece.len() <= most)?;
+        words.extend_from_slice(&piece);
+    }
+    Some(words.freeze())
+}
+
+/// Whether these words are an API's, and not those of a server that knows no such path.
+fn says_why(words: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Words<'a> {
+        #[serde(borrow, default)]
+        error: Option<&'a RawValue>,
+    }
+    let words = serde_json::from_slice::<Words<'_>>(words).ok();
+    words.and_then(|words| words.error).is_some_and(|error| error.get() != "null")
 }
 
 async fn read_whole(answer: &mut BackendReply) -> Result<Bytes, SendError> {

@@ -27,6 +27,8 @@ pub(super) struct Choices {
     pub(super) skipped: Vec<Skipped>,
     /// When the first of those that were skipped may be fit again.
     pub(super) again: Option<Instant>,
+    /// Whether one of them was skipped because it said that this app sends too many requests.
+    pub(super) is_limited: bool,
 }
 
 impl Gate {
@@ -34,7 +36,7 @@ impl Gate {
     pub(super) fn choices(&self, request: &CallRequest, decision: &DecisionBody) -> Choices {
         let judge = self.keeper.current();
         let organisation = &judge.snapshot().organisation;
-        let now = Instant::now();
+        let (now, app) = (Instant::now(), &decision.caller.app);
         let mut choices = Choices::default();
         let allowed = decision.candidates.iter().filter(|one| one.decision == Verdict::Allow);
         for candidate in allowed {
@@ -46,10 +48,11 @@ impl Gate {
                 continue;
             };
             let standing = self.fleet.standing(&deployment, address);
-            match standing.unfit(now) {
+            match standing.unfit(app, now) {
                 None => choices.fit.push(Choice { deployment, standing }),
                 Some(reason) => {
-                    let opens = standing.opens_at();
+                    let opens = standing.opens_at(app);
+                    choices.is_limited |= standing.is_limited(app, now);
                     choices.again = choices
                         .again
                         .map_or(opens, |soonest| opens.map(|at| at.min(soonest)).or(Some(soonest)));
@@ -72,12 +75,13 @@ impl Gate {
     pub(super) fn first_well(&self, decision: &DecisionBody) -> Option<DeploymentId> {
         let judge = self.keeper.current();
         let organisation = &judge.snapshot().organisation;
-        let now = Instant::now();
+        let (now, app) = (Instant::now(), &decision.caller.app);
         let is_well = |id: &DeploymentId| {
             let row = organisation.deployment(id.as_str());
             let address = row.filter(|row| row.tier != Tier::OnDevice);
             let address = address.and_then(|row| row.backend.as_ref());
-            address.is_none_or(|address| self.fleet.standing(id, address).unfit(now).is_none())
+            let unfit = |address| self.fleet.standing(id, address).unfit(app, now);
+            address.and_then(unfit).is_none()
         };
         let allowed = decision.candidates.iter().filter(|one| one.decision == Verdict::Allow);
         allowed.map(|one| &one.deployment).find(|id| is_well(id)).cloned()

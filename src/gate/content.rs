@@ -6,6 +6,7 @@
 use std::sync::{Arc, PoisonError};
 
 use ring::aead::NONCE_LEN;
+use serde::Deserialize;
 
 use super::{
     Gate, GateError, Opened, Vault,
@@ -15,7 +16,7 @@ use super::{
 use crate::{
     domain::{Caller, Seq, TenantId},
     facts::ContentMode,
-    ledger::{Commitment, Committing, Entry, OutcomeBody},
+    ledger::{Commitment, Committing, Entry},
     store::SealedValue,
 };
 
@@ -87,11 +88,19 @@ impl Commitments {
     }
 }
 
+/// The part of an outcome, in time or late, that says what it commits to.
+#[derive(Deserialize)]
+struct Said {
+    #[serde(default)]
+    input_commitment: Option<Commitment>,
+    #[serde(default)]
+    output_commitment: Option<Commitment>,
+}
+
 /// What an outcome's entry commits to.
 pub(super) fn committed(entry: &Entry<'_>) -> Result<Commitments, GateError> {
-    let body: OutcomeBody =
-        serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
-    Ok(Commitments { input: body.input_commitment, output: body.output_commitment })
+    let said: Said = serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;
+    Ok(Commitments { input: said.input_commitment, output: said.output_commitment })
 }
 
 impl Gate {

@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use tokio::{sync::mpsc, time::sleep};
 
 use super::{
     Gate, GateError, Recorded,
     attempt::{Exchange, Outcome},
+    call::Pass,
     choose::Choice,
     content::Sent,
     decide::instant,
@@ -22,6 +24,7 @@ use super::{
     trace,
 };
 use crate::{
+    dispatch::Permit,
     domain::{Caller, Candidate, DeploymentId, Verdict},
     facts::BackendAddress,
     ledger::{Attempt, AttemptFailure, OutcomeStatus, SkipReason, Skipped, TokenCount},
@@ -39,11 +42,13 @@ const STREAM_BUFFER: usize = 32;
 pub(super) struct Course<'a> {
     gate: &'a Arc<Gate>,
     caller: &'a Caller,
-    call: &'a ModelCall,
+    call: &'a Arc<ModelCall>,
     recorded: &'a Arc<Recorded>,
     attempts: Vec<Attempt>,
     skipped: BTreeMap<DeploymentId, SkipReason>,
     last: Option<Failure>,
+    /// Where the last attempt was at a backend that does not know what the call names: where, and its words.
+    words: Option<(Candidate, Bytes)>,
     /// Takes what the client is sent of an answer.
     pub(super) sent: Sent,
 }
@@ -59,7 +64,7 @@ pub(super) struct Failure {
 impl Failure {
     /// Whether the backend surely did nothing with the call.
     fn is_untouched(self) -> bool {
-        let refusals = [401, 403, 404, 405, 408, 425, 429, 501, 503, 529];
+        let refusals = [401, 402, 403, 404, 405, 408, 425, 429, 501, 503, 529];
         match self.why {
             AttemptFailure::Unreachable | AttemptFailure::NoKey | AttemptFailure::Redirected => {
                 true
@@ -104,12 +109,12 @@ impl<'a> Course<'a> {
     pub(super) fn new(
         gate: &'a Arc<Gate>,
         caller: &'a Caller,
-        call: &'a ModelCall,
+        call: &'a Arc<ModelCall>,
         recorded: &'a Arc<Recorded>,
     ) -> Self {
         let (attempts, skipped) = (Vec::new(), BTreeMap::new());
         let sent = Sent::default();
-        Self { gate, caller, call, recorded, attempts, skipped, last: None, sent }
+        Self { gate, caller, call, recorded, attempts, skipped, last: None, words: None, sent }
     }
 
     /// Tries the allowed deployments until one answers.
@@ -129,7 +134,18 @@ impl<'a> Course<'a> {
         }
         let status = self.last.map_or(OutcomeStatus::UpstreamError, |last| status_of(last.why));
         if let Some(reply) = reply {
-            drop(reply.send(self.nobody_answered(status)));
+            let (answer, words) = match self.words.take() {
+                Some((candidate, words)) => {
+                    let served = self.served(&candidate, 404, "application/json".to_owned());
+                    (Ok(Reply::Answered(served, ReplyBody::Whole(words.clone()))), Some(words))
+                }
+                None => (self.nobody_answered(status), None),
+            };
+            if reply.send(answer).is_ok()
+                && let Some(words) = words
+            {
+                self.sent.add(&words);
+            }
         }
         self.end(status, Answered::default())
     }
@@ -159,6 +175,10 @@ impl<'a> Course<'a> {
             }
         }
         let choices = self.gate.choices(&self.call.request, &self.recorded.body);
+        // Nothing but its own "too many requests" keeps this app from where it might go.
+        let elsewhere = [SkipReason::Busy, SkipReason::NoBackend, SkipReason::NoLongerAllowed];
+        let is_limited =
+            !asked && choices.is_limited && reasons.iter().all(|one| elsewhere.contains(one));
         let opens = choices.again.map(|at| at.saturating_duration_since(Instant::now()));
         let down = |attempt: &Attempt| {
             attempt.failure == Some(AttemptFailure::Unreachable) || attempt.http_status == Some(503)
@@ -166,7 +186,7 @@ impl<'a> Course<'a> {
         Ok(Reply::Failed(Box::new(Failed {
             recorded: self.recorded.clone(),
             status,
-            upstream: self.last.and_then(|last| last.status),
+            upstream: self.last.and_then(|last| last.status).or(is_limited.then_some(429)),
             is_down: self.attempts.iter().all(down),
             retry_after: self.last.and_then(|last| last.retry_after).or(opens),
         })))
@@ -206,34 +226,40 @@ impl<'a> Course<'a> {
                 continue;
             }
             let Some(candidate) = self.allowed(&choice.deployment) else { continue };
-            if !self.still_allowed(&candidate, choice.standing.address()).await {
+            let at = (&candidate, choice.standing.address());
+            let pass = Pass::new(self.gate, self.caller, self.call, self.recorded, at);
+            if !pass.holds() && !pass.renew().await {
                 self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
                 continue;
             }
             let Some(waiting) = reply.as_mut() else { break };
-            let trial = match choice.standing.begin(Instant::now()) {
+            let trial = match choice.standing.begin(&self.caller.app, Instant::now()) {
                 Ok(trial) => trial,
                 Err(reason) => {
                     self.skipped.insert(choice.deployment, reason);
                     continue;
                 }
             };
-            let started = instant(&*self.gate.clock);
+            let (started, pass) = (instant(&*self.gate.clock), Arc::new(pass));
             let tried = trace::attempt(self.gate, self.call, &candidate, choice.standing.address());
             let (call, recorded) = (self.call, self.recorded);
-            let exchange = Exchange { gate: self.gate, call, recorded, tried: &tried };
+            let exchange = Exchange { gate: self.gate, call, recorded, tried: &tried, pass: &pass };
             let outcome = exchange.run(choice.standing.address(), &trial, waiting).await;
-            self.note(&choice.deployment, started, &outcome);
+            self.note(&choice.deployment, pass.sent().unwrap_or(started), &outcome);
             match outcome {
+                Outcome::NoLongerAllowed => {
+                    self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
+                }
                 Outcome::Given(status) => {
                     tried.ended(status, None, None, &Answered::default());
                     return Round::Ended(status, Answered::default());
                 }
-                Outcome::Failed(failure) => {
+                Outcome::Failed(failure, words) => {
                     self.last = Some(failure);
+                    self.words = words.map(|words| (candidate, words));
                     let (why, status) = (failure.why, failure.status);
                     tried.ended(status_of(why), status, Some(why), &Answered::default());
-                    Exchange::judge(trial, &choice.standing, failure);
+                    Exchange::judge(trial, failure);
                     let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
                     if !failure.is_untouched() && !repeatable {
                         // Nor are those asked again that did nothing with it.
@@ -252,8 +278,10 @@ impl<'a> Course<'a> {
                     if is_received {
                         self.sent.add(&sent);
                     }
-                    trial.succeeded();
                     let success = (200..300).contains(&status);
+                    if success {
+                        trial.succeeded(Instant::now());
+                    }
                     let outcome = match (success, is_received) {
                         (_, false) => OutcomeStatus::ClientDisconnected,
                         (true, _) => OutcomeStatus::Ok,
@@ -269,14 +297,14 @@ impl<'a> Course<'a> {
                         self.stream(served, address, *begun, reply.take()).await;
                     tried.ended(outcome, Some(status), failure, &answered);
                     if let Some(attempt) = self.attempts.last_mut() {
-                        attempt.finished = instant(&*self.gate.clock);
+                        attempt.finished = instant(&*self.gate.clock).max(attempt.started);
                         attempt.failure = failure;
                     }
                     if let Some(why) = failure {
                         let failure = Failure { why, status: None, retry_after: None };
-                        Exchange::judge(trial, &choice.standing, failure);
+                        Exchange::judge(trial, failure);
                     } else if outcome == OutcomeStatus::Ok {
-                        trial.succeeded();
+                        trial.succeeded(Instant::now());
                     }
                     return Round::Ended(outcome, answered);
                 }
@@ -361,40 +389,19 @@ impl<'a> Course<'a> {
 
     fn note(&mut self, deployment: &DeploymentId, started: jiff::Timestamp, outcome: &Outcome) {
         let (failure, http_status) = match outcome {
-            Outcome::Failed(failure) => (Some(failure.why), failure.status),
+            Outcome::NoLongerAllowed => return,
+            Outcome::Failed(failure, _) => (Some(failure.why), failure.status),
             Outcome::Whole { status, .. } | Outcome::Stream { status, .. } => (None, Some(*status)),
             Outcome::Given(_) => (None, None),
         };
+        // Another machine's clock may be ahead, by which the decision was recorded.
+        let started = started.max(self.recorded.ts);
         self.attempts.push(Attempt {
             deployment: deployment.clone(),
             failure,
-            finished: instant(&*self.gate.clock),
+            finished: instant(&*self.gate.clock).max(started),
             http_status,
             started,
         });
-    }
-
-    /// Where the snapshot has moved since the decision, an attempt needs an allow of the new one, for the
-    /// same places and at the same address.
-    async fn still_allowed(&self, recorded: &Candidate, address: &BackendAddress) -> bool {
-        let judge = self.gate.keeper.current();
-        if judge.snapshot().digests == self.recorded.body.snapshot {
-            return true;
-        }
-        let (caller, request) = (self.caller, &self.call.request);
-        let Ok(reached) = self.gate.reached_again(&judge, caller, request).await else {
-            return false;
-        };
-        let row = judge.snapshot().organisation.deployment(recorded.deployment.as_str());
-        let is_there = row.is_some_and(|row| row.backend.as_ref() == Some(address));
-        let judged = judge.judge_afresh(&caller.app, request, &reached);
-        is_there
-            && judged.is_ok_and(|judged| {
-                judged.evaluation.candidates.iter().any(|candidate| {
-                    candidate.deployment == recorded.deployment
-                        && candidate.placement == recorded.placement
-                        && candidate.decision == Verdict::Allow
-                })
-            })
     }
 }

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Gate, GateError, Judge,
+    call::Moment,
     confirmation::{ConfirmationError, in_signed_tree},
     limits,
     memo::{Decided, How},
@@ -19,7 +20,9 @@ use super::{
     volume::Tally,
 };
 use crate::{
-    domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq},
+    domain::{
+        CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq, Verdict,
+    },
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
     store::{Claim, Claimed, StoreError, Stored},
@@ -69,6 +72,10 @@ pub struct Recorded {
     pub body: Arc<DecisionBody>,
     /// How far the limits are used to which it was held.
     pub limits: Arc<[LimitState]>,
+    /// The instant from which what it rests on no longer holds; `None` where it is not known, or there is none.
+    pub valid_until: Option<Timestamp>,
+    /// The term of the lease in which this process recorded it.
+    pub(super) lease: u64,
 }
 
 impl Recorded {
@@ -88,6 +95,8 @@ impl Recorded {
             leaf: stored.leaf,
             body: Arc::new(body),
             limits: Arc::default(),
+            valid_until: None,
+            lease: 0,
         })
     }
 }
@@ -216,9 +225,15 @@ impl Gate {
             let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
             let drafted = self.draft(caller, &judge, request, &manner, user, &mut tally);
             let (body, draft) = drafted?;
-            let id = draft.id;
+            let (id, valid_until) = (draft.id, draft.valid_until);
+            let asked = Moment::now(&*self.clock);
+            let lease = self.lease.held_since(asked).unwrap_or_default();
             match self.sequencer.submit(draft).await {
-                Ok(receipt) => return Ok(self.recorded(id, body, &receipt)),
+                Ok(receipt) => {
+                    self.confirmed.note(body.snapshot.revision, asked, receipt.ts);
+                    let recorded = self.recorded(id, body, &receipt);
+                    return Ok(Recorded { valid_until, lease, ..recorded });
+                }
                 Err(SubmitError::Stale) => now = self.catch_up(now).await?,
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
@@ -330,6 +345,8 @@ impl Gate {
             leaf: receipt.leaf,
             body,
             limits: receipt.limits.clone(),
+            valid_until: None,
+            lease: 0,
         }
     }
 
@@ -349,7 +366,7 @@ impl Gate {
         in_time(self.store.idempotent(&claim.scope, &claim.key)).await
     }
 
-    /// The first answer that was given under an idempotency key.
+    /// The first answer that was given under an idempotency key, while it would be given today.
     async fn repeat(
         &self,
         caller: &Caller,
@@ -364,7 +381,11 @@ impl Gate {
         let stored = in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
         let recorded = Recorded::read(&stored)?;
         self.check_repeated(caller, request, &stored, &recorded).await?;
-        Ok(recorded)
+        if self.still_answers(caller, request, &recorded).await? {
+            Ok(recorded)
+        } else {
+            Err(GateError::AnswerOutdated { id: recorded.id, seq })
+        }
     }
 
     /// The table of keys is an index: it may lead to another call's record, or to one that nobody signed.
@@ -400,6 +421,32 @@ impl Gate {
         }
         tracing::error!(seq = %stored.seq, "an idempotency key leads to the record of another call");
         Err(GateError::Corrupt)
+    }
+
+    /// Whether the snapshot that gave an answer is the active one, and what the answer rests on has not ended.
+    async fn still_answers(
+        &self,
+        caller: &Caller,
+        request: &CallRequest,
+        recorded: &Recorded,
+    ) -> Result<bool, GateError> {
+        let revision = self.ask_revision().await?;
+        let time = self.confirmed.time(Moment::now(&*self.clock));
+        let is_past = |judge: &Judge| {
+            let snapshot = judge.snapshot();
+            snapshot.digests.revision != revision
+                || snapshot.valid_until.is_some_and(|until| time >= until)
+        };
+        if is_past(&self.keeper.deciding()?) {
+            self.keeper.refresh().await?;
+        }
+        let judge = self.keeper.deciding()?;
+        let snapshot = judge.snapshot();
+        let counted = snapshot.asked(&caller.app, request, recorded.ts);
+        // The days that an allow was counted in.
+        let ends = counted.iter().filter_map(|asked| asked.until).min();
+        let ends = ends.filter(|_| recorded.body.decision == Verdict::Allow);
+        Ok(snapshot.digests == recorded.body.snapshot && ends.is_none_or(|ends| time < ends))
     }
 }
 

@@ -114,7 +114,7 @@ impl Gate {
         // The outcome's place is kept before anything happens that would need it.
         let place = self.sequencer.reserve().map_err(refused)?;
         let (reply, answer) = oneshot::channel();
-        let gate = self.clone();
+        let (gate, call) = (self.clone(), Arc::new(call));
         self.tasks.spawn(async move {
             let manner = Manner { dispatch: true, claim: None };
             let mut keeping = None;

@@ -1,7 +1,7 @@
 //! Why the gate gave no answer. A denial is an answer, not an error.
 
 use crate::{
-    domain::{FieldFault, LimitState},
+    domain::{DecisionId, FieldFault, LimitState, Seq},
     facts::SnapshotError,
     ledger::CanonicalError,
     store::StoreError,
@@ -17,6 +17,16 @@ pub enum GateError {
     /// The idempotency key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyReused,
+    /// The answer under the idempotency key was given by what is no longer active.
+    #[error(
+        "the answer under this `Idempotency-Key` (decision {id}, record {seq}) was given by policies or facts that are no longer active; send the request with a new key to have it decided again"
+    )]
+    AnswerOutdated {
+        /// The decision.
+        id: DecisionId,
+        /// Its record's position.
+        seq: Seq,
+    },
     /// The ledger cannot be written now.
     #[error("the ledger cannot be written: no record, no call")]
     LedgerUnavailable,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::outcome::Answered;
 use crate::{
-    domain::{Caller, Measure, Money, Quota, Verdict},
+    domain::{Caller, LimitState, Measure, Money, Quota, Verdict},
     facts::Organisation,
     ledger::{Attempt, OutcomeStatus, TokenCount},
 };
@@ -62,6 +62,15 @@ pub(super) fn spending(
             quota.adds.push((limit.key(), used));
         }
     }
+    (!quota.is_empty()).then(|| Arc::new(quota))
+}
+
+/// What a call uses that went nowhere: the request that its decision has counted is given back, to the
+/// counters that counted it.
+pub(super) fn give_back(quota: Option<Arc<Quota>>, counted: &[LimitState]) -> Option<Arc<Quota>> {
+    let mut quota = quota.map_or_else(Quota::default, |quota| Quota::clone(&quota));
+    let requests = counted.iter().filter(|state| state.limit.measure == Measure::Requests);
+    quota.adds.extend(requests.map(|state| (state.limit.key(), (-1).into())));
     (!quota.is_empty()).then(|| Arc::new(quota))
 }
 

@@ -1,6 +1,7 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
 mod attempt;
+mod call;
 mod choose;
 mod conclude;
 mod confirmation;
@@ -84,6 +85,10 @@ pub struct Gate {
     clock: Arc<dyn Clock>,
     random: SystemRandom,
     refusals: refusals::Refusals,
+    /// Whether this process is believed to live.
+    lease: call::Lease,
+    /// What the store said last of the active snapshot.
+    confirmed: call::Confirmed,
     /// Calls under way, which outlive the request that began them.
     tasks: TaskTracker,
     /// Fires when calls under way must end.
@@ -120,8 +125,7 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
-        let (random, readiness) = (SystemRandom::new(), readiness::Latest::default());
-        let refusals = refusals::Refusals::default();
+
         Self {
             keeper,
             sequencer,
@@ -130,11 +134,13 @@ impl Gate {
             backends,
             fleet,
             clock,
-            random,
-            refusals,
+            random: SystemRandom::new(),
+            lease: call::Lease::default(),
+            confirmed: call::Confirmed::default(),
+            refusals: refusals::Refusals::default(),
             tasks,
             halt,
-            readiness,
+            readiness: readiness::Latest::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use uuid::Uuid;
 
 use super::{
     Gate, GateError, Recorded,
+    call::Beside,
     content::Content,
     course::Ending,
     decide::{instant, refused},
@@ -109,11 +110,27 @@ impl Gate {
         let spent = limits::cost(organisation, &body.attempts, used);
         let (caller, now) = (&decision.body.caller, instant(&*self.clock));
         let quota = limits::spending(organisation, caller, used, spent.as_ref(), now);
-        let personal = content.value;
-        let draft = Draft { personal, volume, quota, ..self.outcome_draft(decision, &body)? };
+        // What was tried nowhere has used nothing.
+        let quota = if body.attempts.is_empty() && status != OutcomeStatus::Unknown {
+            limits::give_back(quota, &decision.limits)
+        } else {
+            quota
+        };
+        let beside = Beside { personal: content.value, volume, quota };
+        let draft = Draft {
+            personal: beside.personal.clone(),
+            volume: beside.volume.clone(),
+            quota: beside.quota.clone(),
+            ..self.outcome_draft(decision, &body)?
+        };
         let status = status.as_str();
         metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
-        settled(self.sequencer.submit_reserved(place, draft).await)
+        match self.sequencer.submit_reserved(place, draft).await {
+            Ok(_) => Ok(()),
+            // Another process took this one for dead.
+            Err(SubmitError::AlreadyReported) => self.record_late(decision, body, beside).await,
+            Err(error) => Err(refused(error)),
+        }
     }
 
     pub(super) fn outcome_draft(

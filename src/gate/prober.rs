@@ -46,15 +46,19 @@ impl Gate {
             self.fleet.retain(|id| standings.iter().any(|(known, _)| known.deployment() == id));
             due.retain(|id, _| standings.iter().any(|(known, _)| known.deployment() == id));
             for (standing, _) in &standings {
-                let fit = standing.unfit(std::time::Instant::now()).is_none();
+                let now = std::time::Instant::now();
+                let (fit, away) = (standing.is_fit(now), standing.kept_away(now));
                 let deployment = standing.deployment().to_string();
-                metrics::gauge!("lexgate_deployment_fit", "deployment" => deployment)
+                metrics::gauge!("lexgate_deployment_fit", "deployment" => deployment.clone())
                     .set(f64::from(u8::from(fit)));
+                metrics::gauge!("lexgate_breakers_open", "deployment" => deployment)
+                    .set(f64::from(u32::try_from(away).unwrap_or(u32::MAX)));
             }
             let now = Instant::now();
             for (standing, tier) in standings {
                 let turn = due.entry(standing.deployment().clone()).or_insert(now);
-                if *turn <= now {
+                // Where the calls of several apps fail, or name another model, its own word is wanted.
+                if standing.take_doubt() || *turn <= now {
                     *turn = now + standing.probe_interval(tier);
                     questions.spawn(self.clone().ask(standing));
                 }

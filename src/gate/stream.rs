@@ -79,9 +79,10 @@ fn read(endpoint: Endpoint, address: &BackendAddress, data: &str) -> Result<Said
 /// What an error of the way is in the record's words.
 pub(super) fn failure(error: &SendError) -> AttemptFailure {
     match error {
-        SendError::Unreachable(_) | SendError::Tls(_) | SendError::Elsewhere => {
-            AttemptFailure::Unreachable
-        }
+        SendError::Unreachable(_)
+        | SendError::Tls(_)
+        | SendError::Elsewhere
+        | SendError::NoLongerAllowed => AttemptFailure::Unreachable,
         SendError::Broken(_) => AttemptFailure::BrokeOff,
         SendError::Timeout(_) => AttemptFailure::Timeout,
         SendError::TooLarge(_) | SendError::NoEvents => AttemptFailure::BadAnswer,

@@ -277,7 +277,7 @@ impl Gate {
     pub async fn open_value(&self, seq: Seq) -> Result<Opened, GateError> {
         let stored = self.store.record(seq).await?.ok_or(GateError::NoSuchDecision)?;
         let entry = Entry::parse(&stored.entry).map_err(|_| GateError::NoSuchDecision)?;
-        if entry.kind == Kind::Outcome {
+        if entry.kind.ends_a_call() {
             let commitments = committed(&entry)?;
             return match &self.vault {
                 _ if commitments.is_none() => Ok(Opened::Nothing),
@@ -315,10 +315,15 @@ impl Gate {
     /// Finishes erasures that were cut off.
     pub(super) async fn finish_erasures(&self, now: Timestamp) -> Result<(), GateError> {
         let before = now.checked_sub(4 * UNDER_WAY).unwrap_or(Timestamp::MIN);
+        let mut last = Ok(());
         for key in self.store.destroyed_keys(None, before).await? {
-            self.forget(&key, &mut Erased::default()).await?;
+            // What cannot be finished for one person is no reason to leave the others waiting.
+            if let Err(error) = self.forget(&key, &mut Erased::default()).await {
+                tracing::error!(%error, key = %key.id, "an erasure could not be finished; it is tried again");
+                last = Err(error);
+            }
         }
-        Ok(())
+        last
     }
 
     /// Records that a destroyed key's values are gone, and deletes them.

@@ -5,11 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{
-    Gate, GateError, Judge, Recorded,
-    decide::{in_time, instant},
-    memo::Decided,
-};
+use super::{Gate, GateError, Judge, Recorded, decide::in_time, memo::Decided};
 use crate::{
     domain::{
         AppId, Asked, CallRequest, Caller, Candidate, CountKey, Counts, Data, Export, Exported,
@@ -126,8 +122,8 @@ impl Gate {
         judge: &Judge,
         caller: &Caller,
         request: &CallRequest,
+        now: Timestamp,
     ) -> Result<Vec<Reached>, GateError> {
-        let now = instant(&*self.clock);
         let tally = self.tally(judge, caller, std::slice::from_ref(request), now).await?;
         Ok(judge.reached_again(&caller.app, request, &tally.counts, now))
     }

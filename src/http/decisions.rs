@@ -33,8 +33,8 @@ use crate::{
 const MAX_BATCH: usize = 100;
 
 problems! { DecideProblems: MalformedBody, MalformedQuery, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, IdempotencyKeyReused, QueueFull, LedgerUnavailable, SnapshotUnavailable,
-Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, AnswerOutdated, IdempotencyKeyReused, QueueFull,
+LedgerUnavailable, SnapshotUnavailable, Timeout, Internal }
 problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
 UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, SnapshotUnavailable, Timeout, Internal }
 problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,

@@ -43,6 +43,8 @@ pub(super) enum ProblemKind {
     InvalidRequest,
     /// The idempotency key was used for another request.
     IdempotencyKeyReused,
+    /// The answer under the idempotency key no longer holds.
+    AnswerOutdated,
     /// The app, or its tenant, has used up a limit.
     LimitReached,
     /// Too much waits for the ledger.
@@ -74,6 +76,9 @@ impl ProblemKind {
             }
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
             Self::LegalHold => (409, "legal-hold", "A legal hold keeps it"),
+            Self::AnswerOutdated => {
+                (409, "answer-outdated", "The answer under the idempotency key no longer holds")
+            }
             Self::Gone => (410, "gone", "It is no longer there"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
             Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
@@ -133,6 +138,10 @@ impl ProblemKind {
                 )],
             ),
             Self::IdempotencyKeyReused => ("the idempotency key was used for another request", &[]),
+            Self::AnswerOutdated => (
+                "the answer under this `Idempotency-Key` (decision 0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11, record 57) was given by policies or facts that are no longer active; send the request with a new key to have it decided again",
+                &[],
+            ),
             Self::LimitReached => {
                 ("app `desk` may use 600 requests a minute, and has: nothing was sent", &[])
             }
@@ -246,6 +255,7 @@ impl From<GateError> for Problem {
             GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
             GateError::RecordTooLarge { .. } => ProblemKind::InvalidRequest,
             GateError::KeyReused => ProblemKind::IdempotencyKeyReused,
+            GateError::AnswerOutdated { .. } => ProblemKind::AnswerOutdated,
             GateError::NoSuchDecision | GateError::NoSuchPerson => ProblemKind::NotFound,
             GateError::Held(_) => ProblemKind::LegalHold,
             GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {

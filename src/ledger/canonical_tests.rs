@@ -143,8 +143,9 @@ fn every_record_is_canonical_as_it_is_written() {
             Place, Reason, Seq,
         },
         ledger::{
-            AuditReadBody, Commitment, DecisionBody, DespiteHold, ErasureBody, KeyChangeBody,
-            LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead, fixture,
+            AuditReadBody, Commitment, DecisionBody, DecisionRef, DespiteHold, ErasureBody,
+            KeyChangeBody, LateOutcomeBody, LegalHoldBody, PrunedBody, RecoveryBody, SeqRange,
+            SkipReason, Skipped, TreeHead, fixture,
         },
     };
     let flow = Flow {
@@ -177,6 +178,15 @@ fn every_record_is_canonical_as_it_is_written() {
         to_vec(&fixture::genesis()),
         to_vec(&fixture::activation(1)),
         to_vec(&fixture::outcome(Seq::new(1), Digest::of(b""))),
+        to_vec(&LateOutcomeBody {
+            input_commitment: commitment,
+            output_commitment: commitment,
+            skipped: vec![Skipped { deployment: "a".into(), reason: SkipReason::Busy }],
+            ..LateOutcomeBody::new(
+                fixture::outcome(Seq::new(1), Digest::of(b"")),
+                DecisionRef { leaf: Digest::of(b""), seq: Seq::new(2) },
+            )
+        }),
         to_vec(&decision),
         to_vec(&committed),
         to_vec(&ErasureBody {

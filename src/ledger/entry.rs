@@ -69,6 +69,8 @@ pub enum Kind {
     Decision,
     /// What became of a call.
     Outcome,
+    /// What became known of a call after its outcome was written as `unknown`.
+    LateOutcome,
     /// A snapshot became the one that decides.
     BundleActivated,
     /// Somebody read the ledger.
@@ -99,6 +101,7 @@ impl Kind {
             Self::Genesis => "genesis",
             Self::Decision => "decision",
             Self::Outcome => "outcome",
+            Self::LateOutcome => "late_outcome",
             Self::BundleActivated => "bundle_activated",
             Self::AuditRead => "audit_read",
             Self::KeyChanged => "key_changed",
@@ -112,6 +115,12 @@ impl Kind {
         }
     }
 
+    /// Whether it says what became of a call.
+    #[must_use]
+    pub const fn ends_a_call(&self) -> bool {
+        matches!(self, Self::Outcome | Self::LateOutcome)
+    }
+
     /// The kind that `word` stands for; `None` when it is not 1 to 64 of `a`–`z`, `0`–`9` and `_`.
     #[must_use]
     pub fn parse(word: &str) -> Option<Self> {
@@ -120,6 +129,7 @@ impl Kind {
             "genesis" => Some(Self::Genesis),
             "decision" => Some(Self::Decision),
             "outcome" => Some(Self::Outcome),
+            "late_outcome" => Some(Self::LateOutcome),
             "bundle_activated" => Some(Self::BundleActivated),
             "audit_read" => Some(Self::AuditRead),
             "key_changed" => Some(Self::KeyChanged),

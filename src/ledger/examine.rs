@@ -11,8 +11,8 @@ use uuid::Uuid;
 
 use super::{
     ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, KeyRetiredBody, LegalHoldBody, OutcomeBody, OutcomeStatus, PrunedBody,
-    RecoveryBody, RefusedBody,
+    KeyChangeBody, KeyRetiredBody, LateOutcomeBody, LegalHoldBody, OutcomeBody, OutcomeStatus,
+    PrunedBody, RecoveryBody, RefusedBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -77,6 +77,7 @@ pub(super) enum What {
     Activated(Arc<SnapshotDigests>),
     Decided(Decided),
     Ended(Box<Ended>),
+    EndedLate(Box<EndedLate>),
     KeyChanged(Arc<KeyChangeBody>),
     KeyRetired(Arc<KeyRetiredBody>),
     Recovered(Arc<RecoveryBody>),
@@ -106,6 +107,21 @@ pub(super) struct Ended {
     pub(super) retention: Retention,
     /// Whether it holds a commitment to what the call said.
     pub(super) committed: bool,
+}
+
+impl Ended {
+    /// Whether it says nothing: another process than the one that sent the call wrote it.
+    pub(super) fn is_unknown(&self) -> bool {
+        self.status == OutcomeStatus::Unknown && self.attempts.is_empty()
+    }
+}
+
+/// A late outcome.
+#[derive(Clone, Debug)]
+pub(super) struct EndedLate {
+    /// The outcome to which it adds.
+    pub(super) outcome: DecisionRef,
+    pub(super) ended: Ended,
 }
 
 /// Reads entries by themselves, one after the other. Remembers the bodies of decisions: apps make the
@@ -175,6 +191,7 @@ fn examined(entry: &Entry<'_>, leaf: Digest, what: What) -> Examined {
     let months = match &what {
         What::Decided(decided) => decided.terms.retention.months,
         What::Ended(ended) => ended.retention.months,
+        What::EndedLate(late) => late.ended.retention.months,
         _ => kept_months(entry),
     };
     let (kind, log) = (entry.kind.clone(), entry.log.clone());
@@ -208,7 +225,12 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
             What::Activated(Arc::new(body::<ActivationBody>(kind, text)?.snapshot))
         }
         Kind::Decision => What::Decided(decided(body(kind, text)?)?),
-        Kind::Outcome => What::Ended(Box::new(ended(body(kind, text)?)?)),
+        Kind::Outcome => What::Ended(Box::new(ended(kind, body(kind, text)?)?)),
+        Kind::LateOutcome => {
+            let late: LateOutcomeBody = body(kind, text)?;
+            let outcome = late.outcome;
+            What::EndedLate(Box::new(EndedLate { outcome, ended: ended(kind, late.into())? }))
+        }
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
         Kind::KeyRetired => What::KeyRetired(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
@@ -237,9 +259,9 @@ fn decided(body: DecisionBody) -> Result<Decided, ChainFault> {
     })
 }
 
-fn ended(body: OutcomeBody) -> Result<Ended, ChainFault> {
+fn ended(kind: &Kind, body: OutcomeBody) -> Result<Ended, ChainFault> {
     shape::of_outcome(&body)
-        .map_err(|what| ChainFault::Contradiction { kind: Kind::Outcome, what })?;
+        .map_err(|what| ChainFault::Contradiction { kind: kind.clone(), what })?;
     Ok(Ended {
         decision: body.decision,
         status: body.status,

@@ -130,6 +130,9 @@ pub enum ChainFault {
         /// When it was, and when it should have been.
         what: String,
     },
+    /// A late outcome that adds to nothing, or to something else.
+    #[error("is a late outcome of decision {0}, {1}")]
+    Late(Seq, &'static str),
     /// A key that the one before it did not endorse.
     #[error("names another key for the log: {0}")]
     Key(&'static str),

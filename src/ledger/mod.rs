@@ -11,6 +11,7 @@ mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
 pub mod key;
+pub mod late;
 pub mod note;
 pub mod outcome;
 mod proof;
@@ -36,6 +37,7 @@ pub use entry::{
 pub use examine::{Examined, Examiner};
 pub use fault::{ChainFault, Finding};
 pub use key::{KeyError, Signer, SigningKey};
+pub use late::LateOutcomeBody;
 pub use note::{Note, NoteError, NoteSignature, SignatureType, VerifierKey};
 pub use outcome::{
     Attempt, AttemptFailure, DecisionRef, OutcomeBody, OutcomeStatus, ReportedStatus, SkipReason,

@@ -21,7 +21,11 @@ pub fn kept_until(entry: &Entry<'_>) -> Option<Timestamp> {
 
 /// For how many months the record's body is kept; `None` for ever.
 pub(super) fn kept_months(entry: &Entry<'_>) -> Option<u32> {
-    if !matches!(entry.kind, Kind::Decision | Kind::Outcome | Kind::AuditRead | Kind::Refused) {
+    let is_kept_for_a_while = matches!(
+        entry.kind,
+        Kind::Decision | Kind::Outcome | Kind::LateOutcome | Kind::AuditRead | Kind::Refused
+    );
+    if !is_kept_for_a_while {
         return None;
     }
     let Kept { retention } = serde_json::from_str(entry.body.get()).ok()?;

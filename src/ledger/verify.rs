@@ -21,7 +21,7 @@ use super::{
     DecisionRef, ErasureBody, GenesisBody, RecoveryBody, TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Ended, Examined, Examiner, What},
+    examine::{Ended, EndedLate, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -134,6 +134,10 @@ pub struct Verifier {
     ids: Vec<u128>,
     calls: Calls,
     shelf: Shelf,
+    /// The outcomes that say nothing, by their decisions, until a late one adds to them.
+    unknown: BTreeMap<Seq, Seq>,
+    /// The decisions that have a late outcome.
+    late: Bits,
     committed: Bits,
     erased: Bits,
     erasures: Vec<(Seq, u64)>,
@@ -166,6 +170,8 @@ impl Verifier {
             ids: Vec::new(),
             calls: Calls::default(),
             shelf: Shelf::default(),
+            unknown: BTreeMap::new(),
+            late: Bits::default(),
             committed: Bits::default(),
             erased: Bits::default(),
             erasures: Vec::new(),
@@ -309,6 +315,7 @@ impl Verifier {
                 Ok(())
             }
             What::Ended(ended) => self.end(entry, ended, past),
+            What::EndedLate(late) => self.end_late(entry, late, past),
             What::KeyChanged(change) => self.keys.change(seq, &entry.log, change),
             What::KeyRetired(retired) => self.keys.retire(seq, retired),
             What::Recovered(recovery) => self.recover(entry, recovery),
@@ -366,6 +373,9 @@ impl Verifier {
         if ended.committed {
             self.committed.add(entry.seq);
         }
+        if ended.is_unknown() {
+            self.unknown.insert(decision, entry.seq);
+        }
         let Some(decided) = self.shelf.written(decision).filter(|_| is_here) else {
             self.unpaired += 1;
             return Ok(());
@@ -375,6 +385,56 @@ impl Verifier {
             past.sent(&self.reigns.sent(entry.seq, decision, attempt));
         }
         Ok(())
+    }
+
+    /// Once for each outcome that says nothing, and behind it; its attempts went where the decision allows.
+    fn end_late(
+        &mut self,
+        entry: &Examined,
+        late: &EndedLate,
+        past: &mut dyn Past,
+    ) -> Result<(), ChainFault> {
+        let EndedLate { outcome, ended } = late;
+        let decision = ended.decision;
+        let fault = |why| Err(ChainFault::Late(decision.seq, why));
+        let is_new = self.late.add(decision.seq);
+        match self.unknown.remove(&decision.seq) {
+            Some(known) if known == outcome.seq => {}
+            Some(_) => return fault("but adds to another record than its outcome"),
+            // Both may have been removed because their retention period ended.
+            None if self.shelf.removed.has(outcome.seq) && is_new => {}
+            None => return fault("which has no outcome `unknown` that it could add to"),
+        }
+        if self.leaf_at(outcome.seq, past) != Some(outcome.leaf) {
+            return fault("but names another leaf hash for its outcome");
+        }
+        if self.leaf_at(decision.seq, past) != Some(decision.leaf) {
+            return fault("but names another leaf hash for the decision");
+        }
+        if ended.committed {
+            self.committed.add(entry.seq);
+        }
+        let is_here = !self.shelf.removed.has(decision.seq);
+        let Some(decided) = self.shelf.written(decision.seq).filter(|_| is_here) else {
+            self.unpaired += 1;
+            return Ok(());
+        };
+        self.calls.check_outcome(ended, (decided, entry.ts), past)?;
+        for attempt in &ended.attempts {
+            past.sent(&self.reigns.sent(entry.seq, decision.seq, attempt));
+        }
+        Ok(())
+    }
+
+    /// The leaf of an entry that was read.
+    fn leaf_at(&self, seq: Seq, past: &mut dyn Past) -> Option<Digest> {
+        let back = self.edge.size().checked_sub(seq.get()).filter(|back| *back > 0)?;
+        let recent =
+            usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
+        match recent.and_then(|at| self.recent.get(at)) {
+            Some(leaf) => Some(*leaf),
+            None => past.leaf(seq),
+        }
     }
 
     fn erase(&mut self, seq: Seq, erasure: &ErasureBody) -> Result<(), ChainFault> {
@@ -395,14 +455,7 @@ impl Verifier {
         if decision.seq >= self.next() {
             return Err(ChainFault::NoDecision(decision.seq));
         }
-        let back = self.edge.size() - decision.seq.get();
-        let recent =
-            usize::try_from(back).ok().and_then(|back| self.recent.len().checked_sub(back));
-        let leaf = match recent.and_then(|at| self.recent.get(at)) {
-            Some(leaf) => Some(*leaf),
-            None => past.leaf(decision.seq),
-        };
-        if leaf == Some(decision.leaf) {
+        if self.leaf_at(decision.seq, past) == Some(decision.leaf) {
             Ok(())
         } else {
             Err(ChainFault::OtherDecision(decision.seq))

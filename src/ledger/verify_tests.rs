@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     domain::Verdict,
     ledger::{
-        Commitment, DecisionBody, OutcomeBody, PrunedBody, SeqRange,
+        Commitment, DecisionBody, LateOutcomeBody, OutcomeBody, OutcomeStatus, PrunedBody, SeqRange,
         fixture::{self, Chain},
     },
 };
@@ -63,6 +63,48 @@ fn pairing_is_checked() {
     let mut chain = Chain::example();
     chain.push_outcome(3);
     assert!(verify(&chain.entries).is_ok(), "a decision that is not dispatched may be reported");
+}
+
+#[test]
+fn a_late_outcome_adds_once_to_one_that_says_nothing() {
+    let of = |chain: &Chain, at: usize| DecisionRef { leaf: chain.leaves[at], seq: Seq::new(at as u64) };
+    let unknown = |chain: &Chain| OutcomeBody {
+        attempts: Vec::new(),
+        status: OutcomeStatus::Unknown,
+        ..fixture::outcome(Seq::new(4), chain.leaves[4])
+    };
+    let late = |chain: &Chain, decision: usize, outcome: DecisionRef| {
+        let body = fixture::outcome(Seq::new(decision as u64), chain.leaves[decision]);
+        LateOutcomeBody::new(body, outcome)
+    };
+    let mut chain = Chain::example();
+    chain.push(&Kind::Outcome, &unknown(&chain));
+    let written = of(&chain, 8);
+    let mut good = chain.clone();
+    good.push(&Kind::LateOutcome, &late(&chain, 4, written));
+    assert_eq!(verify(&good.entries).unwrap().open, [], "it has its outcome");
+    let mut twice = good.clone();
+    twice.push(&Kind::LateOutcome, &late(&chain, 4, written));
+    let elsewhere = DecisionRef { leaf: chain.leaves[5], ..written };
+    let of_another = late(&chain, 4, of(&chain, 5));
+    let changed = LateOutcomeBody {
+        decision: DecisionRef { leaf: chain.leaves[3], seq: Seq::new(4) },
+        ..late(&chain, 4, written)
+    };
+    for (body, why) in [
+        (late(&chain, 2, of(&chain, 5)), "which has no outcome `unknown` that it could add to"),
+        (late(&chain, 4, elsewhere), "but names another leaf hash for its outcome"),
+        (of_another, "but adds to another record than its outcome"),
+        (changed, "but names another leaf hash for the decision"),
+    ] {
+        let mut chain = chain.clone();
+        chain.push(&Kind::LateOutcome, &body);
+        let fault = last_fault(&chain);
+        assert!(matches!(fault, ChainFault::Late(_, said) if said == why), "{why}: {fault}");
+    }
+    let fault = last_fault(&twice);
+    let why = "which has no outcome `unknown` that it could add to";
+    assert!(matches!(fault, ChainFault::Late(_, said) if said == why), "{fault}");
 }
 
 #[test]

@@ -64,7 +64,7 @@ impl Group {
 
     /// Lets go of the values of outcomes. Whether there were any.
     pub(super) fn let_values_go(&mut self) -> bool {
-        let outcomes = self.drafts.iter_mut().filter(|draft| draft.kind == Kind::Outcome);
+        let outcomes = self.drafts.iter_mut().filter(|draft| draft.kind.ends_a_call());
         outcomes.filter_map(|draft| draft.personal.take()).count() > 0
     }
 
@@ -83,8 +83,7 @@ impl Group {
     /// Whether anyone still wants it written. Outcomes are wanted in any case.
     pub(super) fn is_wanted(&self) -> bool {
         let waits = |deadline| Instant::now() < deadline && !self.reply.is_closed();
-        self.deadline.is_none_or(waits)
-            || self.drafts.iter().any(|draft| draft.kind == Kind::Outcome)
+        self.deadline.is_none_or(waits) || self.drafts.iter().any(|draft| draft.kind.ends_a_call())
     }
 
     /// Answers. Gives the dispatches that nobody waits for any more.
@@ -292,7 +291,8 @@ impl Pen<'_> {
         let Some(quota) = &draft.quota else { return };
         for (key, amount) in &quota.adds {
             let used = self.used.entry(key.clone()).or_default();
-            *used = used.saturating_add(*amount);
+            // What is given back was counted once, but its counter may have been forgotten since.
+            *used = used.saturating_add(*amount).max(Decimal::ZERO);
             self.changed.insert(key.clone());
         }
         for key in quota.under_way() {

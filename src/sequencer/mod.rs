@@ -54,7 +54,8 @@ pub struct Draft {
     pub revision: Option<Revision>,
     /// The instant from which it no longer holds.
     pub valid_until: Option<Timestamp>,
-    /// Of an outcome: its decision.
+    /// Of an outcome: its decision. Of a late outcome: the outcome to which it adds. Only one record is
+    /// about each.
     pub about: Option<Seq>,
     /// Whether it is a decision that this process sends; it stays open until its outcome.
     pub dispatch: bool,

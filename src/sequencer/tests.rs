@@ -140,10 +140,10 @@ async fn a_dispatch_whose_caller_has_gone_is_given_up() {
     let gone = under_way!(desk, faulty, async |s: Sequencer| s.submit(decision(true)).await);
     gone.abort();
     assert!(gone.await.is_err());
-    assert_eq!(store.expired_dispatches(now, 9).await.unwrap(), []);
+    assert_eq!(store.expired_dispatches(now, None, 9).await.unwrap(), []);
     faulty.gate.add_permits(1);
     desk.sequencer.submit(decision(false)).await.unwrap();
-    let given_up = store.expired_dispatches(now, 9).await.unwrap();
+    let given_up = store.expired_dispatches(now, None, 9).await.unwrap();
     assert_eq!(given_up.iter().map(|stored| stored.seq.get()).collect::<Vec<_>>(), [2]);
 }
 

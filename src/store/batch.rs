@@ -134,7 +134,7 @@ pub struct Row {
     pub ts: Timestamp,
     /// Its kind.
     pub kind: Kind,
-    /// Of an outcome: its decision, which is no longer open then.
+    /// Of an outcome: its decision, which is no longer open then. Of a late one: the outcome before it.
     pub about: Option<Seq>,
     /// Its leaf hash.
     pub leaf: Digest,

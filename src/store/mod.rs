@@ -162,10 +162,12 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// Gives up decisions that will not be dispatched after all: no living process owns them then.
     async fn abandon(&self, decisions: &[Seq]) -> Result<(), StoreError>;
 
-    /// Dispatched decisions without outcome whose process has no lease beyond `now`.
+    /// Dispatched decisions without outcome whose process has no lease beyond `now`, behind `after`, those
+    /// with the lowest positions.
     async fn expired_dispatches(
         &self,
         now: Timestamp,
+        after: Option<Seq>,
         limit: usize,
     ) -> Result<Vec<Stored>, StoreError>;
 

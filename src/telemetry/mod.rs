@@ -142,6 +142,14 @@ fn describe() {
         "lexgate_tokens_total",
         "Tokens that a deployment says it read (input) and wrote (output)"
     );
+    describe_gauge!(
+        "lexgate_breakers_open",
+        "Apps that a deployment's breaker, or its Retry-After, keeps away"
+    );
+    describe_counter!(
+        "lexgate_unclosable_dispatches_total",
+        "Rows of open dispatches that cannot be closed"
+    );
     describe_gauge!("lexgate_in_flight", "Attempts at a deployment that have not ended");
     describe_histogram!(
         "lexgate_request_seconds",

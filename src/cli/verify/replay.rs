@@ -19,7 +19,9 @@ use crate::{
     domain::{Call, CallRequest, DataRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
-    ledger::{DecisionBody, Entry, Kind, OutcomeBody, SentAttempt, timestamp_text},
+    ledger::{
+        DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, SentAttempt, timestamp_text,
+    },
 };
 
 /// How many snapshots are kept ready to judge, and how many files they are made from.
@@ -157,6 +159,10 @@ impl<'a> Replay<'a> {
         if entry.kind == Kind::Outcome {
             let outcome: OutcomeBody = serde_json::from_str(entry.body.get()).ok()?;
             self.recount.outcome(entry.seq, outcome);
+        }
+        if entry.kind == Kind::LateOutcome {
+            let late: LateOutcomeBody = serde_json::from_str(entry.body.get()).ok()?;
+            self.recount.outcome(entry.seq, late.into());
         }
         if entry.kind != Kind::Decision {
             return None;

@@ -45,7 +45,7 @@ impl Reader<'_> {
         let breaker = BreakerSettings::default();
         Some(BackendAddress {
             model: row.model.clone(),
-            served_as: row.served_as.clone(),
+            served_as: self.served_as(&row.served_as),
             key,
             ca_file: row.ca_file.clone(),
             timeouts: Timeouts {
@@ -76,6 +76,20 @@ impl Reader<'_> {
             // Last: the other faults are said too.
             base_url: base_url.ok()?,
         })
+    }
+
+    /// Other names of the model. A pattern that is the name of every model would let any answer through.
+    fn served_as(&mut self, rows: &[Text]) -> Vec<String> {
+        for row in rows {
+            let text = row.get_ref();
+            let before = text.split('*').next().unwrap_or_default();
+            if text.contains(char::is_whitespace) || !before.contains(char::is_alphanumeric) {
+                let message = format!("`{text}` in `served_as` is not the name of a model");
+                let help = "write a name, or its beginning and `*` where the rest changes, such as `gpt-4o-2024-*`";
+                self.faults.0.push(self.file.fault(row.span(), message).help(help));
+            }
+        }
+        texts(rows).map(str::to_owned).collect()
     }
 
     fn duration(&mut self, text: Option<&Text>, otherwise: Duration) -> Duration {

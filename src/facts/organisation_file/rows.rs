@@ -134,7 +134,7 @@ pub(super) struct BackendRow {
     pub(super) base_url: Text,
     pub(super) model: String,
     #[serde(default)]
-    pub(super) served_as: Vec<String>,
+    pub(super) served_as: Vec<Text>,
     pub(super) api_key_env: Option<Text>,
     pub(super) api_key: Option<Text>,
     pub(super) ca_file: Option<PathBuf>,

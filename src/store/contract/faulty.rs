@@ -189,9 +189,10 @@ impl Store for Faulty {
     async fn expired_dispatches(
         &self,
         now: Timestamp,
+        after: Option<Seq>,
         limit: usize,
     ) -> Result<Vec<Stored>, StoreError> {
-        self.behind.expired_dispatches(now, limit).await
+        self.behind.expired_dispatches(now, after, limit).await
     }
     async fn open_dispatches(&self) -> Result<u64, StoreError> {
         self.behind.open_dispatches().await

@@ -19,7 +19,10 @@ use uuid::Uuid;
 
 use crate::{
     domain::{Clock, Digest, Revision, Seq},
-    ledger::{Checkpoint, Edge, Kind, Note, Report, Verifier, canonical, fixture, leaf_of},
+    ledger::{
+        Checkpoint, DecisionRef, Edge, Kind, LateOutcomeBody, Note, OutcomeBody, OutcomeStatus,
+        Report, Verifier, canonical, fixture, leaf_of,
+    },
     sequencer::{
         Activation, Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError, root_at,
     },
@@ -238,6 +241,24 @@ pub(crate) fn numbered(dispatch: bool, id: u128) -> Draft {
     let body = fixture::decision(1, dispatch, &id.to_string());
     let draft = draft(Kind::Decision, id, &body);
     Draft { terms: body.terms().into(), revision: Some(Revision(1)), dispatch, ..draft }
+}
+
+/// The outcome that another process writes for one that is dead.
+pub(crate) fn unknown(decision: &Receipt) -> Draft {
+    let body = OutcomeBody {
+        attempts: Vec::new(),
+        status: OutcomeStatus::Unknown,
+        ..fixture::outcome(decision.seq, decision.leaf)
+    };
+    Draft { body: canonical::to_vec(&body).unwrap().into(), ..outcome(decision) }
+}
+
+/// What the dead one knows after all.
+pub(crate) fn late(decision: &Receipt, outcome: &Receipt, id: u128) -> Draft {
+    let body = fixture::outcome(decision.seq, decision.leaf);
+    let outcome = DecisionRef { leaf: outcome.leaf, seq: outcome.seq };
+    let body = LateOutcomeBody::new(body, outcome);
+    Draft { about: Some(outcome.seq), ..draft(Kind::LateOutcome, id, &body) }
 }
 
 pub(crate) fn outcome(decision: &Receipt) -> Draft {

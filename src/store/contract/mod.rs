@@ -50,6 +50,7 @@ on_both! {
     a_fresh_store_is_empty_and_migrates_once
     what_is_appended_is_found
     an_outcome_is_written_once
+    a_late_outcome_is_written_once
     an_idempotency_key_is_used_once
     open_dispatches_follow_leases
     a_snapshot_follows_the_one_before_it
@@ -117,6 +118,24 @@ async fn an_outcome_is_written_once(bed: Bed) {
     assert_eq!(desk.verified().await.entries, 4);
 }
 
+async fn a_late_outcome_is_written_once(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let decision = desk.sequencer.submit(decision(true)).await.unwrap();
+    let written = desk.sequencer.submit(kit::unknown(&decision)).await.unwrap();
+    let late = |id: u128| kit::late(&decision, &written, id);
+    let answers = desk.sequencer.submit_all(vec![late(1), late(2)]).await.unwrap();
+    let [Ok(first), Err(SubmitError::AlreadyReported)] = &answers[..] else {
+        panic!("in one batch: {answers:?}")
+    };
+    let again = desk.sequencer.submit(late(3)).await;
+    assert!(matches!(again, Err(SubmitError::AlreadyReported)), "in a later one: {again:?}");
+    let found = desk.store.outcome_of(written.seq).await.unwrap().unwrap();
+    assert_eq!((found.seq, &found.entry), (first.seq, &first.entry));
+    assert_eq!(desk.store.outcome_of(decision.seq).await.unwrap().unwrap().seq, written.seq);
+    assert_eq!(desk.verified().await.entries, 5);
+}
+
 async fn an_idempotency_key_is_used_once(bed: Bed) {
     let desk = Desk::on(bed.migrated().await);
     desk.activate(1).await;
@@ -153,7 +172,7 @@ async fn open_dispatches_follow_leases(bed: Bed) {
     let (store, now) = (&desk.store, fixture::instant());
     let in_secs = |n| now + SignedDuration::from_secs(n);
     let expired = async |at| {
-        let found = store.expired_dispatches(at, 10).await.unwrap();
+        let found = store.expired_dispatches(at, None, 10).await.unwrap();
         found.iter().map(|stored| stored.seq.get()).collect::<Vec<_>>()
     };
     store.renew_lease(desk.process, in_secs(5)).await.unwrap();
@@ -163,7 +182,9 @@ async fn open_dispatches_follow_leases(bed: Bed) {
     assert_eq!(store.open_dispatches().await.unwrap(), 2);
     assert_eq!(expired(now).await, [0_u64; 0]);
     assert_eq!(expired(in_secs(5)).await, [2, 4]);
-    assert_eq!(store.expired_dispatches(in_secs(5), 1).await.unwrap().len(), 1);
+    assert_eq!(store.expired_dispatches(in_secs(5), None, 1).await.unwrap().len(), 1);
+    let behind = store.expired_dispatches(in_secs(5), Some(first.seq), 9).await.unwrap();
+    assert_eq!(behind.iter().map(|stored| stored.seq).collect::<Vec<_>>(), [second.seq]);
     store.renew_lease(desk.process, in_secs(10)).await.unwrap();
     assert_eq!(expired(in_secs(5)).await, [0_u64; 0]);
 

@@ -262,6 +262,7 @@ pub(super) async fn idempotent(
 pub(super) async fn expired(
     connection: &mut PgConnection,
     now: Timestamp,
+    after: Option<Seq>,
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     let rows = sqlx::query(
@@ -269,10 +270,11 @@ pub(super) async fn expired(
          FROM open_dispatches o
          JOIN entries e ON e.seq = o.seq
          LEFT JOIN leases l ON l.process = o.process
-         WHERE l.until IS NULL OR l.until <= $1
-         ORDER BY e.seq LIMIT $2",
+         WHERE (l.until IS NULL OR l.until <= $1) AND o.seq > $2
+         ORDER BY e.seq LIMIT $3",
     )
     .bind(now.as_microsecond())
+    .bind(after.map_or(-1, seq_column))
     .bind(limit_column(limit))
     .fetch_all(connection)
     .await?;

@@ -327,10 +327,11 @@ impl Store for SqliteStore {
     async fn expired_dispatches(
         &self,
         now: Timestamp,
+        after: Option<Seq>,
         limit: usize,
     ) -> Result<Vec<Stored>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, read::expired(connection.get()?, now, limit)).await?;
+        let found = within(OPERATION, read::expired(connection.get()?, now, after, limit)).await?;
         connection.give_back();
         Ok(found)
     }
