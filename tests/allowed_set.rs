@@ -121,7 +121,7 @@ impl Backends for Adversary {
         request: BackendRequest,
     ) -> Result<BackendReply, SendError> {
         let at = Self::at(address);
-        let body: Value = serde_json::from_slice(&request.body).unwrap();
+        let body: Value = serde_json::from_slice(&request.body.concat()).unwrap();
         let seen = (at, body["marker"].as_u64().unwrap());
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).push(seen);
         let mood = self.moods.lock().unwrap_or_else(PoisonError::into_inner)[at];
@@ -332,7 +332,7 @@ fn call(number: u64, subjects: usize, model: usize, stream: bool) -> ModelCall {
     ModelCall {
         request,
         endpoint: Endpoint::ChatCompletions,
-        body: Fields::parse(body.as_bytes()).unwrap(),
+        body: Fields::parse(&body.to_owned().into()).unwrap(),
         received: body.into(),
         headers: Vec::new(),
         stream,

@@ -16,6 +16,7 @@ use super::{
     BackendReply, BackendRequest, Backends, Endpoint, Expected, Probed, SecretSource, SendError,
     connections::Connections,
     credentials::{Credentials, Key},
+    outgoing::Outgoing,
     probe::probe,
 };
 use crate::{facts::BackendAddress, telemetry::TraceContext};
@@ -131,7 +132,7 @@ impl Backends for OpenAiClient {
         for (name, value) in request.headers {
             call = call.header(name, value);
         }
-        for (name, value) in request.trace.iter().flat_map(TraceContext::headers) {
+        for (name, value) in request.trace.iter().map(TraceContext::header) {
             call = call.header(name, value);
         }
         if let Some(key) = &key {
@@ -145,7 +146,8 @@ impl Backends for OpenAiClient {
             between_chunks: address.timeouts.between_chunks,
             total,
         };
-        let sent = self.sent(address, call.body(request.body), key.as_ref());
+        let body = reqwest::Body::wrap(Outgoing::new(request.body));
+        let sent = self.sent(address, call.body(body), key.as_ref());
         let response = timeout_at(limits.first_byte.min(total), sent).await;
         let response = response.map_err(|_| SendError::Timeout("first byte"))??;
         let header =

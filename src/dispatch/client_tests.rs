@@ -30,6 +30,7 @@ fn address(base_url: &str) -> BackendAddress {
         timeouts: Timeouts { connect: LONG, first_byte: LONG, between_chunks: LONG, total: LONG },
         breaker: BreakerSettings::default(),
         probe_interval: None,
+        tenant: None,
         max_waiting: None,
     }
 }
@@ -37,7 +38,7 @@ fn address(base_url: &str) -> BackendAddress {
 async fn send(address: &BackendAddress, stream: bool) -> Result<BackendReply, SendError> {
     let request = BackendRequest {
         path: "/chat/completions",
-        body: "{}".into(),
+        body: vec!["{".into(), "}".into()],
         headers: Vec::new(),
         stream,
         request_id: "r".to_owned(),

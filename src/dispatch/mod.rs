@@ -10,6 +10,7 @@ mod endpoint;
 mod fields;
 mod health;
 mod identity;
+mod outgoing;
 mod probe;
 mod secret;
 mod sse;
@@ -37,8 +38,8 @@ use crate::{facts::BackendAddress, telemetry::TraceContext};
 pub struct BackendRequest {
     /// The path below the backend's base URL, such as `/chat/completions`.
     pub path: &'static str,
-    /// The JSON body, with the backend's own name for the model.
-    pub body: Bytes,
+    /// The JSON body, with the backend's own name for the model, in pieces that follow each other.
+    pub body: Vec<Bytes>,
     /// Headers that it gets beside Lexgate's own.
     pub headers: Vec<(&'static str, String)>,
     /// Whether the answer is to come in chunks.

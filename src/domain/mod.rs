@@ -8,9 +8,11 @@ mod decision;
 mod digest;
 mod fault;
 mod ids;
+pub(crate) mod json;
 mod jurisdiction;
 mod money;
 pub(crate) mod object;
+pub mod passing;
 mod quota;
 mod volume;
 

@@ -85,7 +85,7 @@ impl Exchange<'_> {
         let body = self.body_for(address).map_err(|_| failed(AttemptFailure::BadAnswer))?;
         let request = BackendRequest {
             path: self.call.endpoint.path(),
-            body: body.into(),
+            body,
             headers: self.call.headers.clone(),
             stream: self.call.stream,
             request_id: self.call.request_id.clone(),
@@ -160,13 +160,13 @@ impl Exchange<'_> {
     }
 
     /// The body with the backend's name for the model, and usage asked for where it is streamed.
-    fn body_for(self, address: &BackendAddress) -> Result<Vec<u8>, FieldsError> {
+    fn body_for(self, address: &BackendAddress) -> Result<Vec<Bytes>, FieldsError> {
         let mut body = self.call.body.clone();
         body.set("model", &address.model)?;
         if self.call.stream {
             self.call.endpoint.ask_for_usage(&mut body)?;
         }
-        body.to_vec()
+        body.pieces()
     }
 
     /// `Retry-After`: seconds, or an instant (RFC 9110, section 10.2.3).

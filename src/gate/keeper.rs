@@ -200,7 +200,7 @@ impl Office {
         let files: Vec<SourceFile> =
             texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
         let text = String::from_utf8(organisation).map_err(|_| GateError::Corrupt)?;
-        Ok(Proposal::load(&files, SourceFile::new("organisation.toml", &text))?)
+        Ok(Proposal::recorded(&files, SourceFile::new("organisation.toml", &text))?)
     }
 
     async fn content(&self, digest: Digest) -> Result<Vec<u8>, KeeperError> {

@@ -128,7 +128,7 @@ impl<'a> Replay<'a> {
             serde_json::from_slice(&bundle).map_err(|_| unreadable("bundle"))?;
         let files: Vec<_> = texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
         let text = String::from_utf8(organisation).map_err(|_| unreadable("organisation"))?;
-        let proposal = Proposal::load(&files, SourceFile::new("organisation.toml", &text))
+        let proposal = Proposal::recorded(&files, SourceFile::new("organisation.toml", &text))
             .map_err(|faults| format!("{}: {faults}", unreadable("bundle or organisation")))?;
         let snapshot = Snapshot::at(&proposal, ts, pinned.revision)
             .map_err(|error| format!("its snapshot cannot be built: {error}"))?;
@@ -155,6 +155,7 @@ fn request(call: &Call) -> CallRequest {
             subject_count: Some(data.subject_count),
             location: data.location.as_ref().map(ToString::to_string),
         }),
+        passes: call.passes.clone(),
         purpose: call.purpose.clone(),
         audience: Some(texts(&call.audience)),
         location: Some(call.location.to_string()),
