@@ -1,10 +1,12 @@
 //! Bodies and headers by which an enemy would have a backend do more than the call that is judged:
 //! closed by default, opened by name, judged and recorded.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::{
-    backend::{Backend, Seen, answer, completion, whole},
+    backend::{Backend, Seen, Step, answer, completion, whole},
     gateway::{CHAT, HARMLESS, chat, outcomes, with},
     harness::{Answer, Setup, Store, both_stores, with_json},
     volumes::replays,
@@ -231,6 +233,7 @@ both_stores! {
         let frankfurt = Backend::polite().await;
         let setup = with(store, &backend).backend("mistral-small@dc-frankfurt", &frankfurt.url);
         let setup = setup.env("FRANKFURT_API_KEY", "k");
+        let setup = setup.env("LEXGATE_POLICIES__ACTIVATE_ON_START", "true");
         let setup = passing(setup, r#"{ field = "tools.web_search", reaches = ["US"] }"#);
         let mut service = setup.start().await;
         let search = json!([{ "type": "web_search", "search_context_size": "low" }]);
@@ -362,6 +365,48 @@ both_stores! {
         }
         assert_eq!(backend.seen().len(), 1);
     }
+}
+
+/// The memory of a process that is in use, in MB.
+fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim_end_matches("kB").trim().parse::<u64>().expect("a number") >> 10
+}
+
+#[tokio::test]
+async fn a_large_body_lies_in_memory_once() {
+    let backend = Backend::start(|_| {
+        let mut steps = whole(&completion());
+        steps.insert(0, Step::Wait(Duration::from_secs(4)));
+        steps
+    })
+    .await;
+    let service = with(Store::Sqlite, &backend).start().await;
+    service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.expect(200);
+    let before = resident(service.id());
+    let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo/".repeat(2_780_000));
+    let content = json!([{ "type": "image_url", "image_url": { "url": picture } }]);
+    let body = with_field(CHAT, "messages", &json!([{ "role": "user", "content": content }]));
+    let calling = service.openai(CHAT, &HARMLESS, &body);
+    let watching = async {
+        // From when the backend has all of it until it answers: what was needed to read it is given back.
+        while backend.seen().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let mut least = u64::MAX;
+        for _ in 0..30 {
+            least = least.min(resident(service.id()));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        least
+    };
+    let (answered, least) = tokio::join!(calling, watching);
+    answered.expect(200);
+    assert!(
+        least <= before + 45,
+        "{before} MB before, {least} MB while a call of 32 MiB is under way"
+    );
 }
 
 /// What the law wants for data that goes from the European Union to what Acme itself operates.

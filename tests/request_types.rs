@@ -107,7 +107,7 @@ impl Walk<'_> {
             .filter(|(what, _)| *what == "literal")
             .filter_map(|(_, word)| word.as_str())
             .collect();
-        if words.is_empty() && self.table.text(kind, "untagged").is_none() {
+        if tag.is_none() && self.table.text(kind, "untagged").is_none() {
             self.undecided.insert(format!("{kind}: {object} does not say what it is"));
         }
         for word in &words {
