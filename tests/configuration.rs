@@ -273,8 +273,34 @@ async fn a_wrong_organisation_is_refused() {
         ],
     )
     .await;
+    shown += &refusal_of_all(
+        "passes that cannot be",
+        &[
+            Replace(file, "id = \"smollm2@laptop\"\n", PASSES),
+            Replace(
+                file,
+                "base_url = \"http://127.0.0.1:11434/v1\"",
+                "base_url = \"http://127.0.0.1:11434/v1\"\ntenant = \"acne\"",
+            ),
+        ],
+    )
+    .await;
     insta::assert_snapshot!("organisation", shown);
 }
+
+/// Passes of which each is wrong in its own way.
+const PASSES: &str = r#"id = "smollm2@laptop"
+passes = [
+  { field = "tools.web_search", reaches = ["US"] },
+  { field = "tools.web_search", reaches = [] },
+  { field = "plugins", reaches = ["XX"] },
+  { field = "temperature", reaches = [] },
+  { field = "models", reaches = ["US"] },
+  { field = "MODEL", reaches = [] },
+  { field = "previous_response_id", reaches = [] },
+  { field = "a field", reaches = [] },
+]
+"#;
 
 #[tokio::test]
 async fn wrong_facts_are_refused() {

@@ -285,13 +285,13 @@ both_stores! {
             Answer::of(request)
         };
         let body = r#" {"seed": 12345678901234567890123, "model" :"smollm2@laptop",
- "messages":[{"role":"user","content":"\u00e9 é \/"}],"x_vendor":{"b":1.10,"a":[ ], "b ":1E5},
+ "messages":[{"role":"user","content":"\u00e9 é \/"}],"logit_bias":{"b":1.10,"a":[ ], "b ":1E5},
  "metadata":{"team":"x","lexgate_subjects":"DE","lexgate_purpose":"dpv:Marketing"},"temperature":0.70}"#;
         send(body).await.expect(200);
         let want = concat!(
             r#"{"seed":12345678901234567890123,"model":"smollm2-135m","#,
             r#""messages":[{"role":"user","content":"\u00e9 é \/"}],"#,
-            r#""x_vendor":{"b":1.10,"a":[ ], "b ":1E5},"metadata":{"team":"x"},"temperature":0.70}"#,
+            r#""logit_bias":{"b":1.10,"a":[ ], "b ":1E5},"metadata":{"team":"x"},"temperature":0.70}"#,
         );
         let seen = &device.seen()[0];
         assert_eq!(seen.text(), want);
@@ -307,7 +307,7 @@ both_stores! {
         }
 
         let all_claims = r#"{"model":"mistral-small@dc-frankfurt","stream":true,
-            "metadata":{"lexgate_data":""},"stream_options":{"x":1,"include_usage":false}}"#;
+            "metadata":{"lexgate_data":""},"stream_options":{"include_obfuscation":true,"include_usage":false}}"#;
         assert_eq!(send(all_claims).await.status, 200);
         let seen = &frankfurt.seen()[0];
         assert_eq!(seen.header("authorization"), Some("Bearer frankfurts-own-key"));
@@ -315,7 +315,7 @@ both_stores! {
             seen.text(),
             concat!(
                 r#"{"model":"mistral-small","stream":true,"#,
-                r#""stream_options":{"x":1,"include_usage":true}}"#
+                r#""stream_options":{"include_obfuscation":true,"include_usage":true}}"#
             )
         );
         assert_eq!(device.seen().len(), 1);
@@ -376,7 +376,7 @@ both_stores! {
         let elsewhere = Backend::polite().await;
         let target = elsewhere.url.clone();
         let json = "content-type: application/json\r\n";
-        let backend = Backend::start(move |seen| match seen.json()["scenario"].as_str().unwrap() {
+        let backend = Backend::start(move |seen| match seen.json()["user"].as_str().unwrap() {
             "500" => answer("500 Internal Server Error", json, b"{}"),
             "401" => answer("401 Unauthorized", json, b"{}"),
             "garbage" => vec![Step::Send(b"\0\x01not http\r\n\r\n".to_vec())],
@@ -417,7 +417,7 @@ both_stores! {
         ];
         for (scenario, ..) in scenarios {
             let mut body = chat("smollm2@laptop");
-            body["scenario"] = json!(scenario);
+            body["user"] = json!(scenario);
             let answer = service.openai(CHAT, &HARMLESS, &body).await;
             let error = error(&answer, 502, "upstream_error");
             assert!(!error.to_string().contains("127.0.0.1"), "{error}");
@@ -443,7 +443,7 @@ both_stores! {
     async fn a_backend_s_own_word_reaches_the_client(store: Store) {
         let json = "content-type: application/json\r\n";
         let backend = Backend::start(move |seen| {
-            if seen.json()["scenario"] == "busy" {
+            if seen.json()["user"] == "busy" {
                 let headers = format!("retry-after: 7\r\n{json}");
                 answer("429 Too Many Requests", &headers, b"{}")
             } else {
@@ -455,7 +455,7 @@ both_stores! {
         let mut body = chat("smollm2@laptop");
         let answer = service.openai(CHAT, &HARMLESS, &body).await;
         assert_eq!(answer.expect(400), json!({ "error": { "message": "too long" } }));
-        body["scenario"] = json!("busy");
+        body["user"] = json!("busy");
         let answer = service.openai(CHAT, &HARMLESS, &body).await;
         error(&answer, 429, "upstream_error");
         assert_eq!(answer.header("retry-after"), Some("7"));
@@ -466,7 +466,7 @@ both_stores! {
         let broken = || answer("503 Service Unavailable", "", b"");
         let device = Backend::start(move |_| broken()).await;
         let frankfurt = Backend::start(move |seen| {
-            if seen.json()["scenario"] == "all_fail" { broken() } else { whole(&completion()) }
+            if seen.json()["user"] == "all_fail" { broken() } else { whole(&completion()) }
         })
         .await;
         let singapore = Backend::polite().await;
@@ -481,7 +481,7 @@ both_stores! {
         answer.expect(200);
         assert_eq!(answer.header("x-lexgate-deployment"), Some("mistral-small@dc-frankfurt"));
         let mut body = chat("assistant");
-        body["scenario"] = json!("all_fail");
+        body["user"] = json!("all_fail");
         error(&service.openai(CHAT, &GERMAN, &body).await, 503, "upstream_error");
         assert!(singapore.seen().is_empty(), "availability bought a border crossing");
         // Data about nobody may go there.

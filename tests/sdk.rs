@@ -83,7 +83,9 @@ fn frankfurt(setup: Setup, url: &str) -> Setup {
 }
 
 fn scenario(seen: &Seen) -> String {
-    seen.json()["scenario"].as_str().expect("a scenario").to_owned()
+    let body = seen.json();
+    let told = body["user"].as_str().or(body["metadata"]["user_id"].as_str());
+    told.expect("a scenario").to_owned()
 }
 
 /// How many calls were decided, and how many of them denied.

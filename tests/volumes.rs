@@ -204,7 +204,7 @@ async fn settled(service: &Service) {
 }
 
 /// Every decision is judged again from the export, with the counts that it had.
-fn replays(service: &Service) {
+pub(crate) fn replays(service: &Service) {
     let dir = crate::harness::TempDir::new();
     let dir = dir.path().to_str().unwrap();
     service.site.run_json(&["export", dir, "--json"]);

@@ -271,6 +271,7 @@ impl Case {
         let exported = given.exported.iter().map(|row| row.get_ref().read(at, file));
         let exported = exported.collect::<Result<Vec<_>, _>>()?;
         let call = CallRequest {
+            passes: Vec::new(),
             action: given.action,
             model: None,
             deployment: None,

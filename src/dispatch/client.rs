@@ -135,7 +135,7 @@ impl Backends for OpenAiClient {
         for (name, value) in request.headers {
             call = call.header(name, value);
         }
-        for (name, value) in request.trace.iter().flat_map(TraceContext::headers) {
+        for (name, value) in request.trace.iter().map(TraceContext::header) {
             call = call.header(name, value);
         }
         if let Some(key) = &key {

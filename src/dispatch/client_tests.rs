@@ -45,6 +45,7 @@ fn address(base_url: &str) -> BackendAddress {
         timeouts: Timeouts { connect: LONG, first_byte: LONG, between_chunks: LONG, total: LONG },
         breaker: BreakerSettings::default(),
         probe_interval: None,
+        tenant: None,
         max_waiting: None,
     }
 }

@@ -25,20 +25,6 @@ pub enum Endpoint {
     Messages,
 }
 
-/// What backends read as the choice of another model, or of a place: the routers' `models`, `provider`,
-/// `route`, `fallbacks`, the proxies' `api_base`, `base_url`, `custom_llm_provider`, and Anthropic's
-/// `inference_geo`.
-const CHOOSING: [&str; 8] = [
-    "models",
-    "provider",
-    "route",
-    "fallbacks",
-    "api_base",
-    "base_url",
-    "custom_llm_provider",
-    "inference_geo",
-];
-
 /// What an answer, or one event of a streamed one, says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
@@ -69,6 +55,18 @@ impl Endpoint {
         }
     }
 
+    /// The API's name in the table of what stays within a call ([`crate::domain::passing`]).
+    #[must_use]
+    pub const fn root(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+            Self::Messages => "messages",
+        }
+    }
+
     /// What the policies are asked.
     #[must_use]
     pub const fn action(self) -> Action {
@@ -90,33 +88,15 @@ impl Endpoint {
         self != Self::Responses || matches!(body.read::<bool>("store"), Ok(Some(false)))
     }
 
-    /// What `body` asks for that no decision could hold for, or nobody could keep a record of: the field,
-    /// and why.
-    #[must_use]
-    pub fn unanswerable(self, body: &Fields) -> Option<(&'static str, &'static str)> {
-        let chosen = CHOOSING.iter().find(|name| body.names().any(|field| field == **name));
-        if let Some(name) = chosen {
-            let why = "a router behind a deployment would send the call to another model or place \
-                       than the one that is judged: leave it out";
-            return Some((name, why));
-        }
-        // Whatever a backend could take for true.
-        let in_background = !matches!(body.read::<bool>("background"), Ok(None | Some(false)));
-        (self == Self::Responses && in_background).then_some((
-            "background",
-            "a response in the background has no outcome that the ledger could hold: leave it out",
-        ))
-    }
-
     /// Asks for usage in a streamed answer, for the ledger.
     ///
     /// # Errors
-    /// When `stream_options` is no object.
+    /// When `stream_options` is not an object.
     pub fn ask_for_usage(self, body: &mut Fields) -> Result<(), FieldsError> {
         if self.hides_usage() {
-            let mut options: Fields = body.read("stream_options")?.unwrap_or_default();
+            let mut options = body.object("stream_options")?.unwrap_or_default();
             options.set("include_usage", &true)?;
-            body.set("stream_options", &options)?;
+            body.set_object("stream_options", &options)?;
         }
         Ok(())
     }
@@ -129,7 +109,7 @@ impl Endpoint {
         if !self.hides_usage() {
             return Ok(true);
         }
-        let options: Fields = body.read("stream_options")?.unwrap_or_default();
+        let options = body.object("stream_options")?.unwrap_or_default();
         Ok(options.read::<bool>("include_usage")?.unwrap_or(false))
     }
 
@@ -198,7 +178,7 @@ impl Endpoint {
             }]),
             Self::Embeddings | Self::Responses | Self::Messages => return None,
         };
-        let mut event = Fields::parse(first.as_bytes()).ok()?;
+        let mut event = Fields::parse(&Bytes::copy_from_slice(first.as_bytes())).ok()?;
         event.retain(|name| name != "usage");
         event.set("choices", &choice).ok()?;
         let event = String::from_utf8(event.to_vec().ok()?).ok()?;
@@ -209,7 +189,7 @@ impl Endpoint {
     /// alone.
     #[must_use]
     pub fn without_usage(event: &[u8], data: &str) -> Option<Bytes> {
-        let mut fields = Fields::parse(data.as_bytes()).ok()?;
+        let mut fields = Fields::parse(&Bytes::copy_from_slice(data.as_bytes())).ok()?;
         fields.retain(|name| name != "usage");
         let rest = String::from_utf8(fields.to_vec().ok()?).ok()?;
         // In its place: the event may have other lines.
@@ -365,22 +345,6 @@ mod tests {
         // Data in several lines, and data that is no object.
         assert_eq!(taken("data: {\ndata: \"usage\":1}\n\n", "{\n\"usage\":1}"), None);
         assert_eq!(taken("data: 1\n\n", "1"), None);
-    }
-
-    #[test]
-    fn what_would_choose_another_place_or_leave_no_outcome_is_refused() {
-        let refused = |endpoint: Endpoint, body: &str| {
-            endpoint.unanswerable(&Fields::parse(body.as_bytes()).unwrap()).map(|(name, _)| name)
-        };
-        assert_eq!(refused(Endpoint::ChatCompletions, r#"{"models":["x"]}"#), Some("models"));
-        assert_eq!(refused(Endpoint::Messages, r#"{"inference_geo":"us"}"#), Some("inference_geo"));
-        for background in ["true", "1", "\"true\"", "{}"] {
-            let body = format!(r#"{{"background":{background}}}"#);
-            assert_eq!(refused(Endpoint::Responses, &body), Some("background"), "{background}");
-        }
-        for body in [r#"{"background":false}"#, r#"{"background":null}"#, r#"{"model":"m"}"#] {
-            assert_eq!(refused(Endpoint::Responses, body), None, "{body}");
-        }
     }
 
     #[test]

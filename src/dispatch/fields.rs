@@ -1,34 +1,41 @@
-//! A JSON object's fields in their order, each value as the bytes that were sent. What Lexgate
-//! does not need to understand, it does not touch.
+//! A JSON object's fields in their order, each value as the bytes that were sent: parts of what was
+//! received, not copies of it. What Lexgate does not need to understand, it does not touch.
 
-use std::{collections::HashSet, fmt};
-
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{
-    Deserialize, Serialize,
-    de::{DeserializeOwned, MapAccess, Visitor},
-    ser::SerializeMap,
+    Serialize,
+    de::{DeserializeOwned, Error},
 };
-use serde_json::value::RawValue;
 
-/// How many fields an object may have: many times what any API knows.
-const MOST_FIELDS: usize = 1024;
+use crate::domain::json::members;
+
+/// Up to which size a value is written together with its neighbours, and not as a piece of its own.
+const SMALL: usize = 4 << 10;
 
 /// The body of a request to a model.
 #[derive(Clone, Debug, Default)]
-pub struct Fields(Vec<(String, Box<RawValue>)>);
+pub struct Fields(Vec<(String, Bytes)>);
 
-/// The body is no JSON object, or a field is not what it must be.
+/// The body is not a JSON object, or a field is not what it must be.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct FieldsError(#[from] serde_json::Error);
 
 impl Fields {
-    /// Reads a JSON object.
+    /// Reads a JSON object, of which the values stay parts.
     ///
     /// # Errors
-    /// When it is none, or names a field twice.
-    pub fn parse(body: &[u8]) -> Result<Self, FieldsError> {
-        Ok(serde_json::from_slice(body)?)
+    /// When it is not one, or names a field twice.
+    pub fn parse(body: &Bytes) -> Result<Self, FieldsError> {
+        let text = std::str::from_utf8(body).map_err(serde_json::Error::custom)?;
+        let members = members(text)?;
+        let part = |value: &str| body.slice_ref(value.as_bytes());
+        let fields = members.into_iter().map(|(name, value)| (name.into_owned(), part(value)));
+        Ok(Self(fields.collect()))
+    }
+
+    fn find(&self, name: &str) -> Option<&Bytes> {
+        self.0.iter().find(|(field, _)| field == name).map(|(_, value)| value)
     }
 
     /// The field `name` as a `T`; `None` where it is absent or `null`.
@@ -36,8 +43,16 @@ impl Fields {
     /// # Errors
     /// When it is something else.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, FieldsError> {
-        let found = self.0.iter().find(|(field, _)| field == name);
-        Ok(found.map_or(Ok(None), |(_, value)| serde_json::from_str(value.get()))?)
+        Ok(self.find(name).map_or(Ok(None), |value| serde_json::from_slice(value))?)
+    }
+
+    /// The field `name` as an object; `None` where it is absent or `null`.
+    ///
+    /// # Errors
+    /// When it is something else, or cannot be read.
+    pub fn object(&self, name: &str) -> Result<Option<Self>, FieldsError> {
+        let value = self.find(name).filter(|value| value.as_ref() != b"null");
+        value.map(Self::parse).transpose()
     }
 
     /// Sets the field `name`, in its place or at the end.
@@ -45,12 +60,24 @@ impl Fields {
     /// # Errors
     /// When `value` cannot be written as JSON.
     pub fn set<T: Serialize + ?Sized>(&mut self, name: &str, value: &T) -> Result<(), FieldsError> {
-        let value = serde_json::value::to_raw_value(value)?;
+        self.put(name, serde_json::to_vec(value)?.into());
+        Ok(())
+    }
+
+    /// Sets the field `name` to an object.
+    ///
+    /// # Errors
+    /// Never for fields that were read.
+    pub fn set_object(&mut self, name: &str, value: &Self) -> Result<(), FieldsError> {
+        self.put(name, value.to_vec()?.into());
+        Ok(())
+    }
+
+    fn put(&mut self, name: &str, value: Bytes) {
         match self.0.iter_mut().find(|(field, _)| field == name) {
             Some((_, old)) => *old = value,
             None => self.0.push((name.to_owned(), value)),
         }
-        Ok(())
     }
 
     /// Removes every field for which `keep` is false.
@@ -67,8 +94,7 @@ impl Fields {
     /// Whether the field `name` is an object, readable or not.
     #[must_use]
     pub fn is_object(&self, name: &str) -> bool {
-        let found = self.0.iter().find(|(field, _)| field == name);
-        found.is_some_and(|(_, value)| value.get().trim_start().starts_with('{'))
+        self.find(name).is_some_and(|value| value.starts_with(b"{"))
     }
 
     /// The names, in order.
@@ -76,65 +102,57 @@ impl Fields {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Names and values as they were sent, in order.
+    pub fn members(&self) -> impl Iterator<Item = (&str, &str)> {
+        // What was set is JSON too.
+        let text = |value| std::str::from_utf8(value).unwrap_or_default();
+        self.0.iter().map(move |(name, value)| (name.as_str(), text(value)))
+    }
+
+    /// The object as JSON, in pieces that follow each other: large values are the received bytes.
+    ///
+    /// # Errors
+    /// Never for fields that were read.
+    pub fn pieces(&self) -> Result<Vec<Bytes>, FieldsError> {
+        let (mut pieces, mut small) = (Vec::new(), BytesMut::new());
+        for (index, (name, value)) in self.0.iter().enumerate() {
+            small.put_u8(if index == 0 { b'{' } else { b',' });
+            serde_json::to_writer((&mut small).writer(), name)?;
+            small.put_u8(b':');
+            if value.len() <= SMALL {
+                small.extend_from_slice(value);
+            } else {
+                pieces.push(small.split().freeze());
+                pieces.push(value.clone());
+            }
+        }
+        small.extend_from_slice(if self.0.is_empty() { b"{}" } else { b"}" });
+        pieces.push(small.freeze());
+        Ok(pieces)
+    }
+
     /// The object as JSON.
     ///
     /// # Errors
     /// Never for fields that were read.
     pub fn to_vec(&self) -> Result<Vec<u8>, FieldsError> {
-        Ok(serde_json::to_vec(self)?)
-    }
-}
-
-impl Serialize for Fields {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.len()))?;
-        for (name, value) in &self.0 {
-            map.serialize_entry(name, value)?;
-        }
-        map.end()
-    }
-}
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(FieldsVisitor)
-    }
-}
-
-struct FieldsVisitor;
-
-impl<'de> Visitor<'de> for FieldsVisitor {
-    type Value = Fields;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-        let (mut fields, mut names) = (Vec::new(), HashSet::new());
-        while let Some((name, value)) = map.next_entry::<String, Box<RawValue>>()? {
-            // Two readers could each take another one of two fields of one name.
-            if !names.insert(name.clone()) {
-                return Err(serde::de::Error::custom(format!("the field `{name}` stands twice")));
-            }
-            if names.len() > MOST_FIELDS {
-                let message = format!("an object has more than {MOST_FIELDS} fields");
-                return Err(serde::de::Error::custom(message));
-            }
-            fields.push((name, value));
-        }
-        Ok(Fields(fields))
+        Ok(self.pieces()?.concat())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::json::MOST_MEMBERS;
+
+    fn parse(text: &str) -> Result<Fields, FieldsError> {
+        Fields::parse(&Bytes::copy_from_slice(text.as_bytes()))
+    }
 
     #[test]
     fn fields_leave_alone_what_they_do_not_know() {
-        let body = br#"{"z": 1.10, "model":"a", "n":12345678901234567890123,"x":{"b":1,"a": [ ]}}"#;
-        let mut fields = Fields::parse(body).unwrap();
+        let body = r#"{"z": 1.10, "model":"a", "n":12345678901234567890123,"x":{"b":1,"a": [ ]}}"#;
+        let mut fields = parse(body).unwrap();
         fields.set("model", "b").unwrap();
         fields.set("stream", &true).unwrap();
         fields.retain(|name| name != "absent");
@@ -145,17 +163,33 @@ mod tests {
         assert_eq!(fields.read::<String>("model").unwrap().as_deref(), Some("b"));
         assert!(fields.read::<bool>("model").is_err());
         assert_eq!(fields.read::<bool>("none").unwrap(), None);
+        assert_eq!(Fields::default().to_vec().unwrap(), b"{}");
+    }
+
+    #[test]
+    fn large_values_are_the_bytes_that_were_received() {
+        let text = format!(r#"{{"model":"a","input":"{}","user":"u"}}"#, "x".repeat(2 * SMALL));
+        let body = Bytes::from(text.clone());
+        let mut fields = Fields::parse(&body).unwrap();
+        fields.set("model", "a").unwrap();
+        let pieces = fields.pieces().unwrap();
+        assert_eq!(pieces.len(), 3);
+        assert_eq!(pieces.concat(), text.as_bytes());
+        let within = body.as_ptr_range();
+        assert!(within.contains(&pieces[1].as_ptr()), "it was copied");
     }
 
     #[test]
     fn fields_refuse_what_two_readers_could_read_differently() {
-        assert!(Fields::parse(br#"{"model":"a","model":"b"}"#).is_err());
-        assert!(Fields::parse(b"[1]").is_err());
+        assert!(parse(r#"{"model":"a","model":"b"}"#).is_err());
+        assert!(parse("[1]").is_err());
+        assert!(parse("{} {}").is_err());
+        assert!(Fields::parse(&Bytes::from_static(b"{\"a\":\"\xff\"}")).is_err());
         let many = |fields: usize| {
             let fields: Vec<String> = (0..fields).map(|n| format!(r#""{n}":0"#)).collect();
-            Fields::parse(format!("{{{}}}", fields.join(",")).as_bytes())
+            parse(&format!("{{{}}}", fields.join(",")))
         };
-        assert!(many(MOST_FIELDS).is_ok());
-        assert!(many(MOST_FIELDS + 1).unwrap_err().to_string().contains("more than 1024 fields"));
+        assert!(many(MOST_MEMBERS).is_ok());
+        assert!(many(MOST_MEMBERS + 1).unwrap_err().to_string().contains("more than 1024 fields"));
     }
 }

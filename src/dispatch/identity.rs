@@ -288,6 +288,7 @@ mod tests {
             timeouts: Timeouts::default(),
             breaker: BreakerSettings::default(),
             probe_interval: None,
+            tenant: None,
             max_waiting: None,
         }
     }

@@ -43,6 +43,12 @@ pub struct CallRequest {
         skip_serializing_if = "Option::is_none"
     )]
     pub data: Option<DataRequest>,
+    /// The parts of the request that need a pass, such as `tools.web_search`: only deployments whose
+    /// `[[deployments.passes]]` name them all are considered, and what those reach is judged. The gateway
+    /// finds them by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["tools.web_search"]))]
+    pub passes: Vec<String>,
     /// A purpose of the W3C DPV vocabulary, such as `dpv:ServiceProvision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
@@ -106,6 +112,9 @@ pub struct Call {
     pub location: JurisdictionCode,
     /// The model that was asked for: a model or a virtual model.
     pub model: Option<String>,
+    /// The parts of the request that need a pass, sorted, each once. Absent when none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<String>,
     /// The declared purpose.
     pub purpose: Option<String>,
 }

@@ -9,9 +9,11 @@ mod digest;
 mod end_user;
 mod fault;
 mod ids;
+pub(crate) mod json;
 mod jurisdiction;
 mod money;
 pub(crate) mod object;
+pub mod passing;
 mod quota;
 mod volume;
 

@@ -11,7 +11,7 @@ use std::{
 use serde::Deserialize;
 use url::{Host, Origin, Url};
 
-use crate::domain::DeploymentId;
+use crate::domain::{DeploymentId, TenantId};
 
 /// How a deployment is reached: `[deployments.backend]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -32,6 +32,8 @@ pub struct BackendAddress {
     pub breaker: BreakerSettings,
     /// How often it is asked how it is, where the organisation says so.
     pub probe_interval: Option<Duration>,
+    /// The tenant whose own the key is: its calls alone may refer to what lies at the provider.
+    pub tenant: Option<TenantId>,
     /// How many requests may wait in its queue before others are preferred.
     pub max_waiting: Option<u64>,
 }

@@ -12,6 +12,7 @@ mod licence_id;
 mod now;
 mod organisation;
 mod organisation_file;
+mod passes;
 mod price;
 mod proposal;
 mod resolve;
@@ -36,8 +37,9 @@ pub use confidence::{ConfidenceAt, Covering};
 pub use dated::{Dated, Validity, instant as parse_instant};
 pub use now::{FactsAt, Jurisdiction, Licence, RetentionRule};
 pub use organisation::{
-    App, ContentMode, Deployment, Instrument, Model, Operator, Organisation, Site, Tenant,
+    App, ContentMode, Deployment, Instrument, Model, Operator, Organisation, Pass, Site, Tenant,
 };
+pub use passes::{NotPassed, passing};
 pub use price::Price;
 pub use proposal::Proposal;
 pub use resolve::{Resolved, resolve};

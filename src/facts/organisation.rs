@@ -144,8 +144,31 @@ pub struct Deployment {
     pub retention_hours: u64,
     /// Its protections.
     pub safeguards: Vec<String>,
+    /// What it passes on of calls beyond what stays within them.
+    pub passes: Vec<Pass>,
     /// How it is reached; without one, callers run inference themselves.
     pub backend: Option<BackendAddress>,
+}
+
+/// A part of calls that a deployment passes on although it does not stay within the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pass {
+    /// Which, such as `tools.web_search`.
+    pub field: String,
+    /// The jurisdictions that the call reaches by it, beside those of the deployment.
+    pub reaches: Vec<JurisdictionCode>,
+    /// Whether it refers to what lies at the provider.
+    pub is_reference: bool,
+}
+
+impl Deployment {
+    /// Whether it passes on `field` of a call of `tenant`.
+    #[must_use]
+    pub fn passes_on(&self, field: &str, tenant: &TenantId) -> bool {
+        let owner = self.backend.as_ref().and_then(|backend| backend.tenant.as_ref());
+        let may = |pass: &Pass| !pass.is_reference || owner == Some(tenant);
+        self.passes.iter().any(|pass| pass.field == field && may(pass))
+    }
 }
 
 /// A legal instrument between an exporter and a recipient.
@@ -216,9 +239,15 @@ impl Organisation {
         boundaries.filter(|boundary| *boundary > instant).min()
     }
 
-    /// The jurisdictions that `deployment` touches when it is called from `location`.
+    /// The jurisdictions that `deployment` touches when it is called from `location` and passes on `fields`
+    /// of the call.
     #[must_use]
-    pub fn placement(&self, deployment: &Deployment, location: &JurisdictionCode) -> Placement {
+    pub fn placement(
+        &self,
+        deployment: &Deployment,
+        location: &JurisdictionCode,
+        fields: &[String],
+    ) -> Placement {
         let resolve = |sites: &[Site]| {
             let mut places: Vec<JurisdictionCode> = sites
                 .iter()
@@ -231,12 +260,17 @@ impl Organisation {
             places.dedup();
             places
         };
+        let mut process = resolve(&deployment.process);
+        let used = deployment.passes.iter().filter(|pass| fields.contains(&pass.field));
+        process.extend(used.flat_map(|pass| pass.reaches.iter().cloned()));
+        process.sort();
+        process.dedup();
         let operator = self.operators.get(&deployment.operator);
         Placement {
             access: resolve(&deployment.access),
             operate: operator.map(|operator| operator.seat.clone()).into_iter().collect(),
             own: operator.map(|operator| operator.owners.clone()).unwrap_or_default(),
-            process: resolve(&deployment.process),
+            process,
             store: resolve(&deployment.store),
         }
     }

@@ -32,15 +32,27 @@ impl Proposal {
     /// # Errors
     /// Every fault found, as far as reading could go on after it.
     pub fn load(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
-        on_deep_stack(|| Self::read(policies, organisation))
+        on_deep_stack(|| Self::read(policies, organisation, Organisation::load))
     }
 
-    fn read(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
+    /// Reads what was active before, from the store or an export.
+    ///
+    /// # Errors
+    /// Every fault found, as far as reading could go on after it.
+    pub fn recorded(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
+        on_deep_stack(|| Self::read(policies, organisation, Organisation::recorded))
+    }
+
+    fn read(
+        policies: &[SourceFile],
+        organisation: SourceFile,
+        read: impl FnOnce(&SourceFile, &World) -> Result<Organisation, Faults>,
+    ) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let bundle = Bundle::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
         let world = World::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
         let Some(world) = world else { return Err(faults) };
-        let read = Organisation::load(&organisation, &world);
+        let read = read(&organisation, &world);
         let read = read.map_err(|found| faults.0.extend(found.0)).ok();
         let (Some(bundle), Some(read)) = (bundle, read) else { return Err(faults) };
         check_names(&bundle, &world, &read, &mut faults);

@@ -1,6 +1,6 @@
 //! From a call as it was typed to one in which every name is known, or every name that is not.
 
-use super::{organisation::Deployment, snapshot::Snapshot, world::TermKind};
+use super::{organisation::Deployment, passes::passing, snapshot::Snapshot, world::TermKind};
 use crate::domain::{
     AppId, Call, CallRequest, Data, DataRequest, FieldFault, JurisdictionCode, TenantId,
 };
@@ -44,6 +44,7 @@ pub fn resolve<'a>(
     };
     let request = &*app.claims.tighten(request)?;
     let candidates = names.candidates(request);
+    let (passes, candidates) = names.passing(request, candidates, &app.tenant);
     let data = request.data.as_ref().map(|data| names.data(data));
     let location = request.location.as_ref();
     let location = location.and_then(|code| names.jurisdiction("/location", code));
@@ -67,6 +68,7 @@ pub fn resolve<'a>(
         deployment: request.deployment.as_deref().map(Into::into),
         location: location.unwrap_or_else(|| app.location.clone()),
         model: request.model.clone(),
+        passes,
         purpose: request.purpose.clone(),
     };
     Ok(Resolved { call, tenant: app.tenant.clone(), candidates })
@@ -111,6 +113,30 @@ impl<'a> Names<'a> {
             self.fault("/deployment", format!("`{id}` does not serve the model that is asked for"));
         }
         vec![deployment]
+    }
+
+    /// What the call needs passed on, sorted, each once; and the candidates that do.
+    fn passing(
+        &mut self,
+        request: &CallRequest,
+        candidates: Vec<&'a Deployment>,
+        tenant: &TenantId,
+    ) -> (Vec<String>, Vec<&'a Deployment>) {
+        self.length("/passes", request.passes.len());
+        let mut passes: Vec<String> = request.passes.iter().take(MAX_LIST).cloned().collect();
+        passes.sort();
+        passes.dedup();
+        if candidates.is_empty() {
+            return (passes, candidates);
+        }
+        match passing(candidates, &passes, tenant, request.deployment.is_some()) {
+            Ok(candidates) => (passes, candidates),
+            Err(missing) => {
+                let index = request.passes.iter().position(|field| *field == missing.field);
+                self.fault(format!("/passes/{}", index.unwrap_or_default()), missing.detail);
+                (passes, Vec::new())
+            }
+        }
     }
 
     fn data(&mut self, data: &DataRequest) -> Data {

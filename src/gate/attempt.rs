@@ -96,7 +96,7 @@ impl Exchange<'_> {
         let body = self.body_for(address).map_err(|_| failed(AttemptFailure::BadAnswer))?;
         let request = BackendRequest {
             path: self.call.endpoint.path(),
-            body: vec![body.into()],
+            body,
             permit: self.pass.clone(),
             headers: self.call.headers.clone(),
             stream: self.call.stream,
@@ -189,13 +189,13 @@ impl Exchange<'_> {
     }
 
     /// The body with the backend's name for the model, and usage asked for where it is streamed.
-    fn body_for(self, address: &BackendAddress) -> Result<Vec<u8>, FieldsError> {
+    fn body_for(self, address: &BackendAddress) -> Result<Vec<Bytes>, FieldsError> {
         let mut body = self.call.body.clone();
         body.set("model", &address.model)?;
         if self.call.stream {
             self.call.endpoint.ask_for_usage(&mut body)?;
         }
-        body.to_vec()
+        body.pieces()
     }
 
     /// `Retry-After`: seconds, or an instant (RFC 9110, section 10.2.3).

@@ -260,7 +260,7 @@ impl<'a> Course<'a> {
                     let (why, status) = (failure.why, failure.status);
                     tried.ended(status_of(why), status, Some(why), &Answered::default());
                     Exchange::judge(trial, failure);
-                    let repeatable = self.call.endpoint.is_repeatable(&self.call.body);
+                    let repeatable = self.call.is_repeatable();
                     if !failure.is_untouched() && !repeatable {
                         // Nor are those asked again that did nothing with it.
                         return Round::Again(BTreeSet::new());

@@ -46,6 +46,14 @@ pub struct ModelCall {
     pub trace: Trace,
 }
 
+impl ModelCall {
+    /// Whether the same request twice does the same as once. What is passed on beyond the call may have done
+    /// something there.
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.request.passes.is_empty() && self.endpoint.is_repeatable(&self.body)
+    }
+}
+
 /// What becomes of a call to a model.
 #[derive(Debug)]
 pub enum Reply {

@@ -137,7 +137,8 @@ impl Judge {
         };
         let mut bench = Bench::new(self, &call, app, &tenant, reached);
         let export = bench.export(deployment);
-        let placement = self.snapshot.organisation.placement(deployment, &call.location);
+        let organisation = &self.snapshot.organisation;
+        let placement = organisation.placement(deployment, &call.location, &call.passes);
         let mut reachable = Reachable::new();
         for (action, part) in &bench.flow_actions {
             if placement.of(*action).is_empty() {
@@ -287,7 +288,8 @@ impl<'a> Bench<'a> {
     }
 
     fn candidate(&mut self, deployment: &'a Deployment) -> Found<'a> {
-        let placement = self.snapshot.organisation.placement(deployment, &self.call.location);
+        let (organisation, call) = (&self.snapshot.organisation, self.call);
+        let placement = organisation.placement(deployment, &call.location, &call.passes);
         let export = self.export(deployment);
         let mut heard = self.ask(RuleSet::Rules, &export, &placement);
         self.refuse_undeclared(&mut heard);

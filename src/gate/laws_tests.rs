@@ -50,7 +50,17 @@ fn requests() -> impl Strategy<Value = CallRequest> {
     );
     (actions, targets, prop::option::weighted(0.9, data), rest).prop_map(
         |(action, (model, deployment), data, (purpose, audience, location, end_user))| {
-            CallRequest { action, model, deployment, data, purpose, audience, location, end_user }
+            CallRequest {
+                action,
+                model,
+                deployment,
+                data,
+                passes: Vec::new(),
+                purpose,
+                audience,
+                location,
+                end_user,
+            }
         },
     )
 }

@@ -31,6 +31,7 @@ fn address() -> BackendAddress {
         timeouts: Timeouts::default(),
         breaker: BreakerSettings::default(),
         probe_interval: None,
+        tenant: None,
         max_waiting: None,
     }
 }

@@ -77,6 +77,7 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
     };
     DecisionBody {
         call: Call {
+            passes: Vec::new(),
             action: Action::Infer,
             audience: vec![place("DE")],
             data: Some(Data {

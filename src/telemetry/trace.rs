@@ -17,6 +17,9 @@ pub(crate) const TARGET: &str = "lexgate::trace";
 /// The two headers of the W3C Trace Context.
 const TRACEPARENT: &str = "traceparent";
 const TRACESTATE: &str = "tracestate";
+/// How long a `traceparent` of the first version is, and its version.
+const PARENT_LENGTH: usize = 55;
+const VERSION_LENGTH: usize = 2;
 /// How long a `tracestate` may be; the recommendation asks for at least as much.
 const LONGEST_STATE: usize = 512;
 
@@ -45,7 +48,9 @@ impl TraceContext {
         }
         let state = states.into_iter().collect::<Vec<_>>().join(",");
         let state = Some(state).filter(|state| is_state(state));
-        Some(Self { parent: parent.to_owned(), state })
+        // What a later version adds is text of the caller's own, and not handed on.
+        let ids = parent.get(VERSION_LENGTH..PARENT_LENGTH)?;
+        Some(Self { parent: ["00", ids].concat(), state })
     }
 
     /// Where `span` stands; `None` for one that nobody exports.
@@ -57,10 +62,16 @@ impl TraceContext {
         Some(Self { parent, state })
     }
 
-    /// The headers that tell it to whoever is called next.
-    pub fn headers(&self) -> impl Iterator<Item = (&'static str, &str)> {
+    /// The header that tells it to a backend: identifiers alone. `tracestate` holds text of the caller's
+    /// own, which goes no further than to the organisation's collector.
+    #[must_use]
+    pub fn header(&self) -> (&'static str, &str) {
+        (TRACEPARENT, &self.parent)
+    }
+
+    fn both(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let state = self.state.iter().map(|state| (TRACESTATE, state.as_str()));
-        std::iter::once((TRACEPARENT, self.parent.as_str())).chain(state)
+        std::iter::once(self.header()).chain(state)
     }
 
     fn context(&self) -> Context {
@@ -70,11 +81,11 @@ impl TraceContext {
 
 impl Extractor for TraceContext {
     fn get(&self, key: &str) -> Option<&str> {
-        self.headers().find_map(|(name, value)| (name == key).then_some(value))
+        self.both().find_map(|(name, value)| (name == key).then_some(value))
     }
 
     fn keys(&self) -> Vec<&str> {
-        self.headers().map(|(name, _)| name).collect()
+        self.both().map(|(name, _)| name).collect()
     }
 }
 
@@ -191,17 +202,20 @@ mod tests {
 
     fn read(parents: &[&str], states: &[&str]) -> Option<Vec<(&'static str, String)>> {
         let read = TraceContext::read(parents.iter().copied(), states.iter().copied())?;
-        Some(read.headers().map(|(name, value)| (name, value.to_owned())).collect())
+        Some(read.both().map(|(name, value)| (name, value.to_owned())).collect())
     }
 
     #[test]
-    fn what_is_well_formed_goes_on_as_it_came() {
+    fn what_is_well_formed_is_continued() {
         let parent = ("traceparent", PARENT.to_owned());
         assert_eq!(read(&[PARENT], &[]), Some(vec![parent.clone()]));
         let both = Some(vec![parent.clone(), ("tracestate", "a=1,b=2".to_owned())]);
         assert_eq!(read(&[PARENT], &["a=1", "b=2"]), both);
         let later = "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-09-more";
-        assert_eq!(read(&[later], &[]), Some(vec![("traceparent", later.to_owned())]));
+        let first = PARENT.replace("-01", "-09");
+        assert_eq!(read(&[later], &[]), Some(vec![("traceparent", first)]));
+        let context = TraceContext::read([PARENT], ["a=1"]).unwrap();
+        assert_eq!(context.header(), ("traceparent", PARENT));
         // A state that is none costs nobody the trace.
         let long = format!("a={}", "x".repeat(LONGEST_STATE));
         for state in ["", "a", "=", "a=", "A=1", "a=1,,", "a=\u{7f}", &long] {

@@ -72,6 +72,7 @@ impl Reader<'_> {
                 .probe_interval
                 .as_ref()
                 .map(|text| self.duration(Some(text), Duration::from_secs(10))),
+            tenant: row.tenant.as_ref().map(|tenant| tenant.get_ref().as_str().into()),
             max_waiting: row.max_waiting,
             // Last: the other faults are said too.
             base_url: base_url.ok()?,

@@ -3,6 +3,7 @@
 mod backends;
 mod limits;
 mod names;
+mod passes;
 mod rows;
 
 use super::{
@@ -20,8 +21,20 @@ impl Organisation {
     /// # Errors
     /// Every fault found, with its place and remedy.
     pub fn load(file: &SourceFile, world: &World) -> Result<Self, Faults> {
+        Self::read(file, world, false)
+    }
+
+    /// Reads a file that was active before: what is known of requests since then is not held against it.
+    ///
+    /// # Errors
+    /// Every fault found, with its place and remedy.
+    pub fn recorded(file: &SourceFile, world: &World) -> Result<Self, Faults> {
+        Self::read(file, world, true)
+    }
+
+    fn read(file: &SourceFile, world: &World, is_recorded: bool) -> Result<Self, Faults> {
         let rows: File = toml_file::parse(file)?;
-        let mut reader = Reader { file, world, faults: Faults::default() };
+        let mut reader = Reader { file, world, is_recorded, faults: Faults::default() };
         let mut organisation = Self { licence_names: world.licence_names(), ..Self::default() };
         reader.parties(&rows, &mut organisation);
         reader.models(&rows, &mut organisation);
@@ -36,6 +49,7 @@ impl Organisation {
 struct Reader<'a> {
     file: &'a SourceFile,
     world: &'a World,
+    is_recorded: bool,
     faults: Faults,
 }
 
@@ -114,6 +128,11 @@ impl Reader<'_> {
                 .iter()
                 .any(|operator| operator.id.get_ref() == row.operator.get_ref());
             self.refer("operator", "[[operators]]", &row.operator, known);
+            if let Some(owner) = row.backend.as_ref().and_then(|backend| backend.tenant.as_ref()) {
+                let known =
+                    rows.tenants.iter().any(|tenant| tenant.id.get_ref() == owner.get_ref());
+                self.refer("tenant", "[[tenants]]", owner, known);
+            }
             self.terms(TermKind::Safeguard, &row.safeguards);
             for (what, sites) in [("processes", &row.process), ("stores", &row.store)] {
                 if sites.get_ref().is_empty() {
@@ -135,6 +154,7 @@ impl Reader<'_> {
                 access: self.sites(&row.access),
                 retention_hours: row.retention_hours,
                 safeguards: row.safeguards.iter().map(|text| text.get_ref().clone()).collect(),
+                passes: self.passes(row),
                 backend: row.backend.as_ref().and_then(|backend| self.backend(backend)),
             });
         }

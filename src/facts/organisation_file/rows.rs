@@ -125,7 +125,17 @@ pub(super) struct DeploymentRow {
     pub(super) retention_hours: u64,
     #[serde(default)]
     pub(super) safeguards: Vec<Text>,
+    #[serde(default)]
+    pub(super) passes: Vec<PassRow>,
     pub(super) backend: Option<BackendRow>,
+}
+
+/// `[[deployments.passes]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PassRow {
+    pub(super) field: Text,
+    pub(super) reaches: Vec<Text>,
 }
 
 #[derive(Deserialize)]
@@ -146,6 +156,7 @@ pub(super) struct BackendRow {
     pub(super) breaker_failures: Option<Spanned<u32>>,
     pub(super) breaker_cool_down: Option<Text>,
     pub(super) max_waiting: Option<u64>,
+    pub(super) tenant: Option<Text>,
 }
 
 #[derive(Deserialize)]

@@ -355,7 +355,7 @@ impl<'a> Search<'a> {
         let organisation = &self.snapshot.organisation;
         let here = organisation.apps.get(self.world.app).map(|app| &app.location);
         let places = organisation.deployments.iter().filter_map(move |deployment| {
-            here.map(|here| organisation.placement(deployment, here).process)
+            here.map(|here| organisation.placement(deployment, here, &[]).process)
         });
         self.origins().into_iter().chain(location).chain(places.flatten())
     }

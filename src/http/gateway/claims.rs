@@ -8,7 +8,9 @@ use axum::http::HeaderMap;
 use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
-    domain::{Action, AppId, CallRequest, DataRequest, EndUser, FieldFault},
+    domain::{
+        Action, AppId, CallRequest, DataRequest, EndUser, FieldFault, passing::fold,
+    },
     facts::{AppClaims, ClaimName, Organisation},
 };
 
@@ -49,6 +51,7 @@ pub(super) fn take(
         action,
         deployment: is_deployment.then(|| model.clone()),
         model: (!is_deployment).then_some(model),
+        passes: Vec::new(),
         data: data(&claims, &of_app)?,
         purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
         audience: claims.get("audience").map(|text| list(text)),
@@ -121,7 +124,9 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
         let (first, more) = (values.next(), values.next());
         let text = first.and_then(|value| value.to_str().ok());
         let (Some(text), None) = (text, more) else {
-            let detail = format!("`{name}` must stand once and hold visible ASCII characters");
+            let detail = format!(
+                "`{name}` must appear exactly once and contain only visible ASCII characters"
+            );
             return Err(invalid(name.as_str(), detail));
         };
         let text = normal(&claim, text);
@@ -131,7 +136,7 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
 }
 
 fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
-    let mut metadata = match body.read::<Fields>("metadata") {
+    let mut metadata = match body.object("metadata") {
         Ok(Some(metadata)) => metadata,
         // An object that cannot be read would show the backend claims that were not read either.
         Err(error) if body.is_object("metadata") => {
@@ -142,9 +147,15 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
     };
     let mut claims = BTreeMap::new();
     let names: Vec<String> = metadata.names().map(str::to_owned).collect();
+    all_differ(&names)?;
     for name in names {
-        let Some(claim) = name.strip_prefix(FIELD) else { continue };
-        let shown = format!("metadata.{name}");
+        let shown = format!("metadata.{}", name.escape_debug());
+        let Some(claim) = name.strip_prefix(FIELD) else {
+            if is_like_a_claim(&name) {
+                return Err(unknown(&shown));
+            }
+            continue;
+        };
         // One name for each: with two, one claim could say two things.
         if claim.contains('-') {
             return Err(unknown(&shown));
@@ -162,11 +173,33 @@ fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem>
         if metadata.is_empty() {
             body.retain(|name| name != "metadata");
         } else {
-            let set = body.set("metadata", &metadata);
+            let set = body.set_object("metadata", &metadata);
             set.map_err(|error| invalid("/metadata", error.to_string()))?;
         }
     }
     Ok(claims)
+}
+
+/// Two names of which some reader takes one for the other are refused, as everywhere in a body.
+fn all_differ(names: &[String]) -> Result<(), Problem> {
+    let mut known = BTreeMap::new();
+    for name in names {
+        if let Some(other) = known.insert(fold(name), name) {
+            let detail = format!(
+                "`metadata.{}` can be taken for `metadata.{}`: keep one",
+                name.escape_debug(),
+                other.escape_debug()
+            );
+            return Err(invalid("/metadata", detail));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a name was meant as a claim, or would be taken for one: `LEXGATE_data`, ` lexgate-data`.
+fn is_like_a_claim(name: &str) -> bool {
+    let letters: String = fold(name).chars().filter(|c| c.is_alphanumeric()).collect();
+    letters.starts_with("lexgate")
 }
 
 /// One form for what means the same.
@@ -223,7 +256,7 @@ mod tests {
             let name: axum::http::HeaderName = name.parse().unwrap();
             map.append(name, value.parse().unwrap());
         }
-        let mut fields = Fields::parse(body.as_bytes()).unwrap();
+        let mut fields = Fields::parse(&body.to_owned().into()).unwrap();
         let app = AppId::from("desk");
         let call = take(&map, &mut fields, &Organisation::default(), &app, Action::Infer);
         (call, String::from_utf8(fields.to_vec().unwrap()).unwrap())
@@ -334,6 +367,11 @@ mod tests {
                 r#"{"model":"m","metadata":{"lexgate_personal":"true","lexgate_subject_count":"500","lexgate_subject-count":"1"}}"#,
             ),
             (vec![], r#"{"messages":[]}"#),
+            // What some reader would take for a claim, or for another name.
+            (vec![], r#"{"model":"m","metadata":{"LEXGATE_subjects":"DE"}}"#),
+            (vec![], r#"{"model":"m","metadata":{" lexgate-subjects":"DE"}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate":"DE"}}"#),
+            (vec![], r#"{"model":"m","metadata":{"team":"a","Team":"b"}}"#),
         ] {
             assert!(take_from(&headers, body).0.is_err(), "{headers:?} {body}");
         }

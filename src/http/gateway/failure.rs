@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     dispatch::Endpoint,
-    domain::{LimitState, Measure},
+    domain::{LimitState, Measure, passing::RefusedBody},
     gate::{Failed, GateError, Recorded},
     ledger::OutcomeStatus,
 };
@@ -117,6 +117,14 @@ impl Failure {
         failure.retry_after = Some(wait.max(Duration::from_millis(1)));
         // SDKs wait no longer than a minute, and then ask in vain.
         failure.may_retry = wait <= Duration::from_secs(60);
+        failure
+    }
+
+    /// A part of the request does not stay within the call, and is not passed on.
+    pub(super) fn refused(RefusedBody(fault): RefusedBody) -> Self {
+        let mut failure = Self::from(Problem::fields(ProblemKind::InvalidRequest, vec![fault]));
+        failure.status = StatusCode::BAD_REQUEST;
+        "field_not_passed".clone_into(&mut failure.body.code);
         failure
     }
 

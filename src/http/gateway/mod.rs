@@ -26,15 +26,20 @@ use super::{
 };
 use crate::{
     dispatch::{Endpoint, Fields},
-    domain::{AppId, FieldFault, JurisdictionCode, PolicyId},
+    domain::{
+        AppId, CallRequest, FieldFault, JurisdictionCode, PolicyId,
+        passing::{self, NeededPass, RefusedBody},
+    },
+    facts::{self, Organisation},
     gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
 pub(super) use failure::schema;
 use failure::{Failure, Failures, MessageFailures};
 
-/// The headers of a request that a backend gets as they are.
-const PASSED_ON: [&str; 3] = ["anthropic-beta", "anthropic-version", "openai-beta"];
+/// The headers of a request that a backend gets: the betas that stay within a call, and an API's version.
+const PASSED_ON: [&str; 3] = ["anthropic-beta", "openai-beta", VERSION];
+const VERSION: &str = "anthropic-version";
 
 /// The gateway's endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -251,13 +256,13 @@ async fn model_call(
     let malformed =
         |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
     let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
-    if let Some((name, why)) = endpoint.unanswerable(&body) {
-        let fault = FieldFault::new(format!("/{name}"), format!("`{name}`: {why}"));
-        return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into());
-    }
+    let mut needed = passing::needed(endpoint.root(), body.members()).map_err(Failure::refused)?;
+    let headers_on = passed_on(&headers, &mut needed)?;
     let judge = shared.gate.keeper().current();
     let organisation = &judge.snapshot().organisation;
-    let request = claims::take(&headers, &mut body, organisation, app, endpoint.action())?;
+    let mut request = claims::take(&headers, &mut body, organisation, app, endpoint.action())?;
+    request.passes = needed.iter().map(|one| one.field.clone()).collect();
+    check_passes(organisation, app, &request, &needed)?;
     let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
     let wants_usage = endpoint.wants_usage(&body).map_err(|error| malformed(&error))?;
     Ok(ModelCall {
@@ -265,7 +270,7 @@ async fn model_call(
         endpoint,
         body,
         received: bytes,
-        headers: passed_on(&headers),
+        headers: headers_on,
         stream: stream.unwrap_or(false),
         wants_usage,
         request_id: request_id.0.to_string(),
@@ -273,9 +278,55 @@ async fn model_call(
     })
 }
 
-fn passed_on(headers: &HeaderMap) -> Vec<(&'static str, String)> {
-    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    PASSED_ON.into_iter().filter_map(|name| Some((name, text(name)?.to_owned()))).collect()
+/// The headers that a backend gets beside Lexgate's own; what needs a pass is added to `needed`.
+fn passed_on(
+    headers: &HeaderMap,
+    needed: &mut Vec<NeededPass>,
+) -> Result<Vec<(&'static str, String)>, Failure> {
+    let mut passed = Vec::new();
+    for name in PASSED_ON {
+        let values = headers.get_all(name).iter().map(HeaderValue::to_str);
+        let values: Result<Vec<&str>, _> = values.collect();
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+        let values = values.ok().filter(|values| {
+            let is_version = |value: &&str| value.len() <= 32 && value.bytes().all(plain);
+            name != VERSION || (values.len() <= 1 && values.iter().all(is_version))
+        });
+        let Some(values) = values else {
+            let detail =
+                format!("`{name}` must contain only visible ASCII characters, and one version");
+            return Err(Failure::refused(RefusedBody(FieldFault::new(name, detail))));
+        };
+        if name != VERSION {
+            let betas = passing::needed_by_header(name, values.iter().copied());
+            needed.extend(betas.map_err(Failure::refused)?);
+        }
+        if !values.is_empty() {
+            passed.push((name, values.join(",")));
+        }
+    }
+    Ok(passed)
+}
+
+/// Refuses a call of which no deployment of its model passes on what it needs passed on.
+fn check_passes(
+    organisation: &Organisation,
+    app: &AppId,
+    request: &CallRequest,
+    needed: &[NeededPass],
+) -> Result<(), Failure> {
+    let name = request.deployment.as_ref().or(request.model.as_ref());
+    let candidates = name.map(|name| organisation.deployments_of(name)).unwrap_or_default();
+    let Some(app) = organisation.apps.get(app).filter(|_| !candidates.is_empty()) else {
+        return Ok(());
+    };
+    let names_one = request.deployment.is_some();
+    let Err(missing) = facts::passing(candidates, &request.passes, &app.tenant, names_one) else {
+        return Ok(());
+    };
+    let Some(needed) = needed.iter().find(|one| one.field == missing.field) else { return Ok(()) };
+    let detail = format!("`{}` is not passed on: {}; {missing}", needed.pointer, needed.why);
+    Err(Failure::refused(RefusedBody(FieldFault::new(needed.pointer.clone(), detail))))
 }
 
 fn answer(served: &Served, body: ReplyBody) -> Response {

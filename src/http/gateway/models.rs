@@ -148,6 +148,7 @@ fn least(claims: &AppClaims, here: &str) -> CallRequest {
         if claims.subjects.is_empty() { here(Subjects) } else { claims.subjects.clone() };
     let personal = claims.personal.unwrap_or(!subjects.is_empty());
     CallRequest {
+        passes: Vec::new(),
         action: Action::Infer,
         model: None,
         deployment: None,

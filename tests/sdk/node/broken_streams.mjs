@@ -28,7 +28,7 @@ for (const read of [chats, completions, responses]) {
   for (const scenario of ["cut", "ends", "error"]) {
     const texts = [];
     const reading = (async () => {
-      for await (const text of read({ model: device, stream: true, scenario })) texts.push(text);
+      for await (const text of read({ model: device, stream: true, user: scenario })) texts.push(text);
     })();
     const error = await rejected(OpenAI.APIError, reading);
     assert.match(error.message, /broke off|no memory/);
@@ -36,5 +36,5 @@ for (const read of [chats, completions, responses]) {
   }
 }
 
-const half = openai.chat.completions.create({ model: device, messages, scenario: "cut" });
+const half = openai.chat.completions.create({ model: device, messages, user: "cut" });
 assert.equal((await rejected(OpenAI.InternalServerError, half)).status, 502);

@@ -37,7 +37,7 @@ const waited = performance.now() - started;
 assert.ok(waited >= 1_990, `two retries, each after the second that was asked for: ${waited}`);
 
 const told = (scenario, maxRetries) =>
-  chat.create({ model: device, messages, scenario }, { maxRetries });
+  chat.create({ model: device, messages, user: scenario }, { maxRetries });
 assert.equal((await rejected(OpenAI.RateLimitError, told("busy", 1))).code, "upstream_busy");
 const failed = await rejected(OpenAI.InternalServerError, told("fails", 1));
 assert.deepEqual([failed.status, failed.code], [502, "upstream_error"]);

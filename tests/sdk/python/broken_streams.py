@@ -28,7 +28,7 @@ for read in (chats, completions, responses):
     for scenario in ("cut", "ends", "error"):
         texts = []
         try:
-            for text in read(model=DEVICE, stream=True, extra_body={"scenario": scenario}):
+            for text in read(model=DEVICE, stream=True, user=scenario):
                 texts.append(text)
         except openai.APIError as error:
             assert "broke off" in error.message or "no memory" in error.message, error
@@ -38,7 +38,7 @@ for read in (chats, completions, responses):
 
 try:
     client.chat.completions.create(
-        model=DEVICE, messages=MESSAGES, extra_body={"scenario": "cut"}
+        model=DEVICE, messages=MESSAGES, user="cut"
     )
 except openai.InternalServerError as error:
     assert error.status_code == 502, error

@@ -42,7 +42,7 @@ assert time.monotonic() - started >= 2, "two retries, each after the second that
 
 def told(scenario, retries):
     again = client.with_options(max_retries=retries).chat.completions
-    return again.create(model=DEVICE, messages=MESSAGES, extra_body={"scenario": scenario})
+    return again.create(model=DEVICE, messages=MESSAGES, user=scenario)
 
 
 busy = rejected(openai.RateLimitError, lambda: told("busy", 1))

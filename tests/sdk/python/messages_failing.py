@@ -19,7 +19,7 @@ call = {"model": DEVICE, "messages": MESSAGES, "max_tokens": 8}
 wanted = {"city": "München", "days": [1, 2.5]}
 
 tools = [{"name": "weather", "input_schema": {"type": "object", "properties": {}}}]
-played = {"extra_body": {"scenario": "tool"}, "tools": tools}
+played = {"metadata": {"user_id": "tool"}, "tools": tools}
 with client.messages.stream(**call, **played) as stream:
     final = stream.get_final_message()
 assert final.stop_reason == "tool_use" and final.content[0].input == wanted, final
@@ -59,7 +59,7 @@ once = anthropic_client()
 for scenario in ("cut", "ends", "error"):
     texts = []
     try:
-        with once.messages.stream(**call, extra_body={"scenario": scenario}) as stream:
+        with once.messages.stream(**call, metadata={"user_id": scenario}) as stream:
             for text in stream.text_stream:
                 texts.append(text)
     except anthropic.APIError as error:
@@ -68,7 +68,7 @@ for scenario in ("cut", "ends", "error"):
         raise AssertionError(f"{scenario}: it looks complete")
     assert texts == ["one ", "two"], (scenario, texts)
 
-hanging = {"extra_body": {"scenario": "hangs"}}
+hanging = {"metadata": {"user_id": "hangs"}}
 impatient = anthropic_client(timeout=2)
 rejected(anthropic.APITimeoutError, lambda: impatient.messages.create(**call, **hanging))
 wait_until_open(0)
