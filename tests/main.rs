@@ -19,6 +19,8 @@ mod credentials;
 mod decision_api;
 mod decisions;
 mod durability;
+mod enemy_load;
+mod enemy_weight;
 mod faults;
 mod gateway;
 mod harness;

@@ -1,12 +1,13 @@
 //! The configuration: one typed tree from `lexgate.toml` and the environment. It holds no secret
 //! that it would print.
 
+mod amount;
+mod server;
 mod telemetry;
 
 use std::{
     collections::BTreeMap,
     fmt,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -23,6 +24,8 @@ use crate::{
     ledger::{Origin, SignatureType, VerifierKey},
 };
 
+pub use amount::Bytes;
+pub use server::ServerConfig;
 pub use telemetry::TelemetryConfig;
 
 /// Where the configuration lies unless the command line says otherwise.
@@ -60,20 +63,6 @@ pub struct Config {
     pub file: Option<SourceFile>,
 }
 
-/// `[server]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerConfig {
-    /// The address to listen on.
-    pub listen: SocketAddr,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
-    }
-}
-
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -82,11 +71,18 @@ pub struct StoreConfig {
     pub url: StoreUrl,
     /// Whether `serve` migrates the store by itself.
     pub migrate: bool,
+    /// How much room is left to what closes calls: with less than this on the disk of a `SQLite` store,
+    /// nothing else is written.
+    pub min_free: Bytes,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { url: StoreUrl("sqlite://data/lexgate.db".to_owned()), migrate: true }
+        Self {
+            url: StoreUrl("sqlite://data/lexgate.db".to_owned()),
+            migrate: true,
+            min_free: Bytes::from_mib(512),
+        }
     }
 }
 
@@ -131,6 +127,13 @@ pub struct LedgerConfig {
     /// `[[ledger.witnesses]]`.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
+    /// How many recorded requests an auditor's or officer's API key may make in a minute.
+    #[serde(default = "readings_per_minute")]
+    pub readings_per_minute: u32,
+}
+
+const fn readings_per_minute() -> u32 {
+    600
 }
 
 /// `[[ledger.witnesses]]`: whoever cosigns the log's checkpoints.

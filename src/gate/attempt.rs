@@ -27,6 +27,8 @@ use crate::{
 
 /// The largest answer in one piece that is taken from a backend.
 const MAX_ANSWER: usize = 32 << 20;
+/// In which steps room is taken for one.
+const STEP: usize = 64 << 10;
 
 /// One attempt.
 #[derive(Clone, Copy)]
@@ -123,7 +125,7 @@ impl Exchange<'_> {
             return Err(with_status(AttemptFailure::BadAnswer));
         }
         // An answer that was cut off has no status that would mean anything.
-        let whole = read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
+        let whole = self.read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
         let said = self.call.endpoint.read_answer(&whole);
         let said = said.ok_or_else(|| with_status(AttemptFailure::BadAnswer))?;
         if answer.is_success() {
@@ -169,6 +171,22 @@ impl Exchange<'_> {
         body.to_vec()
     }
 
+    /// The whole answer, with the room that it takes for as long as it is kept.
+    async fn read_whole(self, answer: &mut BackendReply) -> Result<Bytes, SendError> {
+        let mut held = self.gate.used.answers.holder(self.recorded.body.caller.app.as_str());
+        let mut whole = BytesMut::new();
+        while let Some(piece) = answer.body.next().await {
+            let piece = piece?;
+            let read = whole.len() + piece.len();
+            if read > MAX_ANSWER {
+                return Err(SendError::TooLarge(MAX_ANSWER));
+            }
+            held.need(read.next_multiple_of(STEP)).await;
+            whole.extend_from_slice(&piece);
+        }
+        Ok(held.keep(whole.freeze()))
+    }
+
     /// `Retry-After`: seconds, or an instant (RFC 9110, section 10.2.3).
     fn seconds(self, text: &str) -> Option<Duration> {
         let text = text.trim();
@@ -201,16 +219,4 @@ impl BackendReply {
             && ![401, 403, 404, 405, 408, 425, 429].contains(&self.status);
         self.is_success() || request_is_wrong
     }
-}
-
-async fn read_whole(answer: &mut BackendReply) -> Result<Bytes, SendError> {
-    let mut whole = BytesMut::new();
-    while let Some(piece) = answer.body.next().await {
-        let piece = piece?;
-        if whole.len() + piece.len() > MAX_ANSWER {
-            return Err(SendError::TooLarge(MAX_ANSWER));
-        }
-        whole.extend_from_slice(&piece);
-    }
-    Ok(whole.freeze())
 }

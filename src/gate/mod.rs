@@ -1,6 +1,8 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
 mod attempt;
+mod bounds;
+mod call;
 mod choose;
 mod conclude;
 mod content;
@@ -40,8 +42,10 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use bounds::Bounds;
+pub use call::{Budget, Pieces, Room};
 pub use content::OpenedContent;
-pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
+pub use counterfactual::{Change, Counterfactual, Destinations, Effort, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
 pub use error::GateError;
@@ -79,6 +83,7 @@ pub struct Gate {
     tasks: TaskTracker,
     /// Fires when calls under way must end.
     halt: CancellationToken,
+    used: bounds::Use,
 }
 
 /// What a gate is made of.
@@ -111,7 +116,8 @@ impl Gate {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
         let random = SystemRandom::new();
-        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt }
+        let used = bounds::Use::new(&Bounds::default(), store.searches());
+        Self { keeper, sequencer, store, vault, backends, fleet, clock, random, tasks, halt, used }
     }
 
     /// The snapshot that decides.

@@ -3,16 +3,20 @@
 mod audit;
 mod auth;
 mod body;
+mod connections;
 mod decisions;
 mod examples;
 mod export;
 mod gateway;
 mod holds;
+mod limits;
 mod observe;
 mod openapi;
+mod pace;
 mod personal;
 mod problem;
 mod proofs;
+mod reading;
 mod service;
 mod tlog;
 
@@ -20,7 +24,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -30,11 +34,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::Keys;
+pub use connections::{Bounds, serve};
 pub(crate) use decisions::ExplainAnswer;
 pub(crate) use observe::RequestId;
 pub use openapi::openapi;
 
-use crate::gate::Gate;
+use crate::gate::{Budget, Gate};
 use problem::{Problem, ProblemKind};
 
 /// How long a request may take that does not wait for a model.
@@ -51,6 +56,17 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// Fires when the service is to end.
     pub draining: CancellationToken,
+    /// What bodies may take.
+    pub bodies: Bodies,
+}
+
+/// What the bodies of requests may take.
+#[derive(Debug)]
+pub struct Bodies {
+    /// Room.
+    pub room: Arc<Budget>,
+    /// How long one may stand still.
+    pub patience: Duration,
 }
 
 /// The endpoints that answer from what is known, within seconds.
@@ -68,12 +84,8 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// The whole service.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let (prompt, _) = prompt_routes()
-        .layer(DefaultBodyLimit::max(body::DECISION_BODY))
-        .layer(middleware::from_fn(within_time))
-        .split_for_parts();
-    let (models, _) =
-        gateway::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
+    let (prompt, _) = prompt_routes().layer(middleware::from_fn(within_time)).split_for_parts();
+    let (models, _) = gateway::routes().split_for_parts();
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
     let wrong_method = || async {
         Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
@@ -83,7 +95,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .merge(models)
         .method_not_allowed_fallback(wrong_method)
         .fallback(missing)
-        .with_state(shared)
+        .with_state(shared.clone())
         .merge(openapi::docs())
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(
@@ -92,6 +104,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             )
             .into_response()
         }))
+        .layer(middleware::from_fn_with_state(shared, reading::watch))
         .layer(middleware::from_fn(observe::observe))
 }
 

@@ -21,8 +21,8 @@ use crate::{
     gate::{Opened, OpenedContent},
 };
 
-problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { EraseProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull, LedgerUnavailable,
 Timeout, Internal }
 

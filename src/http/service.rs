@@ -16,7 +16,7 @@ use super::{
 /// How long the store may take to say that it can be written.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
 
-problems! { ReadyProblems: LedgerUnavailable }
+problems! { ReadyProblems: LedgerUnavailable, StorageLow }
 
 /// The service's own endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -56,6 +56,7 @@ struct Readiness {
 )]
 async fn readyz(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Readiness>, Problem> {
     let unready = |detail: &str| Problem::new(ProblemKind::LedgerUnavailable, detail);
+    shared.gate.has_room()?;
     match timeout(STORE_PATIENCE, shared.gate.store().writable()).await {
         Ok(Ok(())) if !shared.draining.is_cancelled() => {
             let revision = shared.gate.keeper().current().snapshot().digests.revision.0;

@@ -172,6 +172,17 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
 
     /// Whether an entry could be written now.
     async fn writable(&self) -> Result<(), StoreError>;
+
+    /// How many bytes are free where it writes; `None` where that cannot be known, because another machine
+    /// does the writing.
+    async fn free(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    /// How many searches may read at once: half of the connections that read.
+    fn searches(&self) -> usize {
+        1
+    }
 }
 
 /// The beginning of the oldest while that may not be over at `instant`: a month.

@@ -261,4 +261,8 @@ impl Store for PostgresStore {
         connection.give_back();
         if writable { Ok(()) } else { Err(StoreError::ReadOnly) }
     }
+
+    fn searches(&self) -> usize {
+        READERS as usize / 2
+    }
 }

@@ -6,7 +6,13 @@ mod leases;
 mod personal;
 mod read;
 
-use std::{collections::BTreeSet, fmt, path::Path, str::FromStr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -36,6 +42,8 @@ pub(super) struct SqliteStore {
     options: SqliteConnectOptions,
     writer: Writer<SqliteConnection>,
     pool: SqlitePool,
+    /// Where the file lies.
+    folder: PathBuf,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -52,7 +60,8 @@ impl SqliteStore {
         if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
             return Err(StoreError::Address(url.to_owned()));
         }
-        if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        if let Some(folder) = folder {
             tokio::fs::create_dir_all(folder).await.map_err(|error| StoreError::Folder {
                 path: folder.display().to_string(),
                 error,
@@ -70,7 +79,8 @@ impl SqliteStore {
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
-        Ok(Self { writer: Writer::new(options.clone()), options, pool })
+        let folder = folder.unwrap_or(Path::new(".")).to_owned();
+        Ok(Self { writer: Writer::new(options.clone()), options, pool, folder })
     }
 
     async fn connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
@@ -279,5 +289,20 @@ impl Store for SqliteStore {
         within(OPERATION, append::try_lock(&mut connection)).await?;
         connection.give_back();
         Ok(())
+    }
+
+    async fn free(&self) -> Result<Option<u64>, StoreError> {
+        let folder = self.folder.clone();
+        // A disk that does not answer holds up nobody else.
+        let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
+        let asked = within(OPERATION, async { Ok::<_, StoreError>(asked.await) }).await?;
+        let disk = asked.map_err(|_| StoreError::TimedOut)?.map_err(|error| {
+            StoreError::Folder { path: self.folder.display().to_string(), error: error.into() }
+        })?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    fn searches(&self) -> usize {
+        READERS as usize / 2
     }
 }
