@@ -6,7 +6,6 @@ mod removals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -18,10 +17,10 @@ use crate::{
     domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
     facts::Proposal,
     gate::{
-        Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
+        self, Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
         fresh_id, log_keys,
     },
-    http::{Keys, Shared, router},
+    http::{self, Bodies, Keys, Shared, router},
     ledger::{Engine, Entry, GenesisBody, Kind, Signer, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
@@ -264,7 +263,7 @@ impl App {
         let keeper = Arc::new(keeper.await?);
         // What is active may be another organisation than the files say.
         check_content(config, &keeper.current().snapshot().organisation)?;
-        let gate = Arc::new(Gate::new(GateParts {
+        let gate = Gate::new(GateParts {
             keeper: keeper.clone(),
             sequencer: sequencer.clone(),
             store: store.clone(),
@@ -274,11 +273,18 @@ impl App {
             clock,
             tasks: lifecycle.calls.clone(),
             halt: lifecycle.halt.clone(),
+        });
+        let gate = Arc::new(gate.with_bounds(&gate::Bounds {
+            answers: config.server.body_budget.get(),
+            readings_per_minute: config.ledger.readings_per_minute,
+            min_free: config.store.min_free.get(),
         }));
+        gate.look_for_room().await;
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
+        lifecycle.services.spawn(gate.clone().watch_room(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));
@@ -305,21 +311,25 @@ impl App {
         let address = listener.local_addr().map_err(failed)?;
         self.lifecycle.listen().map_err(failed)?;
         let draining = self.lifecycle.draining.clone();
+        let server = &config.server;
         let service = router(Arc::new(Shared {
             gate: self.gate.clone(),
             keys: Keys::new(config.api_keys.clone()),
             metrics: telemetry::metrics()?,
             draining: draining.clone(),
+            bodies: Bodies {
+                room: Arc::new(gate::Budget::new(server.body_budget.get())),
+                patience: server.body_timeout,
+            },
         }));
         announce(address, &self.vkey);
-        let listener = listener.tap_io(|connection| {
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
-            }
-        });
-        // Made once: as it is, the router would be copied for each connection.
-        let server = axum::serve(listener, service.into_make_service())
-            .with_graceful_shutdown(draining.clone().cancelled_owned());
+        let bounds = http::Bounds {
+            header_timeout: server.header_timeout,
+            idle_timeout: server.idle_timeout,
+            max_connections: server.max_connections,
+            max_connections_per_address: server.max_connections_per_address,
+        };
+        let server = http::serve(listener, service, bounds, draining.clone());
         // A client that does not read its answer must not keep the process for ever.
         let finished = async {
             draining.cancelled().await;
@@ -327,7 +337,7 @@ impl App {
             tokio::time::sleep(FLUSH).await;
         };
         tokio::select! {
-            ended = async { server.await } => ended.map_err(failed)?,
+            () = server => {}
             () = finished => tracing::warn!("connections that did not end are cut off"),
         }
         self.stop().await;

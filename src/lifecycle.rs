@@ -31,12 +31,18 @@ impl Lifecycle {
     pub fn listen(&self) -> std::io::Result<()> {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let mut hangup = signal(SignalKind::hangup())?;
         let draining = self.draining.clone();
         self.services.spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = draining.cancelled() => return,
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                    () = draining.cancelled() => return,
+                    _ = hangup.recv() => {
+                        tracing::warn!("SIGHUP changes nothing: configuration, policies and organisation are read at start");
+                    }
+                }
             }
             tracing::info!("a signal ends the service; what was accepted is finished first");
             draining.cancel();

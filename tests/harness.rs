@@ -199,6 +199,9 @@ impl Setup {
         let mut env = self.env;
         env.entry("LEXGATE_STORE__URL".to_owned()).or_insert(self.store.fresh().await);
         env.entry("LEXGATE_SERVER__LISTEN".to_owned()).or_insert("127.0.0.1:0".to_owned());
+        // Tests ask again and again until something has happened.
+        let readings = "LEXGATE_LEDGER__READINGS_PER_MINUTE".to_owned();
+        env.entry(readings).or_insert("1000000".to_owned());
         let mut site = Site { dir, env, secrets, vkey };
         for edit in &self.edits {
             site.apply(edit);
@@ -393,6 +396,14 @@ impl Service {
         Self { site, process }
     }
 
+    /// The same, started by another program, such as `["prlimit", "--nofile=256"]`.
+    pub(crate) async fn on_by(site: Arc<Site>, starter: &'static [&'static str]) -> Self {
+        let (started, env) = (site.clone(), Vec::new());
+        let process =
+            tokio::task::spawn_blocking(move || Process::start_blocking(&started, env, starter));
+        Self { site, process: process.await.expect("it starts") }
+    }
+
     /// Another process on the same configuration and the same store.
     pub(crate) async fn second(&self) -> Self {
         Self::on(self.site.clone()).await
@@ -527,13 +538,20 @@ impl Process {
     async fn start_with(site: Arc<Site>, env: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let env: Vec<_> = env.iter().map(own).collect();
-        let started = tokio::task::spawn_blocking(move || Self::start_blocking(&site, env)).await;
+        let started =
+            tokio::task::spawn_blocking(move || Self::start_blocking(&site, env, &[])).await;
         started.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
-    fn start_blocking(site: &Site, env: Vec<(String, String)>) -> Self {
+    fn start_blocking(site: &Site, env: Vec<(String, String)>, starter: &[&str]) -> Self {
         let mut command = site.command(&["serve"]);
         command.envs(env);
+        if let Some((program, arguments)) = starter.split_first() {
+            let mut started = Command::new(program);
+            started.args(arguments).arg(PROGRAM).arg("serve").stdin(Stdio::null());
+            started.current_dir(site.dir.path()).env_remove("LEXGATE_LOG").envs(&site.env);
+            command = started;
+        }
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

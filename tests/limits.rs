@@ -66,10 +66,11 @@ both_stores! {
         }
         assert_eq!(backend.seen().len(), 3);
         assert_eq!(service.records_of("decision").await.len(), 4, "what was not judged is not recorded");
-        // Decisions for callers that run inference themselves are not limited.
-        service.decide(&json!({ "model": LAPTOP, "data": null })).await;
+        // Decisions for callers that run inference themselves are requests too.
+        let decision = service.decide(&json!({ "action": "infer", "model": LAPTOP })).await;
+        assert_eq!(decision.expect(429)["type"], "urn:lexgate:problem:limit-reached");
         let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
-        assert!(metrics.contains("lexgate_limited_total{measure=\"requests\"} 1"), "{metrics}");
+        assert!(metrics.contains("lexgate_limited_total{measure=\"requests\"} 2"), "{metrics}");
         // What was counted is not forgotten with the process.
         drop(other);
         let mut service = service;

@@ -11,7 +11,7 @@ use crate::{
         Verdict,
     },
     facts::{Proposal, Snapshot},
-    gate::{Change, Counterfactual, Judge, Way},
+    gate::{Change, Counterfactual, Effort, Judge, Way},
     ledger::DecisionBody,
 };
 
@@ -74,7 +74,13 @@ fn counterfactual(judge: &Judge, case: &Case, denied: &DecisionBody) -> Counterf
     };
     let call = CallRequest { deployment: Some("candidate-0".to_owned()), ..case.call.clone() };
     let reached = reached(judge, case, &caller, &call);
-    let mut found = judge.counterfactuals(&caller.app, &call, &reached, &denied.candidates);
+    let mut found = judge.counterfactuals(
+        &caller.app,
+        &call,
+        &reached,
+        &denied.candidates,
+        &Effort::unbounded(),
+    );
     assert_eq!(found.len(), 1, "{}", case.name);
     found.remove(0)
 }

@@ -206,9 +206,11 @@ pub(super) fn show(answer: &ExplainAnswer<'_>) {
 
 /// What would make the call pass at one deployment.
 fn show_counterfactual(counterfactual: &Counterfactual) {
-    let Counterfactual { deployment, ways, destinations } = counterfactual;
+    let Counterfactual { deployment, ways, destinations, cut_short } = counterfactual;
     output::line(&paint(Paint::Strong, &format!("\n{deployment} would do")));
-    if ways.is_empty() {
+    if *cut_short {
+        output::line("  (the search was cut short: there may be more than this)");
+    } else if ways.is_empty() {
         output::line("  after no change that was found: its policies exclude each other");
     }
     for way in ways {

@@ -14,6 +14,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        telemetry::check_filter(std::env::var(telemetry::FILTER).ok().as_deref())
+            .map_err(Failure::Usage)?;
         let config = self.config.load()?;
         let collector = config.telemetry.collector(|name| std::env::var(name).ok())?;
         let exporting = if let Some(collector) = collector {

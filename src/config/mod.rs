@@ -1,13 +1,14 @@
 //! The configuration: one typed tree from `lexgate.toml` and the environment. It holds no secret
 //! that it would print.
 
+mod amount;
 mod faults;
+mod server;
 mod store;
 mod telemetry;
 
 use std::{
     collections::BTreeSet,
-    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -25,7 +26,9 @@ use crate::{
 };
 
 pub use crate::source::{PolicyFolder, decides, read_file, read_policy_folder};
+pub use amount::Bytes;
 pub use faults::locate;
+pub use server::ServerConfig;
 pub use store::{StoreConfig, StoreUrl};
 pub use telemetry::TelemetryConfig;
 
@@ -75,20 +78,6 @@ pub struct BackendsConfig {
     pub ca_files: BTreeSet<PathBuf>,
 }
 
-/// `[server]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerConfig {
-    /// The address to listen on.
-    pub listen: SocketAddr,
-}
-
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
-    }
-}
-
 /// `[ledger]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +99,13 @@ pub struct LedgerConfig {
     /// `[[ledger.witnesses]]`.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
+    /// How many recorded requests an auditor's or officer's API key may make in a minute.
+    #[serde(default = "readings_per_minute")]
+    pub readings_per_minute: u32,
+}
+
+const fn readings_per_minute() -> u32 {
+    600
 }
 
 /// `[[ledger.witnesses]]`: whoever cosigns the log's checkpoints.

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use super::amount::Bytes;
+
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -16,6 +18,9 @@ pub struct StoreConfig {
     pub insecure_tls: bool,
     /// Whether a commit must have reached another machine.
     pub require_synchronous_standby: bool,
+    /// How much room is left to what closes calls: with less than this on the disk of a `SQLite` store,
+    /// nothing else is written.
+    pub min_free: Bytes,
 }
 
 impl Default for StoreConfig {
@@ -25,6 +30,7 @@ impl Default for StoreConfig {
             migrate: true,
             insecure_tls: false,
             require_synchronous_standby: false,
+            min_free: Bytes::from_mib(512),
         }
     }
 }

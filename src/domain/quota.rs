@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use jiff::{SignedDuration, Timestamp, ToSpan, tz::TimeZone};
 use rust_decimal::Decimal;
 
-use super::{AppId, Currency, TenantId};
+use super::{AppId, Currency, KeyName, TenantId};
 
 /// What an app, or a tenant with all its apps, may use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +110,8 @@ pub enum Held {
     App(AppId),
     /// A tenant, with all its apps.
     Tenant(TenantId),
+    /// An API key that belongs to no app.
+    Key(KeyName),
 }
 
 impl fmt::Display for Held {
@@ -117,6 +119,7 @@ impl fmt::Display for Held {
         match self {
             Self::App(id) => write!(f, "app `{id}`"),
             Self::Tenant(id) => write!(f, "tenant `{id}`"),
+            Self::Key(name) => write!(f, "API key `{name}`"),
         }
     }
 }
@@ -145,6 +148,7 @@ impl Limit {
         let (kind, id) = match &self.held {
             Held::App(id) => ("app", id.as_str()),
             Held::Tenant(id) => ("tenant", id.as_str()),
+            Held::Key(name) => ("key", name.as_str()),
         };
         let period = self.period.map_or("now", Period::as_str);
         let name = match &self.measure {

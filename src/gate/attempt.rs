@@ -32,6 +32,8 @@ use crate::{
 const MAX_ANSWER: usize = 32 << 20;
 /// The longest refusal that is handed on in the backend's own words.
 const MAX_WORDS: usize = 1 << 20;
+/// In which steps room is taken for an answer.
+const STEP: usize = 64 << 10;
 
 /// One attempt.
 #[derive(Clone, Copy)]
@@ -143,7 +145,7 @@ impl Exchange<'_> {
         }
         // An answer that was cut off has no status that would mean anything. What is JSON is known by
         // itself: backends and their proxies name other types.
-        let whole = read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
+        let whole = self.read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
         let said = self.call.endpoint.read_answer(&whole);
         let said = said.ok_or_else(|| with_status(AttemptFailure::BadAnswer))?;
         if said.is_error {
@@ -196,6 +198,22 @@ impl Exchange<'_> {
             self.call.endpoint.ask_for_usage(&mut body)?;
         }
         body.pieces()
+    }
+
+    /// The whole answer, with the room that it takes for as long as it is kept.
+    async fn read_whole(self, answer: &mut BackendReply) -> Result<Bytes, SendError> {
+        let mut held = self.gate.used.answers.holder(self.recorded.body.caller.app.as_str());
+        let mut whole = BytesMut::new();
+        while let Some(piece) = answer.body.next().await {
+            let piece = piece?;
+            let read = whole.len() + piece.len();
+            if read > MAX_ANSWER {
+                return Err(SendError::TooLarge(MAX_ANSWER));
+            }
+            held.need(read.next_multiple_of(STEP)).await;
+            whole.extend_from_slice(&piece);
+        }
+        Ok(held.keep(whole.freeze()))
     }
 
     /// `Retry-After`: seconds, or an instant (RFC 9110, section 10.2.3).
@@ -280,16 +298,4 @@ fn says_why(words: &[u8]) -> bool {
     }
     let words = serde_json::from_slice::<Words<'_>>(words).ok();
     words.and_then(|words| words.error).is_some_and(|error| error.get() != "null")
-}
-
-async fn read_whole(answer: &mut BackendReply) -> Result<Bytes, SendError> {
-    let mut whole = BytesMut::new();
-    while let Some(piece) = answer.body.next().await {
-        let piece = piece?;
-        if whole.len() + piece.len() > MAX_ANSWER {
-            return Err(SendError::TooLarge(MAX_ANSWER));
-        }
-        whole.extend_from_slice(&piece);
-    }
-    Ok(whole.freeze())
 }

@@ -8,12 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::time::sleep;
 
 use super::{
     Gate, GateError, Recorded,
     attempt::{Exchange, Outcome},
-    call::Pass,
+    call::{Pass, pieces},
     choose::Choice,
     content::Sent,
     decide::instant,
@@ -320,13 +320,14 @@ impl<'a> Course<'a> {
         begun: Begun,
         reply: Option<ReplySender>,
     ) -> (OutcomeStatus, Answered, Option<AttemptFailure>) {
-        let (pieces, receiver) = mpsc::channel(STREAM_BUFFER);
+        let app = self.caller.app.as_str();
+        let (sender, receiver) = pieces(STREAM_BUFFER, self.gate.used.answers.clone(), app);
         let label = self.label(&served);
         let answer = Ok(Reply::Answered(served, ReplyBody::Stream(receiver)));
         if reply.is_none_or(|reply| reply.send(answer).is_err()) {
             return (OutcomeStatus::ClientDisconnected, Answered::default(), None);
         }
-        let mut pump = Pump::new(pieces, self.call.endpoint, address, self.call.wants_usage);
+        let mut pump = Pump::new(sender, self.call.endpoint, address, self.call.wants_usage);
         pump.label(label);
         let pumped = pump.run(begun, &self.gate.halt, &mut self.sent).await;
         // The client has all of it by now, and does not wait for the connection's sake.

@@ -156,6 +156,7 @@ impl Gate {
         caller: &Caller,
         requests: &[CallRequest],
     ) -> Result<Vec<Recorded>, GateError> {
+        self.has_room()?;
         let mut users = Vec::new();
         for request in requests {
             users.push(self.keep_user(caller, request).await?);
@@ -184,9 +185,7 @@ impl Gate {
             if !faults.is_empty() {
                 return Err(GateError::Invalid(faults));
             }
-            let receipts = self.sequencer.submit_all(drafts).await.map_err(refused)?;
-            let receipts: Result<Vec<_>, _> = receipts.into_iter().collect();
-            match receipts {
+            match self.sequencer.submit_whole(drafts).await {
                 Ok(receipts) => {
                     let recorded = bodies.into_iter().zip(receipts);
                     let recorded =
@@ -195,6 +194,12 @@ impl Gate {
                 }
                 // One snapshot judged them all: it is past for all of them.
                 Err(SubmitError::Stale) => now = self.catch_up(now).await?,
+                Err(SubmitError::TooLarge { bytes, limit }) => {
+                    let largest =
+                        requests.iter().enumerate().max_by_key(|(_, request)| places(request));
+                    let Some((index, request)) = largest else { return Err(GateError::Corrupt) };
+                    return Err(too_large(request, &format!("/calls/{index}"), bytes, limit));
+                }
                 Err(error) => return Err(refused(error)),
             }
         }
@@ -219,6 +224,7 @@ impl Gate {
         user: Option<&Kept>,
         manner: Manner,
     ) -> Result<Recorded, GateError> {
+        self.has_room()?;
         let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.deciding()?;
@@ -238,6 +244,9 @@ impl Gate {
                 Err(SubmitError::Claimed(seq)) => {
                     let Some(claim) = &manner.claim else { return Err(GateError::Corrupt) };
                     return self.repeat(caller, request, claim, seq).await;
+                }
+                Err(SubmitError::TooLarge { bytes, limit }) => {
+                    return Err(too_large(request, "", bytes, limit));
                 }
                 Err(error) => return Err(refused(error)),
             }
@@ -286,10 +295,9 @@ impl Gate {
             None => decided.json.clone(),
         };
         let volume = tally.add(judge, asked, &decided);
-        let quota = || {
-            let organisation = &snapshot.organisation;
-            limits::admission(organisation, caller, decided.body.decision, instant(&*self.clock))
-        };
+        let organisation = &snapshot.organisation;
+        let dispatched = decided.body.dispatch;
+        let quota = limits::admission(organisation, caller, dispatched, instant(&*self.clock));
         let ends = [snapshot.valid_until, volume.valid_until()];
         let draft = Draft {
             personal: user.map(|user| user.value.clone()),
@@ -299,7 +307,7 @@ impl Gate {
             dispatch: decided.body.dispatch,
             claim: manner.claim.clone(),
             volume: (!volume.is_empty()).then(|| Arc::new(volume)),
-            quota: manner.dispatch.then(quota).flatten(),
+            quota,
             ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
         Ok((decided.body.clone(), draft))
@@ -476,6 +484,39 @@ pub(super) fn refused(error: SubmitError) -> GateError {
             GateError::LedgerUnavailable
         }
     }
+}
+
+/// How many jurisdictions a call names, which is what makes its record long.
+fn places(request: &CallRequest) -> usize {
+    let audience = request.audience.as_ref().map_or(0, Vec::len);
+    request.data.as_ref().map_or(0, |data| data.subjects.len()).max(audience)
+}
+
+/// Says what makes the record of `request` too long, and what helps.
+fn too_large(request: &CallRequest, prefix: &str, bytes: usize, limit: usize) -> GateError {
+    let data = request.data.as_ref();
+    let [subjects, categories] =
+        data.map_or([0; 2], |data| [data.subjects.len(), data.categories.len()]);
+    let audience = request.audience.as_ref().map_or(0, Vec::len);
+    // Each origin is judged on its way to each place of each deployment, and each of these flows recorded.
+    let (field, help) = if subjects > 1 && subjects >= audience && subjects >= categories {
+        let help = "split the call, with fewer subjects in each part";
+        ("/data/subjects", format!("it names {subjects} subjects: {help}"))
+    } else if audience > 1 && audience >= categories {
+        ("/audience", format!("it names {audience} jurisdictions: name fewer"))
+    } else if categories > 1 {
+        ("/data/categories", format!("it names {categories} categories: name fewer"))
+    } else {
+        ("/model", "too many deployments are considered for it".to_owned())
+    };
+    let help = match request.deployment {
+        None => format!("{help}, or name one `deployment`, so that no other one is considered"),
+        Some(_) => help,
+    };
+    let detail = format!(
+        "the record of this call would take {bytes} bytes, and an entry holds at most {limit}; {help}"
+    );
+    GateError::Invalid(vec![FieldFault::new(format!("{prefix}{field}"), detail)])
 }
 
 /// Microsecond times, as records write them.

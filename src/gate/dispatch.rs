@@ -4,13 +4,10 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::{
-    runtime::Handle,
-    sync::{mpsc, oneshot},
-};
+use tokio::{runtime::Handle, sync::oneshot};
 
 use super::{
-    Gate, GateError, Recorded,
+    Gate, GateError, Pieces, Recorded,
     content::Keeping,
     course::Course,
     decide::{Manner, refused},
@@ -103,7 +100,7 @@ pub enum ReplyBody {
     /// In one piece.
     Whole(Bytes),
     /// In pieces, as they come; it ends when the sender is dropped.
-    Stream(mpsc::Receiver<Bytes>),
+    Stream(Pieces),
 }
 
 pub(super) type ReplySender = oneshot::Sender<Result<Reply, GateError>>;
@@ -139,6 +136,7 @@ impl Gate {
                 Ok(recorded) => {
                     let recorded = Arc::new(recorded);
                     let open = Open::new(&gate, recorded.seq);
+                    let _under_way = gate.used.under_way.begin(&caller);
                     let mut course = Course::new(&gate, &caller, &call, &recorded);
                     course.sent = keeping.as_ref().map(Keeping::sent).unwrap_or_default();
                     let mut ending = course.run(reply).await;

@@ -31,8 +31,22 @@ pub enum GateError {
     #[error("the ledger cannot be written: no record, no call")]
     LedgerUnavailable,
     /// The app, or its tenant, has used up a limit.
-    #[error("{0}, and has: nothing was sent")]
+    #[error("{0}, and has: nothing was recorded or sent")]
     Limited(Box<LimitState>),
+    /// Too much of the kind is under way.
+    #[error("{0}: ask again later")]
+    Busy(&'static str),
+    /// The store's disk is almost full.
+    #[error(
+        "the store has {} MiB left, less than `[store] min_free` ({} MiB): only what closes calls is written",
+        free >> 20, floor >> 20
+    )]
+    StorageLow {
+        /// What is left, in bytes.
+        free: u64,
+        /// What must be left.
+        floor: u64,
+    },
     /// Too much waits for the ledger.
     #[error("the ledger's queue is full")]
     QueueFull,
@@ -84,6 +98,9 @@ pub enum GateError {
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
     NoRandomness,
+    /// The system gives no thread.
+    #[error("the system gives no thread")]
+    NoThread(#[source] std::io::Error),
     /// A value was sealed under another master key, or there is none.
     #[error(
         "`[ledger] master_key_file` is not the key under which the store's values of persons are sealed"

@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gate, GateError, decide::refused};
+use super::{
+    Gate, GateError,
+    decide::{instant, refused},
+};
 use crate::{
     domain::Seq,
     ledger::{Entry, Kind, LegalHoldBody, canonical, parse_timestamp},
@@ -100,7 +103,8 @@ impl Gate {
     /// When it cannot be recorded.
     pub async fn record_hold(&self, hold: &LegalHoldBody) -> Result<Seq, GateError> {
         let body = canonical::to_vec(hold)?;
-        let draft = Draft::new(self.fresh_id()?, Kind::LegalHold, body);
+        let quota = Some(self.per_key(&hold.key, instant(&*self.clock)));
+        let draft = Draft { quota, ..Draft::new(self.fresh_id()?, Kind::LegalHold, body) };
         Ok(self.sequencer.submit(draft).await.map_err(refused)?.seq)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use cedar_policy::Context;
 
-use super::{grounds::Grounds, memo::Memo};
+use super::{Effort, grounds::Grounds, memo::Memo};
 use crate::{
     domain::{
         AppId, Call, CallRequest, Data, DeploymentId, Effect, Evaluation, FieldFault, Flow,
@@ -124,13 +124,15 @@ pub(super) type Reachable = BTreeMap<(JurisdictionCode, FlowAction), BTreeSet<Ju
 
 impl Judge {
     /// Every jurisdiction that a flow of `request` to `deployment` could reach lawfully, if it were
-    /// placed there; for each origin, and each way in which the deployment reaches some place.
+    /// placed there; for each origin, and each way in which the deployment reaches some place. An origin and
+    /// way for which `effort` does not suffice is left out.
     pub(super) fn reachable(
         &self,
         app: &AppId,
         request: &CallRequest,
         reached: &[Reached],
         deployment: &Deployment,
+        effort: &Effort,
     ) -> Reachable {
         let Ok(Resolved { call, tenant, .. }) = resolve(&self.snapshot, app, request) else {
             return Reachable::new();
@@ -145,6 +147,10 @@ impl Judge {
                 continue;
             }
             for (from, principal) in bench.origins.iter().take(MOST_ORIGINS) {
+                // All places of the world are about as many questions as one judgement has.
+                if !effort.spend(1) {
+                    return reachable;
+                }
                 let may = |to: &&JurisdictionCode| {
                     let resource = place(&self.snapshot, to);
                     let flow = Flow { action: *action, from: (*from).clone(), to: (*to).clone() };

@@ -7,17 +7,17 @@ use jiff::Timestamp;
 
 use super::outcome::Answered;
 use crate::{
-    domain::{Caller, LimitState, Measure, Money, Quota, Verdict},
+    domain::{Caller, LimitState, Measure, Money, Quota},
     facts::Organisation,
     ledger::{Attempt, OutcomeStatus, TokenCount},
 };
 
-/// What a call that Lexgate is to send is held to. One that the law denies counts as a request, and
-/// uses nothing else.
+/// What a recorded decision is held to. Each counts as a request; only one that the law allows and that
+/// Lexgate is to send, `dispatched`, uses more.
 pub(super) fn admission(
     organisation: &Organisation,
     caller: &Caller,
-    verdict: Verdict,
+    dispatched: bool,
     now: Timestamp,
 ) -> Option<Arc<Quota>> {
     let (mut quota, whose) = (Quota::default(), (caller.app.clone(), caller.tenant.clone()));
@@ -25,7 +25,7 @@ pub(super) fn admission(
         for limit in limits.at(&held, now) {
             match limit.measure {
                 Measure::Requests => quota.adds.push((limit.key(), 1.into())),
-                _ if verdict == Verdict::Deny => continue,
+                _ if !dispatched => continue,
                 Measure::Concurrent => quota.under_way = Some(whose.clone()),
                 Measure::Tokens | Measure::Money(_) => {}
             }

@@ -12,8 +12,12 @@ use crate::{
     policy,
 };
 
-/// How many decisions a snapshot remembers.
-const CAPACITY: u64 = 2_000;
+/// How many bytes of decisions a snapshot remembers: some two thousand of the usual size.
+const CAPACITY: u64 = 32 << 20;
+/// What a decision takes beside its text: names, counts and tables.
+const OVERHEAD: usize = 1 << 10;
+/// How often a decision's text is held, as text and taken apart.
+const COPIES: usize = 3;
 
 /// Who asked what, and how it is to be decided.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -40,7 +44,11 @@ pub(super) struct Memo(Cache<Question, Arc<Decided>>);
 
 impl Default for Memo {
     fn default() -> Self {
-        Self(Cache::new(CAPACITY))
+        let weigh = |_: &Question, decided: &Arc<Decided>| {
+            let bytes = OVERHEAD + COPIES * decided.json.len();
+            u32::try_from(bytes).unwrap_or(u32::MAX)
+        };
+        Self(Cache::builder().max_capacity(CAPACITY).weigher(weigh).build())
     }
 }
 
@@ -118,5 +126,38 @@ impl Judge {
             exports: reserved(&body).into(),
             body: Arc::new(body),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_is_weighed_and_not_counted() {
+        let memo = Memo::default();
+        let caller = Caller {
+            app: "desk".into(),
+            authenticated: String::new(),
+            key: "desk".into(),
+            tenant: "acme".into(),
+        };
+        let body = Arc::new(crate::ledger::fixture::decision(1, false, "weighed"));
+        let call: CallRequest =
+            serde_json::from_value(serde_json::json!({ "action": "infer" })).unwrap();
+        for number in 0..3_000 {
+            let request = CallRequest { model: Some(number.to_string()), ..call.clone() };
+            let question = Question { caller: caller.clone(), request, how: How::default() };
+            let decided = Decided {
+                body: body.clone(),
+                json: Bytes::from(vec![b' '; 65_000]),
+                terms: Arc::default(),
+                exports: Arc::default(),
+            };
+            memo.0.insert(question, Arc::new(decided));
+        }
+        memo.0.run_pending_tasks();
+        assert!((1..=CAPACITY).contains(&memo.0.weighted_size()), "{}", memo.0.weighted_size());
+        assert!(memo.0.entry_count() < 200, "{}", memo.0.entry_count());
     }
 }

@@ -1,6 +1,7 @@
 //! The one use case: decide, record, dispatch, record. Not how it is asked (`http`, `cli`).
 
 mod attempt;
+mod bounds;
 mod call;
 mod choose;
 mod conclude;
@@ -45,9 +46,11 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
+pub use bounds::Bounds;
+pub use call::{Budget, Pieces, Room};
 pub use confirmation::Unconfirmed;
 pub use content::OpenedContent;
-pub use counterfactual::{Change, Counterfactual, Destinations, Lifted, Way};
+pub use counterfactual::{Change, Counterfactual, Destinations, Effort, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
 pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
 pub use erasure::{Erased, Erasure};
@@ -94,6 +97,7 @@ pub struct Gate {
     /// Fires when calls under way must end.
     halt: CancellationToken,
     readiness: readiness::Latest,
+    used: bounds::Use,
 }
 
 /// What a gate is made of.
@@ -125,7 +129,7 @@ impl Gate {
     pub fn new(parts: GateParts) -> Self {
         let GateParts { keeper, sequencer, store, vault, backends, fleet, clock, tasks, halt } =
             parts;
-
+        let used = bounds::Use::new(&Bounds::default(), store.searches());
         Self {
             keeper,
             sequencer,
@@ -141,6 +145,7 @@ impl Gate {
             tasks,
             halt,
             readiness: readiness::Latest::default(),
+            used,
         }
     }
 

@@ -106,6 +106,7 @@ impl Gate {
         let checks = vec![
             check("store", examined.as_ref().err().map(said)),
             check("write", written.as_ref().err().map(said)),
+            check("room", self.has_room().err().map(|error| error.to_string())),
             check("snapshot", self.keeper.standing().err().map(|error| said_of_snapshot(&error))),
         ];
         Readiness { checks, store: examined.ok() }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{Gate, GateError, decide::refused};
+use super::{
+    Gate, GateError,
+    decide::{instant, refused},
+};
 use crate::{
     domain::KeyName,
     ledger::{AuditReadBody, Kind, canonical},
@@ -27,8 +30,10 @@ impl Gate {
     /// Records a reading before it is answered.
     ///
     /// # Errors
-    /// When it cannot be recorded.
+    /// When it cannot be recorded, or its API key has made too many of them.
     pub async fn record_reading(&self, reading: Reading) -> Result<(), GateError> {
+        self.has_room()?;
+        let quota = self.per_key(&reading.key, instant(&*self.clock));
         let shorten = |text: String| text.chars().take(MAX_VALUE).collect();
         let query = reading.query.into_iter().map(|(name, value)| (name, shorten(value)));
         let body = AuditReadBody {
@@ -37,7 +42,10 @@ impl Gate {
             query: query.collect(),
             retention: self.keeper.current().snapshot().facts.retention([]),
         };
-        let draft = Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?);
+        let draft = Draft {
+            quota: Some(quota),
+            ..Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?)
+        };
         self.sequencer.submit(draft).await.map(drop).map_err(refused)
     }
 }

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
-use tokio::{
-    sync::mpsc::{self, OwnedPermit},
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{content::Sent, outcome::Answered};
+use super::{
+    call::{Gone, LastWord, PieceSender},
+    content::Sent,
+    outcome::Answered,
+};
 use crate::{
     dispatch::{Endpoint, Event, Events, Said, SendError, names_same_model},
     facts::BackendAddress,
@@ -136,9 +137,9 @@ impl Rest {
 /// Moves events from a backend to a client.
 #[derive(Debug)]
 pub(super) struct Pump<'a> {
-    client: mpsc::Sender<Bytes>,
+    client: PieceSender,
     /// A place kept free, so that a client that reads slowly hears too that the stream broke.
-    last_word: Option<OwnedPermit<Bytes>>,
+    last_word: Option<LastWord>,
     endpoint: Endpoint,
     address: &'a BackendAddress,
     wants_usage: bool,
@@ -150,12 +151,12 @@ impl<'a> Pump<'a> {
     /// A pump towards `client`, an empty channel of two places or more; the client gets usage only
     /// when it asked for it.
     pub(super) fn new(
-        client: mpsc::Sender<Bytes>,
+        client: PieceSender,
         endpoint: Endpoint,
         address: &'a BackendAddress,
         wants_usage: bool,
     ) -> Self {
-        let last_word = client.clone().try_reserve_owned().ok();
+        let last_word = client.last_word();
         let answered = Answered::default();
         Self { client, last_word, endpoint, address, wants_usage, label: None, answered }
     }
@@ -236,7 +237,7 @@ impl<'a> Pump<'a> {
                 piece = body.next() => return Ok(piece),
                 () = sleep_until(quiet) => {
                     // A client that has not read what it was sent needs no more to read.
-                    let _ = self.client.try_send(Bytes::from_static(STILL_HERE));
+                    self.client.try_send(Bytes::from_static(STILL_HERE));
                     quiet = Instant::now() + KEEPALIVE;
                 }
             }
@@ -277,7 +278,7 @@ impl<'a> Pump<'a> {
     async fn hand(&self, bytes: Bytes, sent: &mut Sent) -> Result<(), Stop> {
         let is_comment = &*bytes == STILL_HERE;
         let heard = bytes.clone();
-        self.client.send(bytes).await.map_err(|_| Stop::Client)?;
+        self.client.send(bytes).await.map_err(|Gone| Stop::Client)?;
         // Whoever reads the stream cannot tell whose such a comment is: all of them are left out.
         if !is_comment {
             sent.add(&heard);

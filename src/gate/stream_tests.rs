@@ -1,14 +1,16 @@
 //! The last word of a stream that breaks, however slowly its client reads; and what a client hears while
 //! it waits.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Budget,
+    call::pieces,
     content::Sent,
     stream::{KEEPALIVE, Pump, STILL_HERE, begin},
 };
@@ -38,7 +40,7 @@ fn address() -> BackendAddress {
 
 /// What a client reads that begins only once the pump can do no more, and how the stream ended.
 async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeStatus) {
-    let (client, mut pieces) = mpsc::channel(BUFFER);
+    let (client, mut received) = pieces(BUFFER, Arc::new(Budget::new(8 << 20)), "desk");
     let come: Vec<_> = (0..events)
         .map(|n| Ok(Bytes::from(format!("data: {{\"n\":{n}}}\n\n"))))
         .chain([Ok(Bytes::from_static(end.as_bytes()))])
@@ -56,7 +58,7 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
             tokio::task::yield_now().await;
         }
         let mut read = Vec::new();
-        while let Some(piece) = pieces.recv().await {
+        while let Some(piece) = received.recv().await {
             read.push(String::from_utf8(piece.to_vec()).unwrap());
         }
         read
@@ -89,7 +91,7 @@ async fn a_slow_client_gets_all_of_a_whole_stream() {
 /// In real time: it takes as long as a client is left without a word.
 #[tokio::test]
 async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
-    let (client, mut pieces) = mpsc::channel(BUFFER);
+    let (client, mut received) = pieces(BUFFER, Arc::new(Budget::new(8 << 20)), "desk");
     let first = stream::iter([Ok(Bytes::from_static(b"data: {\"n\":0}\n\n"))]);
     let last = stream::once(async {
         sleep(KEEPALIVE + Duration::from_secs(1)).await;
@@ -101,7 +103,7 @@ async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
     let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false);
     let read = async {
         let mut read = Vec::new();
-        while let Some(piece) = pieces.recv().await {
+        while let Some(piece) = received.recv().await {
             read.push(piece);
         }
         read

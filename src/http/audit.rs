@@ -29,10 +29,10 @@ const MAX_PAGE: usize = 1000;
 /// The records of a page unless the query says otherwise.
 const PAGE: usize = 100;
 
-problems! { ListProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull,
-LedgerUnavailable, Timeout, Internal }
-problems! { RecordProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { ListProblems: MalformedQuery, Unauthenticated, Forbidden, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
+problems! { RecordProblems: Unauthenticated, Forbidden, NotFound, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 
 /// The audit endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -253,7 +253,7 @@ async fn list(
     shared.gate.record_reading(reading(&auditor, "listRecords", filters.given())).await?;
     let limit = query.limit;
     query.limit += 1;
-    let mut found = shared.gate.store().query(&query).await.map_err(GateError::from)?;
+    let mut found = shared.gate.search(&query).await?;
     let next = (found.len() > limit).then(|| {
         found.truncate(limit);
         found.last().map(|last| cursor(last.seq))
@@ -325,7 +325,7 @@ pub(super) async fn find(
         limit: 1,
         ..RecordQuery::default()
     };
-    let found = shared.gate.store().query(&query).await?;
+    let found = shared.gate.search(&query).await?;
     Ok(found.into_iter().find(|stored| stored.seq == seq))
 }
 

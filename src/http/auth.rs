@@ -79,6 +79,10 @@ fn with_role<'k>(keys: &'k Keys, parts: &Parts, role: Role) -> Result<&'k ApiKey
     Err(Problem::new(ProblemKind::Forbidden, detail))
 }
 
+/// Whom a request counts for while its body is read: an app, or an API key that belongs to none.
+#[derive(Clone, Debug)]
+pub(super) struct Whose(pub(super) Arc<str>);
+
 /// A credential with the role `caller`.
 #[derive(Debug)]
 pub(super) struct AsCaller(pub(super) Caller);
@@ -95,12 +99,14 @@ impl FromRequestParts<Arc<Shared>> for AsCaller {
             let detail = "the API key's app is not in the active organisation file";
             return Err(Problem::new(ProblemKind::Forbidden, detail));
         };
-        Ok(Self(Caller {
+        let caller = Caller {
             app: id.clone(),
             authenticated: BY_API_KEY.to_owned(),
             key: key.name.clone(),
             tenant: app.tenant.clone(),
-        }))
+        };
+        parts.extensions.insert(Whose(format!("app:{id}").into()));
+        Ok(Self(caller))
     }
 }
 
@@ -137,8 +143,9 @@ impl FromRequestParts<Arc<Shared>> for AsOfficer {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, Problem> {
-        let key = with_role(&shared.keys, parts, Role::Officer)?;
-        Ok(Self { key: key.name.clone() })
+        let key = with_role(&shared.keys, parts, Role::Officer)?.name.clone();
+        parts.extensions.insert(Whose(format!("key:{key}").into()));
+        Ok(Self { key })
     }
 }
 

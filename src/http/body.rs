@@ -1,33 +1,104 @@
-//! Request bodies: JSON of a known size and type, or a problem that names the field.
+//! Request bodies: JSON of a known size and type, for which there is room, or a problem that says why not.
+
+use std::sync::Arc;
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    body::{Body, Bytes},
+    extract::{FromRequest, FromRequestParts, Query, Request},
+    http::{HeaderMap, header, request::Parts},
 };
+use bytes::BytesMut;
+use hyper::body::Body as _;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 
-use super::problem::{Problem, ProblemKind};
-use crate::domain::{FieldFault, Object};
+use super::{
+    Shared,
+    auth::Whose,
+    problem::{Problem, ProblemKind},
+    reading::{is_slow, next_frame},
+};
+use crate::{
+    domain::{FieldFault, Object},
+    gate::Room,
+};
 
 /// The largest body of the decision API, in bytes.
 pub(super) const DECISION_BODY: usize = 256 << 10;
 /// The largest body of a call to a model, in bytes: pictures travel in it.
 pub(super) const MODEL_BODY: usize = 32 << 20;
+/// In which steps room is taken for a body that does not say how long it is.
+const STEP: usize = 64 << 10;
 
 /// A JSON body.
 #[derive(Debug)]
 pub(super) struct Json<T>(pub(super) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+    async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Problem> {
         require_json(request.headers())?;
-        let bytes = Bytes::from_request(request, state).await;
-        parse(&bytes.map_err(|rejection| unreadable(&rejection, DECISION_BODY))?).map(Self)
+        let whose = request.extensions().get::<Whose>();
+        let held = shared.bodies.room.holder(whose.map_or("", |whose| &whose.0));
+        parse(&whole(request.into_body(), DECISION_BODY, held).await?).map(Self)
     }
+}
+
+/// The whole of a body of at most `limit` bytes, with the room that it takes for as long as it is kept.
+pub(super) async fn whole(mut body: Body, limit: usize, mut held: Room) -> Result<Bytes, Problem> {
+    let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
+    let mut room = told.unwrap_or(0);
+    if room > limit {
+        return Err(too_large(limit));
+    }
+    if !held.grow(room) {
+        return Err(no_room());
+    }
+    let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
+    while let Some(frame) = next_frame(&mut body).await {
+        let frame = frame.map_err(|error| unreadable(&error))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let read = first.len().max(rest.len()) + data.len();
+        if read > limit {
+            return Err(too_large(limit));
+        }
+        if read > room {
+            room = read.next_multiple_of(STEP);
+            if !held.grow(room) {
+                return Err(no_room());
+            }
+        }
+        if first.is_empty() {
+            first = data;
+            continue;
+        }
+        if rest.is_empty() {
+            rest.reserve(room.max(read));
+            rest.extend_from_slice(&first);
+        }
+        rest.extend_from_slice(&data);
+    }
+    Ok(held.keep(if rest.is_empty() { first } else { rest.freeze() }))
+}
+
+fn too_large(limit: usize) -> Problem {
+    Problem::new(ProblemKind::BodyTooLarge, format!("the body is larger than {limit} bytes"))
+}
+
+fn no_room() -> Problem {
+    metrics::counter!("lexgate_bodies_refused_total").increment(1);
+    let detail = "the bodies of requests under way leave no room for this one: send it again later";
+    Problem::new(ProblemKind::Overloaded, detail)
+}
+
+/// Why a body could not be read to its end.
+fn unreadable(error: &axum::Error) -> Problem {
+    if is_slow(error) {
+        let detail = "the body came too slowly: it may not stand still, nor come at less than 64 KiB a second for long";
+        return Problem::new(ProblemKind::SlowBody, detail);
+    }
+    Problem::new(ProblemKind::MalformedBody, "the body could not be read to its end")
 }
 
 /// Refuses a body that is not declared as JSON.
@@ -39,16 +110,6 @@ pub(super) fn require_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
     let detail = "send `Content-Type: application/json`";
     Err(Problem::new(ProblemKind::UnsupportedMediaType, detail))
-}
-
-/// Why a body could not be read to its end.
-pub(super) fn unreadable(rejection: &BytesRejection, limit: usize) -> Problem {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        let detail = format!("the body is larger than {limit} bytes");
-        Problem::new(ProblemKind::BodyTooLarge, detail)
-    } else {
-        Problem::new(ProblemKind::MalformedBody, "the body could not be read to its end")
-    }
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {

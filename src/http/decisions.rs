@@ -16,7 +16,7 @@ use super::{
     Shared,
     auth::AsCaller,
     body::{Json, Params},
-    examples,
+    examples, limits,
     problem::{Problem, ProblemKind, problems},
     proofs::ProofAnswer,
 };
@@ -33,15 +33,16 @@ use crate::{
 const MAX_BATCH: usize = 100;
 
 problems! { DecideProblems: MalformedBody, MalformedQuery, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, AnswerOutdated, IdempotencyKeyReused, QueueFull,
-LedgerUnavailable, SnapshotUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, AnswerOutdated, IdempotencyKeyReused, SlowBody, LimitReached,
+QueueFull, LedgerUnavailable, SnapshotUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { BatchProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, SnapshotUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, SlowBody, LimitReached, QueueFull, LedgerUnavailable,
+SnapshotUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,
-BodyTooLarge, UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout,
-Internal }
+BodyTooLarge, UnsupportedMediaType, InvalidRequest, SlowBody, QueueFull, LedgerUnavailable,
+Overloaded, Timeout, Internal }
 problems! { ExplainProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, SnapshotUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, SlowBody, SnapshotUnavailable, Overloaded, Timeout, Internal }
 
 /// The decision endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -196,7 +197,9 @@ async fn decide(
         let inclusion = shared.gate.inclusion(recorded.seq).await?;
         answer.record.proof = inclusion.as_ref().map(ProofAnswer::from);
     }
-    Ok(axum::Json(answer).into_response())
+    let mut response = axum::Json(answer).into_response();
+    limits::tell(response.headers_mut(), &recorded.limits);
+    Ok(response)
 }
 
 /// What an answer is to hold beside the decision.
@@ -252,7 +255,11 @@ async fn decide_batch(
     }
     let recorded = shared.gate.decide_all(&caller, &batch.calls).await?;
     let decisions = recorded.iter().map(Into::into).collect();
-    Ok(axum::Json(BatchAnswer { decisions }).into_response())
+    let mut response = axum::Json(BatchAnswer { decisions }).into_response();
+    if let Some(last) = recorded.last() {
+        limits::tell(response.headers_mut(), &last.limits);
+    }
+    Ok(response)
 }
 
 /// Where an outcome stands in the ledger.
@@ -314,6 +321,11 @@ pub(crate) struct ExplainAnswer<'a> {
     pub(crate) would_pass: &'a [Counterfactual],
     /// Deployments of the organisation that may serve this very call, in its order.
     pub(crate) allowed_deployments: &'a [DeploymentId],
+    /// Whether the search was cut short, because it took too long: `would_pass` and
+    /// `allowed_deployments` may lack something then. What they say holds. Absent when it was not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub(crate) cut_short: bool,
     /// The snapshot that judged.
     snapshot: SnapshotDigests,
 }
@@ -332,6 +344,7 @@ impl<'a> ExplainAnswer<'a> {
             considered: &explanation.considered,
             would_pass: &explanation.counterfactuals,
             allowed_deployments: &explanation.allowed_deployments,
+            cut_short: explanation.cut_short,
             snapshot,
         }
     }

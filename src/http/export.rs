@@ -30,8 +30,8 @@ use crate::{
 /// How many records are read at once.
 const PAGE: usize = 500;
 
-problems! { ExportProblems: MalformedQuery, Unauthenticated, Forbidden, QueueFull,
-LedgerUnavailable, Timeout, Internal }
+problems! { ExportProblems: MalformedQuery, Unauthenticated, Forbidden, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 
 /// The endpoint of exports.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -142,7 +142,7 @@ impl Progress {
 
 async fn page(shared: &Shared, query: &RecordQuery, left: usize) -> Result<Vec<Stored>, GateError> {
     let query = RecordQuery { limit: left.min(PAGE), ..query.clone() };
-    Ok(shared.gate.store().query(&query).await?)
+    shared.gate.search(&query).await
 }
 
 /// The columns of a table.

@@ -25,11 +25,13 @@ use crate::{
 /// The longest reason, in characters.
 const MAX_REASON: usize = 1_000;
 
-problems! { ListProblems: Unauthenticated, Forbidden, LedgerUnavailable, Timeout, Internal }
+problems! { ListProblems: Unauthenticated, Forbidden, LedgerUnavailable, Overloaded, Timeout,
+Internal }
 problems! { SetProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
-UnsupportedMediaType, InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
-problems! { LiftProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, QueueFull,
-LedgerUnavailable, Timeout, Internal }
+UnsupportedMediaType, InvalidRequest, SlowBody, LimitReached, QueueFull, LedgerUnavailable,
+Overloaded, Timeout, Internal }
+problems! { LiftProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, LimitReached,
+QueueFull, LedgerUnavailable, Timeout, Internal }
 
 /// The endpoints of legal holds.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -64,7 +66,7 @@ const COUNTED: usize = 1_000;
 impl HoldAnswer {
     async fn new(shared: &Shared, id: String, hold: Hold) -> Result<Self, GateError> {
         let query = RecordQuery { limit: COUNTED, ..hold.query() };
-        let matches = shared.gate.store().query(&query).await?.len();
+        let matches = shared.gate.search(&query).await?.len();
         Ok(Self { id, reason: hold.reason, records: hold.records, record: hold.seq, matches })
     }
 }

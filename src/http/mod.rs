@@ -3,16 +3,20 @@
 mod audit;
 mod auth;
 mod body;
+mod connections;
 mod decisions;
 mod examples;
 mod export;
 mod gateway;
 mod holds;
+mod limits;
 mod observe;
 mod openapi;
+mod pace;
 mod personal;
 mod problem;
 mod proofs;
+mod reading;
 mod refused;
 mod service;
 mod tlog;
@@ -21,7 +25,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::Request,
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -31,11 +35,12 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use auth::Keys;
+pub use connections::{Bounds, serve};
 pub(crate) use decisions::ExplainAnswer;
 pub(crate) use observe::RequestId;
 pub use openapi::openapi;
 
-use crate::gate::Gate;
+use crate::gate::{Budget, Gate};
 use problem::{Problem, ProblemKind};
 
 /// How long a request may take that does not wait for a model.
@@ -52,6 +57,17 @@ pub struct Shared {
     pub metrics: PrometheusHandle,
     /// Fires when the service is to end.
     pub draining: CancellationToken,
+    /// What bodies may take.
+    pub bodies: Bodies,
+}
+
+/// What the bodies of requests may take.
+#[derive(Debug)]
+pub struct Bodies {
+    /// Room.
+    pub room: Arc<Budget>,
+    /// How long one may stand still.
+    pub patience: Duration,
 }
 
 /// The endpoints that answer from what is known, within seconds.
@@ -69,14 +85,11 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
 
 /// The whole service.
 pub fn router(shared: Arc<Shared>) -> Router {
-    let (prompt, document) = prompt_routes()
-        .layer(DefaultBodyLimit::max(body::DECISION_BODY))
-        .layer(middleware::from_fn(within_time))
-        .split_for_parts();
+    let (prompt, document) =
+        prompt_routes().layer(middleware::from_fn(within_time)).split_for_parts();
     let watch = refused::Watch::new(shared.clone(), &document);
     let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
-    let (models, _) =
-        gateway::routes().layer(DefaultBodyLimit::max(body::MODEL_BODY)).split_for_parts();
+    let (models, _) = gateway::routes().split_for_parts();
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
     let wrong_method = || async {
         Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
@@ -86,7 +99,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .merge(models)
         .method_not_allowed_fallback(wrong_method)
         .fallback(missing)
-        .with_state(shared)
+        .with_state(shared.clone())
         .merge(openapi::docs())
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(
@@ -95,6 +108,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             )
             .into_response()
         }))
+        .layer(middleware::from_fn_with_state(shared, reading::watch))
         .layer(middleware::from_fn(observe::observe))
 }
 

@@ -22,8 +22,8 @@ use crate::{
     gate::{Erasure, GateError, Opened, OpenedContent},
 };
 
-problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, Gone, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { EraseProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, LegalHold,
 InvalidRequest, QueueFull, LedgerUnavailable, Timeout, Internal }
 

@@ -12,7 +12,11 @@ use utoipa::{
     openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder},
 };
 
-use crate::{domain::FieldFault, gate::GateError};
+use super::limits;
+use crate::{
+    domain::{FieldFault, LimitState},
+    gate::GateError,
+};
 
 /// The kinds of problem, each with one type URI and one status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,6 +33,8 @@ pub(super) enum ProblemKind {
     NotFound,
     /// The path exists; the method does not.
     MethodNotAllowed,
+    /// The body came too slowly.
+    SlowBody,
     /// The outcome cannot be recorded, or not again.
     OutcomeConflict,
     /// A legal hold keeps it.
@@ -55,6 +61,10 @@ pub(super) enum ProblemKind {
     SnapshotUnavailable,
     /// The service cannot work now.
     NotReady,
+    /// Too much of the kind is under way.
+    Overloaded,
+    /// The store's disk is almost full.
+    StorageLow,
     /// No allowed deployment can be reached.
     NoBackend,
     /// The request took too long.
@@ -74,6 +84,7 @@ impl ProblemKind {
             Self::MethodNotAllowed => {
                 (405, "method-not-allowed", "The path does not take this method")
             }
+            Self::SlowBody => (408, "slow-body", "The body came too slowly"),
             Self::OutcomeConflict => (409, "outcome-conflict", "The outcome cannot be recorded"),
             Self::LegalHold => (409, "legal-hold", "A legal hold keeps it"),
             Self::AnswerOutdated => {
@@ -93,6 +104,8 @@ impl ProblemKind {
             Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger cannot be written"),
             Self::SnapshotUnavailable => (503, "snapshot-unavailable", "No snapshot may decide"),
             Self::NotReady => (503, "not-ready", "The service cannot work now"),
+            Self::Overloaded => (503, "overloaded", "Too much is under way"),
+            Self::StorageLow => (503, "storage-low", "The store's disk is almost full"),
             Self::NoBackend => (503, "no-backend", "No allowed deployment has a backend"),
             Self::Timeout => (503, "timeout", "The request took too long"),
             Self::Internal => (500, "internal", "The service failed"),
@@ -122,6 +135,10 @@ impl ProblemKind {
             Self::Forbidden => ("this needs the role `auditor`", &[]),
             Self::NotFound => ("there is no record 4711", &[]),
             Self::MethodNotAllowed => ("see `/docs` for what the path takes", &[]),
+            Self::SlowBody => (
+                "the body came too slowly: it may not stand still, nor come at less than 64 KiB a second for long",
+                &[],
+            ),
             Self::OutcomeConflict => ("the outcome of this decision is already recorded", &[]),
             Self::LegalHold => (
                 "records of this end user are under legal hold (`case-2026-17`): lift the hold, or repeat with `despite_hold=` and the reason, which is recorded",
@@ -142,9 +159,10 @@ impl ProblemKind {
                 "the answer under this `Idempotency-Key` (decision 0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11, record 57) was given by policies or facts that are no longer active; send the request with a new key to have it decided again",
                 &[],
             ),
-            Self::LimitReached => {
-                ("app `desk` may use 600 requests a minute, and has: nothing was sent", &[])
-            }
+            Self::LimitReached => (
+                "app `desk` may use 600 requests a minute, and has: nothing was recorded or sent",
+                &[],
+            ),
             Self::QueueFull => ("the ledger's queue is full", &[]),
             Self::LedgerUnavailable => ("the ledger cannot be written: no record, no call", &[]),
             Self::SnapshotUnavailable => {
@@ -153,6 +171,14 @@ impl ProblemKind {
             Self::NotReady => {
                 ("write: the store is read-only", &[("/checks/write", "the store is read-only")])
             }
+            Self::Overloaded => (
+                "the bodies of requests under way leave no room for this one: send it again later",
+                &[],
+            ),
+            Self::StorageLow => (
+                "the store has less room than `[store] min_free`: only what closes calls is written",
+                &[],
+            ),
             Self::NoBackend => (
                 "no allowed deployment has a `backend`: ask `POST /v1/decisions` and run inference yourself",
                 &[],
@@ -172,6 +198,8 @@ pub(super) struct Problem {
     pub detail: String,
     /// Fields that cannot be used.
     pub errors: Vec<FieldFault>,
+    /// The limit that was reached.
+    pub limit: Option<Box<LimitState>>,
 }
 
 /// A problem document (RFC 9457), `application/problem+json`.
@@ -200,7 +228,7 @@ pub(super) struct ProblemDocument {
 impl Problem {
     /// A problem of `kind`.
     pub(super) fn new(kind: ProblemKind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), errors: Vec::new() }
+        Self { kind, detail: detail.into(), errors: Vec::new(), limit: None }
     }
 
     /// A problem of fields.
@@ -210,14 +238,19 @@ impl Problem {
             1 => "1 field cannot be used".to_owned(),
             n => format!("{n} fields cannot be used"),
         };
-        Self { kind, detail, errors }
+        Self { kind, detail, errors, limit: None }
     }
 
-    /// How long to wait before asking again, where that helps.
+    /// How many seconds to wait before asking again, where that helps.
     #[must_use]
-    pub(super) fn retry_after(&self) -> Option<&'static str> {
+    pub(super) fn retry_after(&self) -> Option<u64> {
+        if let Some(limit) = &self.limit {
+            // A whole second too late is better than one too early.
+            let millis = limit.resets_in().map_or(1_000, |wait| wait.unsigned_abs().as_millis());
+            return u64::try_from(millis.div_ceil(1_000)).ok().map(|seconds| seconds.max(1));
+        }
         let passes = self.kind != ProblemKind::NoBackend;
-        (passes && self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some("1")
+        (passes && self.kind.status() == StatusCode::SERVICE_UNAVAILABLE).then_some(1)
     }
 
     pub(super) fn document(self, request_id: &str) -> ProblemDocument {
@@ -238,7 +271,10 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let mut response = self.kind.status().into_response();
         if let Some(seconds) = self.retry_after() {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(limit) = &self.limit {
+            limits::tell(response.headers_mut(), std::slice::from_ref(&**limit));
         }
         if self.kind == ProblemKind::Unauthenticated {
             let challenge = HeaderValue::from_static("Bearer");
@@ -253,6 +289,10 @@ impl From<GateError> for Problem {
     fn from(error: GateError) -> Self {
         let kind = match error {
             GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
+            GateError::Limited(limit) => {
+                let detail = GateError::Limited(limit.clone()).to_string();
+                return Self { limit: Some(limit), ..Self::new(ProblemKind::LimitReached, detail) };
+            }
             GateError::RecordTooLarge { .. } => ProblemKind::InvalidRequest,
             GateError::KeyReused => ProblemKind::IdempotencyKeyReused,
             GateError::AnswerOutdated { .. } => ProblemKind::AnswerOutdated,
@@ -261,7 +301,8 @@ impl From<GateError> for Problem {
             GateError::Denied | GateError::Dispatched | GateError::AlreadyReported => {
                 ProblemKind::OutcomeConflict
             }
-            GateError::Limited(_) => ProblemKind::LimitReached,
+            GateError::Busy(_) => ProblemKind::Overloaded,
+            GateError::StorageLow { .. } => ProblemKind::StorageLow,
             GateError::QueueFull => ProblemKind::QueueFull,
             GateError::LedgerUnavailable
             | GateError::Unsettled
@@ -270,6 +311,7 @@ impl From<GateError> for Problem {
             GateError::NoSnapshot(_) => ProblemKind::SnapshotUnavailable,
             GateError::NoBackend => ProblemKind::NoBackend,
             GateError::NoRandomness
+            | GateError::NoThread(_)
             | GateError::Canonical(_)
             | GateError::Snapshot(_)
             | GateError::MasterKey
@@ -307,7 +349,7 @@ pub(super) fn responses(kinds: &[ProblemKind]) -> BTreeMap<String, RefOr<ApiResp
         for kind in kinds {
             let (detail, errors) = kind.example();
             let errors = errors.iter().map(|(at, detail)| FieldFault::new(*at, *detail)).collect();
-            let problem = Problem { kind, detail: detail.to_owned(), errors };
+            let problem = Problem { kind, detail: detail.to_owned(), errors, limit: None };
             let document = problem.document("0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11");
             let example = ExampleBuilder::new().value(serde_json::to_value(document).ok()).build();
             content.examples.insert(kind.name().to_owned(), RefOr::T(example));

@@ -26,8 +26,8 @@ use crate::{
     gate::{GateError, Inclusion, log_keys},
 };
 
-problems! { ProofProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { ProofProblems: Unauthenticated, Forbidden, NotFound, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { TreeProblems: Unauthenticated, Forbidden, LedgerUnavailable, Timeout, Internal }
 problems! { ConsistencyProblems: MalformedQuery, Unauthenticated, Forbidden, LedgerUnavailable,
 Timeout, Internal }

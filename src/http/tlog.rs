@@ -33,8 +33,8 @@ pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 problems! { CheckpointProblems: LedgerUnavailable, Timeout, Internal }
 problems! { TileProblems: NotFound, LedgerUnavailable, Timeout, Internal }
-problems! { EntriesProblems: Unauthenticated, Forbidden, NotFound, QueueFull, LedgerUnavailable,
-Timeout, Internal }
+problems! { EntriesProblems: Unauthenticated, Forbidden, NotFound, LimitReached, QueueFull,
+LedgerUnavailable, StorageLow, Timeout, Internal }
 
 /// The log's files.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {

@@ -6,7 +6,8 @@ use super::*;
 use crate::{
     domain::Verdict,
     ledger::{
-        Commitment, DecisionBody, LateOutcomeBody, OutcomeBody, OutcomeStatus, PrunedBody, SeqRange,
+        Commitment, DecisionBody, LateOutcomeBody, OutcomeBody, OutcomeStatus, PrunedBody,
+        SeqRange,
         fixture::{self, Chain},
     },
 };
@@ -67,7 +68,8 @@ fn pairing_is_checked() {
 
 #[test]
 fn a_late_outcome_adds_once_to_one_that_says_nothing() {
-    let of = |chain: &Chain, at: usize| DecisionRef { leaf: chain.leaves[at], seq: Seq::new(at as u64) };
+    let of =
+        |chain: &Chain, at: usize| DecisionRef { leaf: chain.leaves[at], seq: Seq::new(at as u64) };
     let unknown = |chain: &Chain| OutcomeBody {
         attempts: Vec::new(),
         status: OutcomeStatus::Unknown,

@@ -31,6 +31,8 @@ pub(super) struct Group {
     room: Option<OwnedSemaphorePermit>,
     /// It is committed by itself, because a batch that held it was refused.
     pub(super) alone: bool,
+    /// All of it is written, or nothing.
+    pub(super) whole: bool,
 }
 
 impl Group {
@@ -40,7 +42,7 @@ impl Group {
         deadline: Option<Instant>,
         room: OwnedSemaphorePermit,
     ) -> Self {
-        Self { drafts, reply, deadline, room: Some(room), alone: false }
+        Self { drafts, reply, deadline, room: Some(room), alone: false, whole: false }
     }
 
     /// Whether several records of it rest on counts.
@@ -219,7 +221,7 @@ impl Pen<'_> {
     }
 
     fn write_group(&mut self, group: &Group) -> Vec<Result<Receipt, SubmitError>> {
-        if group.is_wanted() && group.is_counted() {
+        if group.is_wanted() && (group.whole || group.is_counted()) {
             return self.write_whole(group);
         }
         if group.is_wanted() {
@@ -229,16 +231,16 @@ impl Pen<'_> {
         group.drafts.iter().map(|_| Err(SubmitError::Unavailable(late.clone()))).collect()
     }
 
-    /// Writes all of the group, or, where one of it is stale, nothing: each of its records has counted
-    /// on those before it.
+    /// Writes all of the group, or nothing where one of it is stale, because each of its records has counted
+    /// on those before it; or where one of it cannot be written, if it was asked for as a whole.
     fn write_whole(&mut self, group: &Group) -> Vec<Result<Receipt, SubmitError>> {
         let before = self.clone();
         let answers: Vec<_> = group.drafts.iter().map(|draft| self.write(draft)).collect();
-        if !answers.iter().any(|answer| matches!(answer, Err(SubmitError::Stale))) {
-            return answers;
-        }
+        let ends_it = |error: &&SubmitError| group.whole || matches!(error, SubmitError::Stale);
+        let mut errors = answers.iter().filter_map(|answer| answer.as_ref().err());
+        let Some(error) = errors.find(ends_it).cloned() else { return answers };
         *self = before;
-        group.drafts.iter().map(|_| Err(SubmitError::Stale)).collect()
+        group.drafts.iter().map(|_| Err(error.clone())).collect()
     }
 
     fn write(&mut self, draft: &Draft) -> Result<Receipt, SubmitError> {

@@ -231,6 +231,22 @@ impl Sequencer {
         &self,
         drafts: Vec<Draft>,
     ) -> Result<Vec<Result<Receipt, SubmitError>>, SubmitError> {
+        self.submit_group(drafts, false).await
+    }
+
+    /// Writes several records in one commit: all of them, or none.
+    ///
+    /// # Errors
+    /// Why none was, or perhaps none was, written.
+    pub async fn submit_whole(&self, drafts: Vec<Draft>) -> Result<Vec<Receipt>, SubmitError> {
+        self.submit_group(drafts, true).await?.into_iter().collect()
+    }
+
+    async fn submit_group(
+        &self,
+        drafts: Vec<Draft>,
+        whole: bool,
+    ) -> Result<Vec<Result<Receipt, SubmitError>>, SubmitError> {
         let places = u32::try_from(drafts.len()).map_err(|_| SubmitError::QueueFull)?;
         let room =
             self.room.clone().try_acquire_many_owned(places).map_err(|error| match error {
@@ -238,7 +254,7 @@ impl Sequencer {
                 TryAcquireError::Closed => SubmitError::Closed,
             })?;
         let deadline = Instant::now() + PATIENCE;
-        let mut answers = self.send(drafts, Some(deadline), room)?;
+        let mut answers = self.send(drafts, Some(deadline), room, whole)?;
         match timeout_at(deadline, &mut answers).await {
             Ok(Ok(answers)) => Ok(answers),
             Ok(Err(_)) => Err(SubmitError::Closed),
@@ -274,7 +290,7 @@ impl Sequencer {
         place: Reserved,
         draft: Draft,
     ) -> Result<Receipt, SubmitError> {
-        let answers = self.send(vec![draft], None, place.0)?;
+        let answers = self.send(vec![draft], None, place.0, false)?;
         let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
         answers.pop().unwrap_or(Err(SubmitError::Closed))
     }
@@ -308,9 +324,11 @@ impl Sequencer {
         drafts: Vec<Draft>,
         deadline: Option<Instant>,
         room: OwnedSemaphorePermit,
+        whole: bool,
     ) -> Result<oneshot::Receiver<Vec<Result<Receipt, SubmitError>>>, SubmitError> {
         let (reply, answers) = oneshot::channel();
-        let group = Group::new(drafts, reply, deadline, room);
+        let mut group = Group::new(drafts, reply, deadline, room);
+        group.whole = whole;
         // There are as many places in the channel as in the room and kept: it cannot be full.
         self.queue.try_send(group).map_err(|_| SubmitError::Closed)?;
         metrics::gauge!("lexgate_queue_depth").set(f64_of(self.depth()));

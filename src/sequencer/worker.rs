@@ -49,6 +49,8 @@ pub(super) struct Worker {
     orphans: Vec<Seq>,
     same_log: bool,
     mark: Mark,
+    /// Whether the store had no room for the last batch: what closes calls goes first then, and alone.
+    full: bool,
     /// The runtime that everything else runs in, whose connections it must not take into its own.
     home: Handle,
 }
@@ -75,6 +77,7 @@ impl Worker {
             orphans: Vec::new(),
             same_log: false,
             mark,
+            full: false,
             home: Handle::current(),
         }
     }
@@ -142,6 +145,10 @@ impl Worker {
 
     /// As many groups as fit into one commit, at least one.
     fn next_batch(&mut self) -> Vec<Group> {
+        if self.full && self.waiting.iter().any(Group::is_patient) {
+            // A stable sort: each kind stays in its order.
+            self.waiting.make_contiguous().sort_by_key(|group| !group.is_patient());
+        }
         let most_calls = LEAST_CALLS.max(self.depth().div_ceil(SHARE));
         let (mut records, mut calls, mut bytes, mut groups) = (0, 0, 0, Vec::new());
         while let Some(mut group) = self.waiting.pop_front() {
@@ -149,6 +156,8 @@ impl Worker {
             calls += group.calls();
             bytes += group.bytes();
             let full = records > self.settings.max_batch || calls > most_calls || bytes > MAX_BYTES;
+            let follows = |last: &Group| self.full && last.is_patient() && !group.is_patient();
+            let full = full || groups.last().is_some_and(follows);
             if !groups.is_empty() && (full || group.alone) {
                 self.waiting.push_front(group);
                 break;
@@ -203,6 +212,7 @@ impl Worker {
     /// The batch is durable: everyone is answered.
     fn deliver(&mut self, batch: Batch<'_>) {
         self.pause = None;
+        self.full = false;
         self.same_log = batch.same_log;
         for (group, answers) in batch.groups.into_iter().zip(batch.answers) {
             self.orphans.extend(group.answer(answers));
@@ -219,6 +229,7 @@ impl Worker {
         metrics::counter!("lexgate_append_failures_total").increment(1);
         tracing::warn!(%error, records = groups.iter().map(Group::len).sum::<usize>(), "append failed");
         let refused = error.is_refusal();
+        self.full = error.is_full();
         if refused && groups.len() > 1 {
             // One of them cannot be written, for a reason of its own: it must not stop the others.
             return self.put_back(groups, true);

@@ -15,8 +15,8 @@ pub enum StoreError {
     /// The address names no store.
     #[error("{0}")]
     Address(#[from] AddressError),
-    /// The folder of the `SQLite` file cannot be made.
-    #[error("cannot make the folder `{path}`")]
+    /// The folder of the `SQLite` file cannot be made, or looked at.
+    #[error("cannot make or read the folder `{path}`")]
     Folder {
         /// The folder.
         path: String,
@@ -132,6 +132,20 @@ impl StoreError {
         !error.kind().eq(&sqlx::error::ErrorKind::Other)
             || (class.len() == 5 && (class.starts_with("22") || class.starts_with("23")))
             || (class.len() < 5 && sqlite)
+    }
+}
+
+impl StoreError {
+    /// Whether there is no room left to write.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        let Self::Database(sqlx::Error::Database(error)) = self else {
+            return false;
+        };
+        let code = error.code().unwrap_or(Cow::Borrowed(""));
+        // SQLSTATE 53100 disk_full; SQLite's primary code 13 FULL.
+        code == "53100"
+            || (code.len() < 5 && code.parse::<u32>().is_ok_and(|code| code & 0xff == 13))
     }
 }
 

@@ -181,6 +181,17 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// as much as a batch has.
     async fn writable(&self) -> Result<(), StoreError>;
 
+    /// How many bytes are free where it writes; `None` where that cannot be known, because another machine
+    /// does the writing.
+    async fn free(&self) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
+
+    /// How many searches may read at once: half of the connections that read.
+    fn searches(&self) -> usize {
+        1
+    }
+
     /// Asks again for everything on which the ledger relies and that can change while it is used, and
     /// says what it is. While it is not as it must be, nothing is read or written.
     async fn examine(&self) -> Result<StoreSettings, StoreError>;

@@ -21,7 +21,7 @@ pub(crate) use trace::{TARGET, fail};
 pub use trace::{Trace, TraceContext};
 
 /// The environment variable that says how much is logged, such as `debug` or `lexgate=debug`.
-const FILTER: &str = "LEXGATE_LOG";
+pub const FILTER: &str = "LEXGATE_LOG";
 
 /// The bounds of latency histograms, in seconds: from a decision in memory to a slow model.
 const SECONDS: [f64; 16] = [
@@ -66,6 +66,27 @@ where
         .with_span_list(false)
         .with_writer(std::io::stderr)
         .with_filter(filter("info"))
+}
+
+/// Whether the environment says what is logged in words that are understood: a misspelt level would be read
+/// as the name of a part of the program, and nothing be logged at all.
+///
+/// # Errors
+/// A sentence that names the word.
+pub fn check_filter(value: Option<&str>) -> Result<(), String> {
+    const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
+    let Some(value) = value.filter(|value| !value.trim().is_empty()) else { return Ok(()) };
+    let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
+    let is_ours = |word: &str| word == "lexgate" || word.starts_with("lexgate::");
+    let understood = |word: &str| word.contains(['=', '[']) || is_level(word) || is_ours(word);
+    let unknown = value.split(',').map(str::trim).find(|word| !understood(word));
+    if let Some(word) = unknown {
+        return Err(format!(
+            "`{FILTER}` says `{word}`, which is not a level: write `info`, `debug` or `lexgate=debug`"
+        ));
+    }
+    let parsed = EnvFilter::builder().parse(value);
+    parsed.map(drop).map_err(|error| format!("`{FILTER}` cannot be read: {error}"))
 }
 
 /// What is logged: as the environment says, else from `level` on. Never a span that is exported, so that
@@ -162,8 +183,43 @@ fn describe() {
         "1 while calls may be sent to the deployment; 0 while its breaker is open, it is not well, asked to be left alone, or is out of service"
     );
     describe_gauge!("lexgate_queue_depth", "Records that wait for the ledger");
+    describe_gauge!("lexgate_connections", "Connections of clients that are open");
+    describe_counter!(
+        "lexgate_connections_cut_total",
+        "Connections that were cut off: to make room for another, or because their client does not read"
+    );
+    describe_counter!(
+        "lexgate_connections_refused_total",
+        "Connections for which there was no room"
+    );
+    describe_counter!(
+        "lexgate_bodies_refused_total",
+        "Requests whose bodies found no room beside those under way"
+    );
+    describe_gauge!(
+        "lexgate_store_free_bytes",
+        Unit::Bytes,
+        "What is free on the disk of an SQLite store"
+    );
     describe_gauge!(
         "lexgate_open_dispatches",
         "Calls sent and without an outcome yet, on this store"
     );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_filter;
+
+    #[test]
+    fn a_misspelt_level_is_a_fault() {
+        for good in ["", "info", "DEBUG", "lexgate=debug", "warn,sqlx=off", "lexgate::gate", "off"]
+        {
+            assert_eq!(check_filter(Some(good)), Ok(()), "{good}");
+        }
+        assert_eq!(check_filter(None), Ok(()));
+        for bad in ["inof", "info,debgu", "lexgate=loud"] {
+            assert!(check_filter(Some(bad)).unwrap_err().contains("LEXGATE_LOG"), "{bad}");
+        }
+    }
 }

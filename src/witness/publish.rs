@@ -188,8 +188,7 @@ impl Publisher {
             let url = format!("{}/add-checkpoint", witness.url.trim_end_matches('/'));
             let response = self.client.post(url).body(request).send().await?;
             let status = response.status().as_u16();
-            let bytes = response.bytes().await?;
-            let text = String::from_utf8_lossy(bytes.get(..ANSWER).unwrap_or(&bytes)).into_owned();
+            let text = beginning(response).await?;
             match (status, text.trim().parse::<u64>()) {
                 (200, _) => {
                     *known = checkpoint.size;
@@ -227,6 +226,18 @@ impl Publisher {
         let _ = write!(request, "\n{note}");
         Ok(request)
     }
+}
+
+/// The beginning of an answer. What comes behind it is not waited for, however much it is.
+async fn beginning(mut response: reqwest::Response) -> Result<String, reqwest::Error> {
+    let mut read = Vec::new();
+    while read.len() < ANSWER
+        && let Some(piece) = response.chunk().await?
+    {
+        let room = piece.len().min(ANSWER - read.len());
+        read.extend_from_slice(piece.get(..room).unwrap_or_default());
+    }
+    Ok(String::from_utf8_lossy(&read).into_owned())
 }
 
 /// The witness's own signatures among the lines that it sent, if they hold.

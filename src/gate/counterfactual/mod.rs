@@ -5,6 +5,7 @@
 //! each is put together and judged. It is exact in what it says: every way that it gives was judged.
 
 mod change;
+mod effort;
 mod suppose;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,6 +14,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub use change::Change;
+pub use effort::Effort;
 use suppose::Suppose;
 
 use super::{Judge, judge::Reachable};
@@ -46,6 +48,11 @@ pub struct Counterfactual {
     pub ways: Vec<Way>,
     /// Where data of an origin may go, for what keeps it from this deployment.
     pub destinations: Vec<Destinations>,
+    /// Whether the search was cut short: there may be more ways and destinations than are given. Absent
+    /// when it was not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    pub cut_short: bool,
 }
 
 /// Changes that together make the call pass.
@@ -84,7 +91,8 @@ pub struct Destinations {
 }
 
 impl Judge {
-    /// What would make `request` pass at each of `candidates` that is denied, in their order.
+    /// What would make `request` pass at each of `candidates` that is denied, in their order; as far as
+    /// `effort` goes.
     #[must_use]
     pub fn counterfactuals(
         &self,
@@ -92,14 +100,16 @@ impl Judge {
         request: &CallRequest,
         reached: &[Reached],
         candidates: &[Candidate],
+        effort: &Effort,
     ) -> Vec<Counterfactual> {
         let denied = candidates.iter().filter(|candidate| candidate.decision == Verdict::Deny);
         let of = |candidate: &Candidate| {
-            let search = Search::new(self, app, request, reached, &candidate.deployment);
+            let search = Search::new(self, app, request, reached, &candidate.deployment, effort);
             Counterfactual {
                 deployment: candidate.deployment.clone(),
                 ways: search.ways(candidate, request),
                 destinations: search.destinations(candidate),
+                cut_short: search.is_cut(),
             }
         };
         denied.take(MOST_DEPLOYMENTS).map(of).collect()
@@ -111,6 +121,7 @@ struct Search<'a> {
     world: Suppose<'a>,
     judge: &'a Judge,
     reachable: Reachable,
+    effort: &'a Effort,
 }
 
 impl<'a> Search<'a> {
@@ -120,12 +131,18 @@ impl<'a> Search<'a> {
         request: &CallRequest,
         reached: &'a [Reached],
         deployment: &DeploymentId,
+        effort: &'a Effort,
     ) -> Self {
         let snapshot = judge.snapshot();
-        let world = Suppose::new(judge, app, request, reached, deployment);
+        let world = Suppose::new(judge, app, request, reached, deployment, effort);
         let found = snapshot.deployment(deployment);
-        let reachable = found.map(|found| judge.reachable(app, &world.request, reached, found));
-        Self { snapshot, world, judge, reachable: reachable.unwrap_or_default() }
+        let reachable =
+            found.map(|found| judge.reachable(app, &world.request, reached, found, effort));
+        Self { snapshot, world, judge, reachable: reachable.unwrap_or_default(), effort }
+    }
+
+    fn is_cut(&self) -> bool {
+        self.world.is_cut() || self.effort.is_cut()
     }
 
     /// Changes that suffice, the fewest first. Places are changed only where nothing else helps, and
@@ -435,9 +452,13 @@ impl<'a> Search<'a> {
             data.subjects = vec![subject.to_string()];
             let alone = CallRequest { data: Some(data), ..self.world.request.clone() };
             let (app, reached) = (self.world.app, self.world.reached);
+            if !self.effort.spend(1) {
+                return None;
+            }
             let judged = self.judge.judge_afresh(app, &alone, reached).ok()?;
             let candidate = judged.evaluation.candidates.first()?;
-            let search = Search::new(self.judge, app, &alone, reached, &candidate.deployment);
+            let search =
+                Search::new(self.judge, app, &alone, reached, &candidate.deployment, self.effort);
             let allowed = candidate.decision == Verdict::Allow;
             Some(allowed || !search.ways(candidate, &alone).is_empty())
         };

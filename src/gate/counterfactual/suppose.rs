@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::change::Change;
+use super::{change::Change, effort::Effort};
 use crate::{
     domain::{
         AppId, CallRequest, Candidate, DataRequest, DeploymentId, FlowAction, JurisdictionCode,
@@ -19,6 +19,8 @@ use crate::{
 
 /// How often a call is judged for one deployment, at the most: what nobody can read is not computed.
 const MOST_JUDGED: u32 = 2_000;
+/// As how many judgements another organisation counts, whose entities have to be built.
+const WORLD: u32 = 20;
 
 /// A call for one deployment, and worlds that differ from the one that is.
 #[derive(Debug)]
@@ -29,6 +31,8 @@ pub(super) struct Suppose<'a> {
     pub(super) reached: &'a [Reached],
     /// How often it was judged.
     judged: Cell<u32>,
+    is_cut: Cell<bool>,
+    effort: &'a Effort,
     /// Judges of other organisations, by the changes that make them.
     others: RefCell<BTreeMap<BTreeSet<Change>, Option<Arc<Judge>>>>,
 }
@@ -40,16 +44,24 @@ impl<'a> Suppose<'a> {
         request: &CallRequest,
         reached: &'a [Reached],
         deployment: &DeploymentId,
+        effort: &'a Effort,
     ) -> Self {
         let (model, deployment) = (None, Some(deployment.to_string()));
         let request = CallRequest { model, deployment, ..request.clone() };
-        Self { judge, app, request, reached, judged: Cell::new(0), others: RefCell::default() }
+        let (judged, is_cut, others) = (Cell::new(0), Cell::new(false), RefCell::default());
+        Self { judge, app, request, reached, judged, is_cut, effort, others }
+    }
+
+    /// Whether something was not judged that was asked.
+    pub(super) fn is_cut(&self) -> bool {
+        self.is_cut.get()
     }
 
     /// What would be found of the deployment after `changes`; nothing once too much was asked.
     pub(super) fn candidate(&self, changes: &BTreeSet<Change>) -> Option<Candidate> {
         let judged = self.judged.get();
-        if judged >= MOST_JUDGED {
+        if judged >= MOST_JUDGED || !self.effort.spend(1) {
+            self.is_cut.set(true);
             return None;
         }
         self.judged.set(judged + 1);
@@ -105,6 +117,10 @@ impl<'a> Suppose<'a> {
             return find(self.judge);
         }
         let mut others = self.others.borrow_mut();
+        if !others.contains_key(&own) && !self.effort.spend(WORLD) {
+            self.is_cut.set(true);
+            return None;
+        }
         let other = others.entry(own).or_insert_with_key(|changes| {
             let snapshot = self.judge.snapshot();
             let mut organisation = Organisation::clone(&snapshot.organisation);

@@ -8,9 +8,7 @@ use axum::http::HeaderMap;
 use super::super::problem::{Problem, ProblemKind};
 use crate::{
     dispatch::Fields,
-    domain::{
-        Action, AppId, CallRequest, DataRequest, EndUser, FieldFault, passing::fold,
-    },
+    domain::{Action, AppId, CallRequest, DataRequest, EndUser, FieldFault, passing::fold},
     facts::{AppClaims, ClaimName, Organisation},
 };
 

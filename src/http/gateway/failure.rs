@@ -16,13 +16,10 @@ use utoipa::{
     },
 };
 
-use super::{
-    super::{
-        decisions::DecisionAnswer,
-        examples,
-        problem::{Problem, ProblemKind},
-    },
-    limits,
+use super::super::{
+    decisions::DecisionAnswer,
+    examples, limits,
+    problem::{Problem, ProblemKind},
 };
 use crate::{
     dispatch::Endpoint,
@@ -277,7 +274,7 @@ impl From<Problem> for Failure {
         let mut failure = Self::new(status, kind, code, message);
         failure.may_retry = problem.kind != ProblemKind::NoBackend;
         failure.body.param = param;
-        failure.retry_after = problem.retry_after().map(|_| Duration::from_secs(1));
+        failure.retry_after = problem.retry_after().map(Duration::from_secs);
         failure
     }
 }
@@ -287,7 +284,7 @@ impl Failure {
     pub(super) fn of(error: GateError, endpoint: Endpoint) -> Self {
         let GateError::Limited(state) = error else { return Problem::from(error).into() };
         let mut failure = Self::limited(&state);
-        limits::tell(&mut failure.headers, endpoint, std::slice::from_ref(&*state));
+        limits::tell_sdk(&mut failure.headers, endpoint, std::slice::from_ref(&*state));
         failure
     }
 }

@@ -3,14 +3,13 @@
 
 mod claims;
 mod failure;
-mod limits;
 mod models;
 
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    body::{Body, Bytes},
-    extract::{FromRequest, Request, State},
+    body::Body,
+    extract::{Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, StatusCode},
     response::Response,
 };
@@ -22,6 +21,7 @@ use super::{
     RequestId, Shared,
     auth::AsCaller,
     body::{self, MODEL_BODY},
+    limits,
     problem::{Problem, ProblemKind},
 };
 use crate::{
@@ -219,12 +219,14 @@ async fn call(
     request: Request,
 ) -> Result<Response, Failure> {
     let AsCaller(caller) = caller?;
+    // A body that would wait for nothing is not read.
+    shared.gate.admits(&caller).map_err(|error| Failure::of(error, endpoint))?;
     let call = model_call(shared, &caller.app, endpoint, request).await?;
     let reply = shared.gate.call(caller, call).await;
     match reply.map_err(|error| Failure::of(error, endpoint))? {
         Reply::Answered(served, body) => {
             let mut response = answer(&served, body);
-            limits::tell(response.headers_mut(), endpoint, &served.recorded.limits);
+            limits::tell_sdk(response.headers_mut(), endpoint, &served.recorded.limits);
             Ok(response)
         }
         Reply::Denied(recorded) => {
@@ -235,7 +237,7 @@ async fn call(
         Reply::Failed(failed) => {
             let mut failure = Failure::upstream(&failed);
             name_decision(failure.headers_mut(), &failed.recorded);
-            limits::tell(failure.headers_mut(), endpoint, &failed.recorded.limits);
+            limits::tell_sdk(failure.headers_mut(), endpoint, &failed.recorded.limits);
             Err(failure)
         }
     }
@@ -251,8 +253,8 @@ async fn model_call(
     let headers = request.headers().clone();
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
     let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
-    let bytes = Bytes::from_request(request, &()).await;
-    let bytes = bytes.map_err(|rejection| body::unreadable(&rejection, MODEL_BODY))?;
+    let held = shared.bodies.room.holder(&format!("app:{app}"));
+    let bytes = body::whole(request.into_body(), MODEL_BODY, held).await?;
     let malformed =
         |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
     let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;

@@ -326,4 +326,8 @@ impl Store for PostgresStore {
         connection.give_back();
         Ok(found)
     }
+
+    fn searches(&self) -> usize {
+        READERS as usize / 2
+    }
 }

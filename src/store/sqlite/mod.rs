@@ -10,7 +10,7 @@ mod session;
 use std::{
     collections::BTreeSet,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
     sync::{
         Arc,
@@ -57,6 +57,8 @@ pub(super) struct SqliteStore {
     pool: SqlitePool,
     /// Whether the write-ahead log may still hold what was erased.
     must_empty: AtomicBool,
+    /// Where the file lies.
+    folder: PathBuf,
 }
 
 impl fmt::Debug for SqliteStore {
@@ -73,7 +75,8 @@ impl SqliteStore {
         if url.contains(":memory:") || url.contains("mode=memory") || file.as_os_str().is_empty() {
             return Err(AddressError::Memory.into());
         }
-        if let Some(folder) = file.parent().filter(|folder| *folder != Path::new("")) {
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        if let Some(folder) = folder {
             tokio::fs::create_dir_all(folder).await.map_err(|error| StoreError::Folder {
                 path: folder.display().to_string(),
                 error,
@@ -109,7 +112,9 @@ impl SqliteStore {
             })
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
         let writer = Writer::new(options.clone(), session.clone(), standing.clone());
-        Ok(Self { options, session, standing, writer, pool, must_empty: AtomicBool::new(false) })
+        let (must_empty, folder) =
+            (AtomicBool::new(false), folder.unwrap_or(Path::new(".")).to_owned());
+        Ok(Self { options, session, standing, writer, pool, must_empty, folder })
     }
 
     async fn connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
@@ -373,5 +378,20 @@ impl Store for SqliteStore {
             self.empty_log().await?;
         }
         Ok(found)
+    }
+
+    async fn free(&self) -> Result<Option<u64>, StoreError> {
+        let folder = self.folder.clone();
+        // A disk that does not answer holds up nobody else.
+        let asked = tokio::task::spawn_blocking(move || rustix::fs::statvfs(&folder));
+        let asked = within(OPERATION, async { Ok::<_, StoreError>(asked.await) }).await?;
+        let disk = asked.map_err(|_| StoreError::TimedOut)?.map_err(|error| {
+            StoreError::Folder { path: self.folder.display().to_string(), error: error.into() }
+        })?;
+        Ok(Some(disk.f_bavail.saturating_mul(disk.f_frsize)))
+    }
+
+    fn searches(&self) -> usize {
+        READERS as usize / 2
     }
 }

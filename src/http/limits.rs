@@ -1,4 +1,4 @@
-//! The headers in which SDKs read how far limits are used: OpenAI's names, and Anthropic's for
+//! The headers in which clients read how far limits are used: OpenAI's names, and Anthropic's for
 //! `/v1/messages`.
 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -9,8 +9,13 @@ use crate::{
     domain::{LimitState, Measure},
 };
 
+/// As [`tell_sdk`], under the names that most SDKs read.
+pub(super) fn tell(headers: &mut HeaderMap, limits: &[LimitState]) {
+    tell_sdk(headers, Endpoint::ChatCompletions, limits);
+}
+
 /// Adds what is known of the limits: of requests and of tokens the one of which least is left.
-pub(super) fn tell(headers: &mut HeaderMap, endpoint: Endpoint, limits: &[LimitState]) {
+pub(super) fn tell_sdk(headers: &mut HeaderMap, endpoint: Endpoint, limits: &[LimitState]) {
     for measure in [Measure::Requests, Measure::Tokens] {
         let of_it = limits.iter().filter(|state| state.limit.measure == measure);
         let Some(state) = of_it.min_by_key(|state| state.remaining()) else { continue };

@@ -1,0 +1,45 @@
+//! `[server]`: where the service listens, and what one caller may hold of it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::Deserialize;
+
+use super::amount::{Bytes, duration};
+
+/// `[server]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// How long a request may take from its first byte to the end of its headers.
+    #[serde(deserialize_with = "duration")]
+    pub header_timeout: Duration,
+    /// How long a body may stand still; what arrives faster than 64 KiB a second wins the time back.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Duration,
+    /// How long a connection may be idle between two requests, and a client not read its answer.
+    #[serde(deserialize_with = "duration")]
+    pub idle_timeout: Duration,
+    /// How many connections may be open; unset: what the limit of open files allows, 10,000 at most.
+    pub max_connections: Option<u32>,
+    /// How many of them may come from one address (IPv6: one /64); unset: a quarter.
+    pub max_connections_per_address: Option<u32>,
+    /// How much room the bodies of requests may take at once, and the answers of backends as much
+    /// again; one app at most half of each.
+    pub body_budget: Bytes,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8080)),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            max_connections: None,
+            max_connections_per_address: None,
+            body_budget: Bytes::from_mib(256),
+        }
+    }
+}
