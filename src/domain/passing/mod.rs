@@ -2,6 +2,7 @@
 //! default. `table.toml` is the table; here it is held against a body. Not who gives the word (`facts`).
 
 mod fold;
+mod references;
 mod table;
 mod walk;
 #[cfg(test)]

@@ -7,17 +7,20 @@ use super::{
     },
     NeededPass, RefusedBody,
     fold::fold,
+    references::references,
     table::{FETCHED, Kind, Need, Rule, Table, Tag, join},
 };
 
 /// How deep objects that are looked into may lie in each other.
-const DEEPEST: usize = 32;
+const DEEPEST: usize = 16;
 /// How many passes one call may need.
 const MOST_NEEDED: usize = 64;
 /// How long the name of a pass may be.
 const LONGEST_NAME: usize = 128;
 /// Why what is not in the table needs a pass.
 const UNKNOWN: &str = "nothing is known of what a backend does with it";
+/// Why what refers to something at the provider needs one.
+const KEPT: &str = "it opens what the provider keeps";
 
 type Walked<T = ()> = Result<T, RefusedBody>;
 
@@ -42,7 +45,7 @@ impl<'t> Walk<'t> {
     /// Walks through the body of a request to the API `root`.
     pub(super) fn body(&mut self, root: &str, members: &[Member<'_>]) -> Walked {
         let kind = self.kind(root)?;
-        self.object(kind, members, 0)
+        self.object(kind, members, "", 0)
     }
 
     /// Looks at the values of a header.
@@ -108,18 +111,29 @@ impl<'t> Walk<'t> {
     /// Notes a pass for what `value` is. What it opens may not open more: references in it need theirs.
     fn open(&mut self, need: &Need, value: &str) -> Walked {
         self.need(&need.field, &need.why, need.is_reference)?;
-        if need.is_reference { Ok(()) } else { self.references(value, 0) }
+        if need.is_reference { Ok(()) } else { self.references(value) }
     }
 
-    fn open_unknown(&mut self, field: &str, value: &str) -> Walked {
-        self.need(field, UNKNOWN, false)?;
-        self.references(value, 0)
+    fn open_unknown(&mut self, kind: &Kind, name: &str, value: &str) -> Walked {
+        self.need(&join(&kind.at, name), UNKNOWN, false)?;
+        let folded = fold(name);
+        if self.table.reference_names.contains(&folded) && value != "null" {
+            self.need(&folded, KEPT, true)?;
+        }
+        self.references(value)
     }
 
-    fn object(&mut self, kind: &'t Kind, members: &[Member<'_>], depth: usize) -> Walked {
+    /// Looks into the object that `text` is.
+    fn object(
+        &mut self,
+        kind: &'t Kind,
+        members: &[Member<'_>],
+        text: &str,
+        depth: usize,
+    ) -> Walked {
         self.names(kind, members)?;
         if let Some(tag) = &kind.tag
-            && self.is_opened(tag, members)?
+            && self.is_opened(tag, members, text)?
         {
             return Ok(());
         }
@@ -157,7 +171,7 @@ impl<'t> Walk<'t> {
     }
 
     /// Whether the object is of a sort that needs a pass as a whole.
-    fn is_opened(&mut self, tag: &'t Tag, members: &[Member<'_>]) -> Walked<bool> {
+    fn is_opened(&mut self, tag: &'t Tag, members: &[Member<'_>], text: &str) -> Walked<bool> {
         let find = |name: &str| {
             let found = members.iter().find(|(known, _)| known == name);
             found.map(|(_, value)| *value).filter(|value| *value != "null")
@@ -167,13 +181,13 @@ impl<'t> Walk<'t> {
             if tag.untagged.as_ref().is_some_and(enough) {
                 return Ok(false);
             }
-            self.open_all(&tag.untyped, members)?;
+            self.open(&tag.untyped, text)?;
             return Ok(true);
         };
         let word = serde_json::from_str::<String>(value).ok();
         let Some(word) = word else {
             let untyped = Need { field: join(&tag.at, "untyped"), ..tag.untyped.clone() };
-            self.open_all(&untyped, members)?;
+            self.open(&untyped, text)?;
             return Ok(true);
         };
         if tag.words.contains(&word) {
@@ -187,24 +201,19 @@ impl<'t> Walk<'t> {
             return Ok(false);
         }
         match tag.others.get(&word) {
-            Some(need) => self.open_all(need, members)?,
+            Some(need) => self.open(need, text)?,
             None => {
                 let why = UNKNOWN.to_owned();
                 let need = Need { field: join(&tag.at, &word), why, is_reference: false };
-                self.open_all(&need, members)?;
+                self.open(&need, text)?;
             }
         }
         Ok(true)
     }
 
-    fn open_all(&mut self, need: &Need, members: &[Member<'_>]) -> Walked {
-        self.need(&need.field, &need.why, need.is_reference)?;
-        if need.is_reference { Ok(()) } else { self.references_of(members, 0) }
-    }
-
     fn member(&mut self, kind: &'t Kind, name: &str, value: &str, depth: usize) -> Walked {
         let Some(rule) = kind.fields.get(name) else {
-            return self.open_unknown(&join(&kind.at, name), value);
+            return self.open_unknown(kind, name, value);
         };
         match rule {
             Rule::Data => Ok(()),
@@ -213,7 +222,7 @@ impl<'t> Walk<'t> {
                 let within = ["a value of `", name, "` is not an object"].concat();
                 let field = join(&join(&kind.at, name), "object");
                 self.need(&field, &within, false)?;
-                self.references(value, 0)
+                self.references(value)
             }
             Rule::Bytes(_) if is_content(value, true) => Ok(()),
             Rule::Url(_) if is_content(value, false) => Ok(()),
@@ -248,7 +257,7 @@ impl<'t> Walk<'t> {
         match value.as_bytes().first() {
             Some(b'{') => {
                 let members = members(value).map_err(|error| self.refused(error.to_string()))?;
-                self.object(kind, &members, depth)
+                self.object(kind, &members, value, depth)
             }
             Some(b'[') => {
                 let mut index = 0_usize;
@@ -268,33 +277,10 @@ impl<'t> Walk<'t> {
     }
 
     /// Finds what `value`, which a pass lets through, opens at the provider.
-    fn references(&mut self, value: &str, depth: usize) -> Walked {
-        if depth > DEEPEST {
-            let detail = format!("objects lie more than {DEEPEST} deep in each other");
-            return Err(self.refused(detail));
-        }
-        match value.as_bytes().first() {
-            Some(b'{') => {
-                let members = members(value).map_err(|error| self.refused(error.to_string()))?;
-                self.references_of(&members, depth)
-            }
-            Some(b'[') => each_item(value, |item| self.references(item, depth + 1)),
-            _ => Ok(()),
-        }
-    }
-
-    fn references_of(&mut self, members: &[Member<'_>], depth: usize) -> Walked {
-        for (name, value) in members {
-            let back = self.enter(name);
-            let folded = fold(name);
-            let is_named = self.table.reference_names.contains(&folded)
-                || (folded == "container" && value.starts_with('"'));
-            if is_named && *value != "null" {
-                let why = "it opens what the provider keeps";
-                self.need(&folded, why, true)?;
-            }
-            self.references(value, depth + 1)?;
-            self.leave(back);
+    fn references(&mut self, value: &str) -> Walked {
+        let found = references(value, &self.table.reference_names);
+        for name in found.map_err(|error| self.refused(error.to_string()))? {
+            self.need(&name, KEPT, true)?;
         }
         Ok(())
     }

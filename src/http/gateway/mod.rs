@@ -124,7 +124,8 @@ model_endpoint! {
     /// Call a chat model.
     ///
     /// OpenAI's endpoint, whole and streamed: the body goes to the chosen backend as it is, but for the
-    /// model's name and the claims. What the call is about comes in headers, or in `metadata` under the
+    /// model's name and the claims. What does not stay within the call, such as a tool that the provider
+    /// runs, is refused unless a deployment of the model passes it on. What the call is about comes in headers, or in `metadata` under the
     /// same names in snake case (`lexgate_subjects`); a contradiction between them is a 400. A call that
     /// declares nothing about its data is denied.
     chat_completions, ChatCompletions, "/v1/chat/completions", "createChatCompletion",
