@@ -293,18 +293,12 @@ impl Cluster {
         Self { child, url, ctl }
     }
 
-    /// One that has just been made.
-    pub(crate) async fn fresh() -> Self {
-        tokio::task::spawn_blocking(Self::start).await.unwrap()
-    }
-
     async fn setup(backend: &Backend) -> (Self, Setup) {
-        let cluster = Self::fresh().await;
+        let cluster = tokio::task::spawn_blocking(Self::start).await.unwrap();
         let setup = with(Store::Postgres, backend).env("LEXGATE_STORE__URL", &cluster.url);
         (cluster, setup)
     }
 
-    /// Lets it `stop`, `start`, `pause` or `continue`.
     pub(crate) async fn ctl(&self, command: &'static str) {
         let ctl = self.ctl.clone();
         let run = move || Command::new(ctl).arg(command).status().unwrap().success();

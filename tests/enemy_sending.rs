@@ -122,7 +122,7 @@ fn assessment(seconds: u64) -> (String, SystemTime) {
 async fn postgres_a_fallback_needs_clauses_that_hold_when_it_is_sent() {
     let (frankfurt, fails) = failing().await;
     let (laptop, singapore) = (Backend::polite().await, Backend::polite().await);
-    let cluster = Cluster::fresh().await;
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
     // Time for a debug program to start in, on a busy machine.
     let (text, ends) = assessment(30);
     let service = with(Service::setup(Store::Postgres), &laptop, &frankfurt, &singapore)
@@ -155,7 +155,7 @@ async fn postgres_a_fallback_needs_clauses_that_hold_when_it_is_sent() {
 async fn postgres_a_fallback_needs_the_store_s_word() {
     let (frankfurt, fails) = failing().await;
     let (laptop, singapore) = (Backend::polite().await, Backend::polite().await);
-    let cluster = Cluster::fresh().await;
+    let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
     let (text, _) = assessment(3_600);
     let service = with(Service::setup(Store::Postgres), &laptop, &frankfurt, &singapore)
         .env("LEXGATE_STORE__URL", &cluster.url)

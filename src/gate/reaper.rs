@@ -39,8 +39,8 @@ const MOST_ASIDE: usize = 4096;
 pub struct Reaper {
     gate: Arc<Gate>,
     process: Uuid,
-    /// When the lease was renewed last.
-    renewed: Instant,
+    /// The term of the lease that was seen last.
+    term: Option<u64>,
     /// Until when nothing is closed.
     patient_until: Instant,
     /// Rows that cannot be closed, and when that was seen.
@@ -53,12 +53,10 @@ impl Reaper {
     /// A reaper for `process`.
     #[must_use]
     pub fn new(gate: Arc<Gate>, process: Uuid) -> Self {
-        let now = Instant::now();
         // The store may just be coming back: those who are cut off from it get the time to renew their
         // leases.
-        let patient_until = now + LEASE;
-        let (aside, after) = (BTreeMap::new(), None);
-        Self { gate, process, renewed: now, patient_until, aside, after }
+        let patient_until = Instant::now() + LEASE;
+        Self { gate, process, term: None, patient_until, aside: BTreeMap::new(), after: None }
     }
 
     /// Takes the lease, before anything is dispatched.
@@ -66,16 +64,23 @@ impl Reaper {
     /// # Errors
     /// When the store cannot be written.
     pub async fn take_lease(&self) -> Result<(), GateError> {
-        let asked = Moment::now(&*self.gate.clock);
-        let now = self.gate.store.now().await?;
-        let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
-        self.gate.store.renew_lease(self.process, until).await?;
-        self.gate.lease.renewed(asked, Moment::now(&*self.gate.clock));
-        Ok(())
+        self.gate.renew_lease(self.process).await
     }
 
-    /// Works until `stop` fires.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Works until `stop` fires. However much there is to close, the lease is renewed meanwhile.
+    pub async fn run(self, stop: CancellationToken) {
+        let (gate, process) = (self.gate.clone(), self.process);
+        let renewing = async {
+            while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
+                if let Err(error) = gate.renew_lease(process).await {
+                    tracing::warn!(%error, "the lease could not be renewed; it is tried again");
+                }
+            }
+        };
+        tokio::join!(renewing, self.reap(&stop));
+    }
+
+    async fn reap(mut self, stop: &CancellationToken) {
         let mut rounds: u64 = 0;
         while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
             if let Err(error) = self.round(rounds).await {
@@ -87,19 +92,9 @@ impl Reaper {
 
     /// Each part by itself: what stops one of them stops no other.
     async fn round(&mut self, rounds: u64) -> Result<(), GateError> {
-        self.take_lease().await?;
-        // Where the store was away from this process, it may have been from others, whose leases ran out
-        // although they live: they get the time to come back.
-        if self.renewed.elapsed() > LEASE {
-            self.patient_until = Instant::now() + LEASE;
-        }
-        self.renewed = Instant::now();
         let now = self.gate.store.now().await?;
         let erased = self.gate.finish_erasures(now).await;
-        let closed = match self.renewed >= self.patient_until {
-            true => self.close_expired(now).await,
-            false => Ok(()),
-        };
+        let closed = if self.may_close() { self.close_expired(now).await } else { Ok(()) };
         self.gate.record_counted_refusals(false).await;
         let open = self.gate.store.open_dispatches().await?;
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
@@ -109,6 +104,18 @@ impl Reaper {
             self.gate.store.prune(before).await?;
         }
         erased.and(closed)
+    }
+
+    /// Whether others without a lease can be taken for dead. Where the store was away from this process, it
+    /// may have been from others, whose leases ran out although they live: they get the time to come back.
+    fn may_close(&mut self) -> bool {
+        let Some(term) = self.gate.lease.held_since(Moment::now(&*self.gate.clock)) else {
+            return false;
+        };
+        if self.term.replace(term).is_some_and(|former| former != term) {
+            self.patient_until = Instant::now() + LEASE;
+        }
+        Instant::now() >= self.patient_until
     }
 
     /// Closes the calls of the dead, a bounded number of them. The next round goes on behind them.
@@ -199,6 +206,18 @@ impl Reaper {
             Err(SubmitError::AlreadyReported) => Err(GateError::AlreadyReported),
             Err(error) => Err(refused(error)),
         }
+    }
+}
+
+impl Gate {
+    /// Says in the store that `process` lives, and remembers here since when that is said without a gap.
+    async fn renew_lease(&self, process: Uuid) -> Result<(), GateError> {
+        let asked = Moment::now(&*self.clock);
+        let now = self.store.now().await?;
+        let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
+        self.store.renew_lease(process, until).await?;
+        self.lease.renewed(asked, Moment::now(&*self.clock));
+        Ok(())
     }
 }
 
