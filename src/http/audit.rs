@@ -49,7 +49,7 @@ pub(super) struct Filters {
     from: Option<String>,
     /// Written before this instant (RFC 3339).
     to: Option<String>,
-    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`,
+    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`, `key_retired`,
     /// `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`.
     kind: Option<String>,
     /// `allow` or `deny`.
