@@ -19,6 +19,7 @@ mod credentials;
 mod decision_api;
 mod decisions;
 mod durability;
+mod enemy_exports;
 mod enemy_verifier;
 mod faults;
 mod forger;
