@@ -21,6 +21,7 @@ mod decisions;
 mod durability;
 mod enemy_bodies;
 mod enemy_explain;
+mod enemy_exports;
 mod enemy_files;
 mod enemy_health;
 mod enemy_load;

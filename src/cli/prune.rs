@@ -301,7 +301,7 @@ async fn record(config: &Config, store: Arc<dyn Store>, body: &PrunedBody) -> Re
         Mark::open(&config.ledger.mark_file, &*store, &signer).await.map_err(AppError::from)?;
     let receipt = app::append_alone(config, signer, mark, store, Kind::SegmentPruned, text).await?;
     output::progress(&format!(
-        "record {} names what goes, its time being over at {}",
+        "record {} names what goes because its retention period had ended at {}",
         receipt.seq,
         timestamp_text(body.before)
     ));

@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::{
     Gate, GateError, Judge,
     call::Moment,
-    confirmation::{ConfirmationError, in_signed_tree},
     limits,
     memo::{Decided, How},
     trace,

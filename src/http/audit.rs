@@ -49,8 +49,8 @@ pub(super) struct Filters {
     from: Option<String>,
     /// Written before this instant (RFC 3339).
     to: Option<String>,
-    /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`,
-    /// `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`, `refused`, `late_outcome`.
+    /// `genesis`, `decision`, `outcome`, `late_outcome`, `bundle_activated`, `audit_read`, `key_changed`,
+    /// `key_retired`, `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`, `refused`.
     kind: Option<String>,
     /// `allow` or `deny`.
     decision: Option<String>,

@@ -16,10 +16,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, output};
-use crate::{
-    domain::Seq,
-    ledger::{ChainFault, Checkpoint, Finding, Note, Report, Verifier, VerifierKey},
-};
+use crate::ledger::{ChainFault, Checkpoint, Finding, Note, Report, Verifier, VerifierKey};
 use files::Export;
 pub(super) use files::{CHECKPOINT, CONTENTS, WITNESSED};
 use replay::Replay;

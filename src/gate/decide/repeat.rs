@@ -2,12 +2,18 @@
 //! of an allow is no way around what has ended or changed since.
 
 use super::{
-    super::{Gate, GateError, Judge, call::Moment},
-    Recorded, in_time,
+    super::{
+        Gate, GateError, Judge,
+        call::Moment,
+        confirmation::{ConfirmationError, in_signed_tree},
+        memo::How,
+    },
+    LOOKUP, Recorded, in_time,
 };
 use crate::{
     domain::{CallRequest, Caller, Seq, Verdict},
-    store::Claim,
+    ledger,
+    store::{Claim, Stored},
 };
 
 impl Gate {

@@ -201,3 +201,69 @@ fn kept(retention: &Retention) -> String {
         retention.months.map_or_else(|| "for ever".to_owned(), |n| format!("for {n} months"));
     format!("{months} (`{}`)", retention.class)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        domain::Digest,
+        ledger::{
+            Examiner, SentAttempt,
+            fixture::{self, Chain},
+        },
+    };
+
+    /// The entries of a chain, from a file as it were.
+    struct Written(Chain, usize);
+
+    impl Past for Written {
+        fn leaf(&mut self, _: Seq) -> Option<Digest> {
+            None
+        }
+
+        fn entry(&mut self, seq: Seq) -> Option<Vec<u8>> {
+            self.1 += 1;
+            self.0.entries.get(usize::try_from(seq.get()).unwrap()).cloned()
+        }
+
+        fn sent(&mut self, _: &SentAttempt<'_>) {}
+    }
+
+    #[test]
+    fn what_was_not_kept_is_read_again() {
+        let mut past = Written(Chain::example(), 0);
+        let what = |entry: &[u8]| Examiner::default().examine(entry).unwrap().what;
+        let What::Decided(decided) = what(&past.0.entries[2]) else { panic!("a decision") };
+        let What::Ended(mut ended) = what(&past.0.entries[5]) else { panic!("an outcome") };
+        let at = (fixture::instant(), fixture::instant());
+        for (bytes, reads) in [(0, 0), (REMEMBERED, 1)] {
+            let mut calls = Calls { bytes, ..Calls::default() };
+            calls.decide(Seq::new(2), &decided);
+            past.1 = 0;
+            assert!(calls.check_outcome(&ended, at, &mut past).is_ok());
+            assert_eq!(past.1, reads);
+            let allowed = ended.attempts[0].deployment.clone();
+            ended.attempts[0].deployment = "qwen3-32b@dashscope-sg".into();
+            let fault = calls.check_outcome(&ended, at, &mut past).unwrap_err();
+            assert!(matches!(fault, ChainFault::Unlawful { .. }), "{fault}");
+            ended.attempts[0].deployment = allowed;
+        }
+    }
+
+    #[test]
+    fn clocks_may_differ_by_ten_seconds_and_no_more() {
+        let at = |seconds| fixture::instant() + SignedDuration::from_secs(seconds);
+        let times = |started, finished| {
+            let attempt = Attempt {
+                deployment: "a@b".into(),
+                failure: None,
+                finished: at(finished),
+                http_status: None,
+                started: at(started),
+            };
+            check_times(&[attempt], Seq::new(2), at(0), at(30)).is_ok()
+        };
+        assert!(times(-10, 0) && times(0, 40) && times(20, 10));
+        assert!(!times(-11, 0) && !times(0, 41) && !times(20, 9));
+    }
+}

@@ -30,12 +30,16 @@ pub(in crate::ledger) fn of_decision(body: &DecisionBody) -> Result<(), &'static
         return Err("a candidate that is denied has duties");
     }
     let Some(route) = &body.route else {
-        return match () {
-            () if is_allowed => Err("it allows a call and has no route"),
-            () if body.dispatch => Err("it denies a call and says that Lexgate sends it"),
-            () if !body.duties.is_empty() => Err("it denies a call and has duties"),
-            () => Ok(()),
-        };
+        if is_allowed {
+            return Err("it allows a call and has no route");
+        }
+        if body.dispatch {
+            return Err("it denies a call and says that Lexgate sends it");
+        }
+        if !body.duties.is_empty() {
+            return Err("it denies a call and has duties");
+        }
+        return Ok(());
     };
     if !is_allowed {
         return Err("it denies a call and has a route");
