@@ -1,6 +1,7 @@
 //! The configuration: one typed tree from `lexgate.toml` and the environment. It holds no secret
 //! that it would print.
 
+mod ledger;
 mod telemetry;
 
 use std::{
@@ -8,19 +9,21 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::{
     dispatch::SecretSource,
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
-    ledger::{Origin, SignatureType, VerifierKey},
+    ledger::{Origin, VerifierKey},
 };
 
 pub use telemetry::TelemetryConfig;
@@ -115,19 +118,25 @@ impl fmt::Debug for StoreUrl {
 #[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
     /// The log's name, as in its checkpoints: a host and a path, without a scheme.
-    #[serde(deserialize_with = "origin")]
+    #[serde(deserialize_with = "ledger::origin")]
     pub origin: Origin,
     /// The log's Ed25519 key, PKCS#8.
     pub signing_key_file: PathBuf,
     /// Where the signer keeps how far it has gone: outside the database, on this machine.
-    #[serde(default = "mark_file")]
+    #[serde(default = "ledger::mark_file")]
     pub mark_file: PathBuf,
     /// The file to which checkpoints are appended; best on another machine's disk.
-    #[serde(default = "checkpoints_file")]
+    #[serde(default = "ledger::checkpoints_file")]
     pub checkpoints_file: PathBuf,
     /// The key under which values that identify persons are sealed. Without one, none is kept.
     #[serde(default)]
     pub master_key_file: Option<PathBuf>,
+    /// How far this machine's clock, and the times of entries, may be from the store's clock.
+    #[serde(default = "ledger::max_clock_skew", deserialize_with = "ledger::skew")]
+    pub max_clock_skew: SignedDuration,
+    /// How long ago a witness must have cosigned all of the log, at most, for calls to be decided.
+    #[serde(default, deserialize_with = "ledger::witness_within")]
+    pub require_witness: Option<Duration>,
     /// `[[ledger.witnesses]]`.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
@@ -140,22 +149,8 @@ pub struct WitnessConfig {
     /// Its address: `https://witness.example`.
     pub url: String,
     /// Its verifier key, as `lexgate witness init` printed it.
-    #[serde(deserialize_with = "witness_key")]
+    #[serde(deserialize_with = "ledger::witness_key")]
     pub key: VerifierKey,
-}
-
-fn witness_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VerifierKey, D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let key: VerifierKey = text.parse().map_err(D::Error::custom)?;
-    if key.kind() == SignatureType::Cosignature {
-        return Ok(key);
-    }
-    Err(D::Error::custom(format!("`{text}` is a log's key, not a witness's")))
-}
-
-fn checkpoints_file() -> PathBuf {
-    PathBuf::from("data/ledger.checkpoints")
 }
 
 impl LedgerConfig {
@@ -177,10 +172,6 @@ impl LedgerConfig {
         name.push(end);
         name.into()
     }
-}
-
-fn mark_file() -> PathBuf {
-    PathBuf::from("data/ledger.mark")
 }
 
 /// `[policies]`.
@@ -291,10 +282,6 @@ impl Config {
     }
 }
 
-fn origin<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Origin, D::Error> {
-    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-}
-
 fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
     let mut faults = Faults::default();
     let mut fault = |path: &[&str], message: String, help: &str| {
@@ -323,6 +310,13 @@ fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
                 "add `app`: tenant and place of a call come from it",
             );
         }
+    }
+    if config.ledger.require_witness.is_some() && config.ledger.witnesses.is_empty() {
+        fault(
+            &["ledger", "require_witness"],
+            "`require_witness` is set, and there is no witness".to_owned(),
+            "name one in `[[ledger.witnesses]]`, or remove `require_witness`",
+        );
     }
     faults.or(())
 }

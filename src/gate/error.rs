@@ -1,5 +1,7 @@
 //! Why the gate gave no answer. A denial is an answer, not an error.
 
+use std::sync::Arc;
+
 use crate::{
     domain::{FieldFault, LimitState},
     facts::SnapshotError,
@@ -23,6 +25,9 @@ pub enum GateError {
     /// The app, or its tenant, has used up a limit.
     #[error("{0}, and has: nothing was sent")]
     Limited(Box<LimitState>),
+    /// This process refuses to sign the log.
+    #[error("nothing can be recorded, and so nothing is decided or sent: {0}")]
+    Halted(#[source] Arc<StoreError>),
     /// Too much waits for the ledger.
     #[error("the ledger's queue is full")]
     QueueFull,
@@ -67,7 +72,7 @@ pub enum GateError {
     MasterKey,
     /// The store failed.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A record could not be written in canonical form.
     #[error("a record has no canonical form")]
     Canonical(#[from] CanonicalError),
@@ -77,4 +82,10 @@ pub enum GateError {
     /// The ledger holds something that this software cannot have written.
     #[error("the ledger holds a record that cannot be read")]
     Corrupt,
+}
+
+impl From<StoreError> for GateError {
+    fn from(error: StoreError) -> Self {
+        if error.refuses_to_sign() { Self::Halted(Arc::new(error)) } else { Self::Store(error) }
+    }
 }

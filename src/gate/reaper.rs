@@ -48,6 +48,9 @@ impl Reaper {
     /// # Errors
     /// When the store cannot be written.
     pub async fn take_lease(&self) -> Result<(), GateError> {
+        // A process that may sign nothing lets go of what it holds; and a lease by a clock that was set
+        // would outlive the process.
+        self.gate.sequencer.standing()?;
         let now = self.gate.store.now().await?;
         let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
         Ok(self.gate.store.renew_lease(self.process, until).await?)

@@ -50,7 +50,7 @@ pub(super) struct Filters {
     /// Written before this instant (RFC 3339).
     to: Option<String>,
     /// `genesis`, `decision`, `outcome`, `bundle_activated`, `audit_read`, `key_changed`,
-    /// `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`.
+    /// `ledger_recovered`, `clock_corrected`, `erasure`, `segment_pruned`, `legal_hold`.
     kind: Option<String>,
     /// `allow` or `deny`.
     decision: Option<String>,

@@ -12,6 +12,7 @@ use super::{
     Shared,
     problem::{Problem, ProblemKind, problems},
 };
+use crate::gate::GateError;
 
 /// How long the store may take to say that it can be written.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -48,7 +49,8 @@ struct Readiness {
     revision: u64,
 }
 
-/// Whether the service can work: the store can be written and a snapshot is active.
+/// Whether the service can work: the store can be written, the log goes on from what was seen of it, the
+/// clocks agree, and a snapshot is active.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "readyz",
     responses((status = 200, description = "It can", body = Readiness,
@@ -56,12 +58,17 @@ struct Readiness {
 )]
 async fn readyz(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Readiness>, Problem> {
     let unready = |detail: &str| Problem::new(ProblemKind::LedgerUnavailable, detail);
-    match timeout(STORE_PATIENCE, shared.gate.store().writable()).await {
+    let works = async {
+        shared.gate.is_ready().await?;
+        Ok::<_, GateError>(shared.gate.store().writable().await?)
+    };
+    match timeout(STORE_PATIENCE, works).await {
         Ok(Ok(())) if !shared.draining.is_cancelled() => {
             let revision = shared.gate.keeper().current().snapshot().digests.revision.0;
             Ok(axum::Json(Readiness { status: "ready", revision }))
         }
         Ok(Ok(())) => Err(unready("the service is shutting down")),
+        Ok(Err(error @ GateError::Halted(_))) => Err(unready(&error.to_string())),
         _ => Err(unready("the store cannot be written")),
     }
 }

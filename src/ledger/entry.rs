@@ -77,6 +77,8 @@ pub enum Kind {
     KeyChanged,
     /// The log goes on after entries were lost or rewritten.
     LedgerRecovered,
+    /// The log's time went back to the real one after a clock had been wrong.
+    ClockCorrected,
     /// Values that records had committed to were destroyed.
     Erasure,
     /// Bodies of records were removed.
@@ -99,6 +101,7 @@ impl Kind {
             Self::AuditRead => "audit_read",
             Self::KeyChanged => "key_changed",
             Self::LedgerRecovered => "ledger_recovered",
+            Self::ClockCorrected => "clock_corrected",
             Self::Erasure => "erasure",
             Self::SegmentPruned => "segment_pruned",
             Self::LegalHold => "legal_hold",
@@ -118,6 +121,7 @@ impl Kind {
             "audit_read" => Some(Self::AuditRead),
             "key_changed" => Some(Self::KeyChanged),
             "ledger_recovered" => Some(Self::LedgerRecovered),
+            "clock_corrected" => Some(Self::ClockCorrected),
             "erasure" => Some(Self::Erasure),
             "segment_pruned" => Some(Self::SegmentPruned),
             "legal_hold" => Some(Self::LegalHold),

@@ -9,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::{
-    ActivationBody, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
+    ActivationBody, AuditReadBody, ClockCorrectedBody, DecisionBody, DecisionRef, ErasureBody,
+    GenesisBody, KeyChangeBody, LegalHoldBody, OutcomeBody, PrunedBody, RecoveryBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -60,6 +60,8 @@ pub(super) enum What {
     Ended(Ended),
     KeyChanged(Arc<KeyChangeBody>),
     Recovered(Arc<RecoveryBody>),
+    /// The log's time goes back from this one.
+    Corrected(Timestamp),
     Erased(Arc<ErasureBody>),
     Pruned(Arc<PrunedBody>),
     Nothing,
@@ -188,6 +190,7 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
         }
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
+        Kind::ClockCorrected => What::Corrected(body::<ClockCorrectedBody>(kind, text)?.was),
         Kind::Erasure => What::Erased(Arc::new(body(kind, text)?)),
         Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
         Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),

@@ -106,6 +106,12 @@ impl Signer {
         Self { origin, keys, verifiers }
     }
 
+    /// The log.
+    #[must_use]
+    pub const fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// The keys by which others verify.
     #[must_use]
     pub fn verifiers(&self) -> &[VerifierKey] {

@@ -23,8 +23,8 @@ mod vectors_tests;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, AuditReadBody, DecisionBody, Engine, ErasureBody, GenesisBody, KeyChangeBody,
-    LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
+    ActivationBody, AuditReadBody, ClockCorrectedBody, DecisionBody, Engine, ErasureBody,
+    GenesisBody, KeyChangeBody, LegalHoldBody, PrunedBody, RecoveryBody, SeqRange, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};

@@ -48,6 +48,8 @@ pub struct Report {
     pub keys: Vec<(VerifierKey, Seq)>,
     /// Where the log went on after a loss, and what was lost.
     pub recoveries: Vec<(Seq, Checkpoint)>,
+    /// The records that say that time went back, each with the wrong time.
+    pub corrections: Vec<(Seq, Timestamp)>,
     /// How many decisions hold a commitment to a person's identifier, and outcomes to what a call said.
     pub committed: u64,
     /// The records of erasures, and how many values each says were destroyed.
@@ -75,6 +77,7 @@ pub struct Verifier {
     active: Option<SnapshotDigests>,
     keys: Vec<(VerifierKey, Seq)>,
     recoveries: Vec<(Seq, Checkpoint)>,
+    corrections: Vec<(Seq, Timestamp)>,
     edge: Edge,
     /// The last leaves, the oldest first.
     recent: VecDeque<Digest>,
@@ -166,6 +169,7 @@ impl Verifier {
             active: None,
             keys: Vec::new(),
             recoveries: Vec::new(),
+            corrections: Vec::new(),
             edge: Edge::default(),
             recent: VecDeque::new(),
             decisions: Bits::default(),
@@ -260,6 +264,7 @@ impl Verifier {
             missing: self.removed.without(&self.explained).next(),
             keys: self.keys,
             recoveries: self.recoveries,
+            corrections: self.corrections,
             erasures: self.erasures,
             pruned: self.pruned,
         }
@@ -274,6 +279,15 @@ impl Verifier {
         }
         if let Some(origin) = self.origin.as_ref().filter(|origin| **origin != entry.log) {
             return Err(ChainFault::OtherLog { said: entry.log.clone(), is: origin.clone() });
+        }
+        if let (What::Corrected(was), Some(last)) = (&entry.what, self.last) {
+            // Where the entry in front of it was removed, its time is not known, but what it followed.
+            let is_gone = self.removed.has(Seq::new(entry.seq.get().saturating_sub(1)));
+            if (*was == last || (is_gone && *was > last)) && entry.ts <= *was {
+                return Ok(());
+            }
+            let [said, to, is] = [*was, entry.ts, last].map(timestamp_text);
+            return Err(ChainFault::Correction { said, to, is });
         }
         if let Some(last) = self.last.filter(|last| entry.ts < *last) {
             let (said, is) = (timestamp_text(entry.ts), timestamp_text(last));
@@ -297,6 +311,10 @@ impl Verifier {
             What::Ended(ended) => self.end(entry.seq, ended, older),
             What::KeyChanged(change) => self.change_key(entry, change),
             What::Recovered(recovery) => self.recover(entry, recovery),
+            What::Corrected(was) => {
+                self.corrections.push((entry.seq, *was));
+                Ok(())
+            }
             What::Erased(erasure) => self.erase(entry.seq, erasure),
             What::Pruned(pruned) => self.prune(entry.seq, pruned),
             What::Nothing => Ok(()),

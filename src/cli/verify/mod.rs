@@ -175,6 +175,7 @@ impl Verify {
                 "witnessed": seen,
                 "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
                 "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+                "corrections": report.corrections.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
                 "committed": report.committed,
                 "erased": under(&report.erasures),
                 "pruned": under(&report.pruned),
@@ -230,6 +231,15 @@ impl Verify {
                 &format!(
                     "  record {seq} says that the log was recovered after a loss: {} entries had been signed before",
                     lost.size
+                ),
+            ));
+        }
+        for (seq, was) in &report.corrections {
+            output::line(&paint(
+                Paint::Bad,
+                &format!(
+                    "  record {seq} says that a clock had been wrong: time went back there from {}",
+                    timestamp_text(*was)
                 ),
             ));
         }

@@ -4,6 +4,7 @@ mod append;
 mod leases;
 mod personal;
 mod read;
+mod statements;
 
 use std::{collections::BTreeSet, fmt, str::FromStr};
 
@@ -30,6 +31,8 @@ use crate::{
 const READERS: u32 = 8;
 
 pub(super) struct PostgresStore {
+    /// Whether the server runs on this machine, and so by its clock.
+    is_local: bool,
     options: PgConnectOptions,
     writer: Writer<PgConnection>,
     known: append::Known,
@@ -60,12 +63,29 @@ impl PostgresStore {
             .max_connections(READERS)
             .acquire_timeout(CONNECT)
             .connect_lazy_with(bounded);
-        Ok(Self { options, writer: Writer::new(appending), known: append::Known::default(), pool })
+        let is_local = runs_here(&options);
+        Ok(Self {
+            is_local,
+            options,
+            writer: Writer::new(appending),
+            known: append::Known::default(),
+            pool,
+        })
     }
 
     async fn connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
         Borrowed::from(&self.pool).await
     }
+}
+
+/// Whether the address is a socket's, or one that leads nowhere but to this machine.
+fn runs_here(options: &PgConnectOptions) -> bool {
+    let host = options.get_host();
+    let is_loopback = |address: std::net::IpAddr| address.is_loopback();
+    options.get_socket().is_some()
+        || host.starts_with('/')
+        || host == "localhost"
+        || host.trim_matches(['[', ']']).parse().is_ok_and(is_loopback)
 }
 
 #[async_trait]
@@ -253,6 +273,10 @@ impl Store for PostgresStore {
         let now = within(OPERATION, read::now(connection.get()?)).await?;
         connection.give_back();
         Ok(now)
+    }
+
+    fn shares_clock(&self) -> bool {
+        self.is_local
     }
 
     async fn writable(&self) -> Result<(), StoreError> {
