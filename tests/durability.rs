@@ -273,14 +273,14 @@ both_stores! {
 }
 
 /// A Postgres cluster of a test's own, which it may stop.
-struct Cluster {
+pub(crate) struct Cluster {
     child: Child,
-    url: String,
-    ctl: String,
+    pub(crate) url: String,
+    pub(crate) ctl: String,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let print =
             r#"echo "$LEXGATE_TEST_POSTGRES"; echo "$LEXGATE_TEST_POSTGRES_CTL"; read -r _"#;
