@@ -2,6 +2,7 @@
 
 mod checks;
 mod keys;
+mod log;
 mod removals;
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
@@ -21,25 +22,21 @@ use crate::{
         fresh_id, log_keys,
     },
     http::{self, Bodies, Keys, Shared, router},
-    ledger::{Engine, Entry, GenesisBody, Kind, Signer, SigningKey},
+    ledger::{Entry, GenesisBody, Signer, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
-    sequencer::{Draft, Mark, Receipt, Sequencer, SequencerSettings, SubmitError},
+    sequencer::{Sequencer, SubmitError, check_clocks},
     source,
     store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
+use log::settings;
+pub use log::{append_alone, append_draft, mark_settings, open_mark};
+
 /// How long clients have to read their answers once all calls have ended.
 const FLUSH: Duration = Duration::from_secs(5);
-/// How many records may wait for the ledger.
-const QUEUE: usize = 4096;
-/// How many calls may be under way: each keeps a place for its outcome.
-const RESERVED: usize = 65_536;
-/// How many records are committed at once.
-const MAX_BATCH: usize = 1024;
-
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -248,11 +245,17 @@ impl App {
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         check_log(config, &*store, &signer).await?;
         removals::check_removals(config, &*store, &proposal).await?;
-        let mark = Mark::open(&config.ledger.mark_file, &*store, &signer).await?;
+        let mark = open_mark(config, &*store, &signer).await?;
+        check_clocks(config.ledger.max_clock_skew, &*clock, &*store).await?;
         let settings = settings(config, process, signer);
-        let sequencer =
-            Sequencer::start(store.clone(), settings, mark, clock.clone(), &lifecycle.services)
-                .map_err(AppError::Thread)?;
+        let sequencer = Sequencer::start(
+            store.clone(),
+            settings,
+            mark.clone(),
+            clock.clone(),
+            &lifecycle.services,
+        )
+        .map_err(AppError::Thread)?;
         let keeper = Keeper::start(
             proposal,
             activation(config),
@@ -293,8 +296,7 @@ impl App {
             .witnesses
             .iter()
             .map(|witness| WitnessAddress { url: witness.url.clone(), key: witness.key.clone() });
-        let file = Some(config.ledger.checkpoints_file.clone());
-        let publisher = Publisher::new(store.clone(), file, witnesses.collect())?;
+        let publisher = Publisher::new(store.clone(), mark, witnesses.collect())?;
         lifecycle.services.spawn(publisher.run(closing.clone()));
         lifecycle.services.spawn(reaper.run(closing.clone()));
         Ok(Self { gate, vkey, store, sequencer, lifecycle, process, closing })
@@ -356,50 +358,6 @@ impl App {
         }
         tracing::info!("the service has ended");
     }
-}
-
-fn settings(config: &Config, process: Uuid, signer: Arc<Signer>) -> SequencerSettings {
-    let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
-    SequencerSettings {
-        origin: config.ledger.origin.clone(),
-        process,
-        queue: QUEUE,
-        reserved: RESERVED,
-        max_batch: MAX_BATCH,
-        signer,
-        genesis: GenesisBody {
-            origin: config.ledger.origin.to_string(),
-            public_key: vkey,
-            software: Engine {
-                name: env!("CARGO_PKG_NAME").to_owned(),
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-            },
-        },
-    }
-}
-
-/// Appends one record without a gate: an operator's word about the log itself.
-///
-/// # Errors
-/// When the log is another one, or cannot be written.
-pub async fn append_alone(
-    config: &Config,
-    signer: Signer,
-    mark: Mark,
-    store: Arc<dyn Store>,
-    kind: Kind,
-    body: Vec<u8>,
-) -> Result<Receipt, AppError> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let id = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
-    let lifecycle = Lifecycle::default();
-    let settings = settings(config, id, Arc::new(signer));
-    let sequencer = Sequencer::start(store, settings, mark, clock, &lifecycle.services)
-        .map_err(AppError::Thread)?;
-    let receipt = sequencer.submit(Draft::new(id, kind, body)).await;
-    sequencer.close();
-    lifecycle.finish_services().await;
-    receipt.map_err(AppError::Append)
 }
 
 /// A log is continued only under its own name and with its newest key.

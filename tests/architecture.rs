@@ -18,7 +18,8 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("policy", &["domain"]),
     ("facts", &["domain", "source", "policy"]),
     ("store", &["domain", "ledger"]),
-    ("witness", &["domain", "ledger", "store"]),
+    // What a publisher reads of the log, it holds against what was signed.
+    ("witness", &["domain", "ledger", "store", "sequencer"]),
     // The address of a backend is a fact of the organisation.
     ("dispatch", &["domain", "source", "ledger", "facts", "telemetry"]),
     ("sequencer", &["domain", "ledger", "store"]),

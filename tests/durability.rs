@@ -276,7 +276,7 @@ both_stores! {
 pub(crate) struct Cluster {
     child: Child,
     pub(crate) url: String,
-    ctl: String,
+    pub(crate) ctl: String,
 }
 
 impl Cluster {

@@ -557,14 +557,14 @@ async fn sqlite_the_documented_verifier_verifies() {
 }
 
 /// A copy of a store, made while nobody uses it.
-enum Backup {
+pub(crate) enum Backup {
     Files(Vec<(PathBuf, Vec<u8>)>),
     /// The server, the database and its copy.
     Database(String, String, String),
 }
 
 impl Backup {
-    async fn of(site: &Site, store: Store) -> Self {
+    pub(crate) async fn of(site: &Site, store: Store) -> Self {
         if store == Store::Sqlite {
             let ends = ["", "-wal", "-shm"];
             let paths = ends.map(|end| site.path(&format!("data/lexgate.db{end}")));
@@ -580,7 +580,7 @@ impl Backup {
         backup
     }
 
-    async fn restore(&self, site: &Site) {
+    pub(crate) async fn restore(&self, site: &Site) {
         match self {
             Self::Files(files) => {
                 for end in ["-wal", "-shm"] {

@@ -21,7 +21,7 @@ use crate::{
     ledger::{Exported, hash, hashes, signed, signing_key},
 };
 
-/// A clock that stands in the past.
+/// A clock that stands still.
 #[derive(Debug)]
 struct Then(Timestamp);
 
@@ -37,13 +37,13 @@ fn months_ago(months: i64) -> Timestamp {
 }
 
 /// Writes the records of calls that were made long ago, as the service of that day would have.
-struct Past {
+pub(crate) struct Past {
     gate: Gate,
     tracker: TaskTracker,
 }
 
 impl Past {
-    async fn at(site: &Site, then: Timestamp) -> Self {
+    pub(crate) async fn at(site: &Site, then: Timestamp) -> Self {
         let url = match site.store_url() {
             url if url.starts_with("sqlite") => {
                 format!("sqlite://{}", site.path("data/lexgate.db").display())
@@ -98,7 +98,7 @@ impl Past {
     }
 
     /// The record of a decision on data of a person in `subject`; with an outcome, or without.
-    async fn decide(&self, subject: &str, reported: bool) -> u64 {
+    pub(crate) async fn decide(&self, subject: &str, reported: bool) -> u64 {
         let caller = Caller {
             app: "support-copilot".into(),
             authenticated: "api_key".to_owned(),
@@ -120,7 +120,7 @@ impl Past {
         recorded.seq.get()
     }
 
-    async fn end(self) {
+    pub(crate) async fn end(self) {
         self.gate.sequencer().close();
         self.tracker.close();
         self.tracker.wait().await;

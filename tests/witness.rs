@@ -17,22 +17,32 @@ use crate::{
 };
 
 /// A process of `lexgate witness serve`.
-struct Witness {
+pub(crate) struct Witness {
     child: Child,
-    url: String,
-    vkey: String,
+    pub(crate) url: String,
+    pub(crate) vkey: String,
 }
 
 impl Witness {
     fn start(dir: &Path, log: &str) -> Self {
+        Self::listening(dir, log, "127.0.0.1:0")
+    }
+
+    /// The witness of `dir`, at an address: the one that it had, where it comes back.
+    pub(crate) fn listening(dir: &Path, log: &str, address: &str) -> Self {
         let key = dir.join("witness.key");
         let key = key.to_str().unwrap();
         let name = ["--name", "witness.example/w1", "--key-file", key];
-        let mut init = vec!["witness", "init", "--json"];
-        init.extend(name);
-        let vkey = Ran::in_dir(dir, &init).json()["vkey"].as_str().unwrap().to_owned();
+        let kept = dir.join("witness.vkey");
+        let vkey = fs::read_to_string(&kept).unwrap_or_else(|_| {
+            let mut init = vec!["witness", "init", "--json"];
+            init.extend(name);
+            let vkey = Ran::in_dir(dir, &init).json()["vkey"].as_str().unwrap().to_owned();
+            fs::write(&kept, &vkey).unwrap();
+            vkey
+        });
         let mut child = Command::new(env!("CARGO_BIN_EXE_lexgate"))
-            .args(["witness", "serve", "--listen", "127.0.0.1:0", "--state", "seen", "--log", log])
+            .args(["witness", "serve", "--listen", address, "--state", "seen", "--log", log])
             .args(name)
             .current_dir(dir)
             .stdout(Stdio::piped())

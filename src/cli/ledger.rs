@@ -10,7 +10,7 @@ use super::{
 use crate::{
     app::{self, AppError},
     ledger::{Checkpoint, Kind, Note, RecoveryBody, Signer, TreeHead, canonical},
-    sequencer::{Mark, read_mark, reset_mark, root_at},
+    sequencer::{CheckpointsFile, Mark, read_mark, reset_mark, root_at},
     store::{MarkError, Store, StoreError},
 };
 
@@ -19,6 +19,8 @@ use crate::{
 pub(super) enum Ledger {
     /// Go on with a log that is not the one that was signed, and record that.
     Recover(Recover),
+    /// Go back to the real time after a clock was wrong, and record that.
+    CorrectTime(super::correct_time::CorrectTime),
     /// Remove the bodies of records whose time is over.
     Prune(super::prune::Prune),
 }
@@ -27,6 +29,7 @@ impl Ledger {
     pub(super) async fn run(self) -> Result<(), Failure> {
         match self {
             Self::Recover(recover) => recover.run().await,
+            Self::CorrectTime(correct) => correct.run().await,
             Self::Prune(prune) => prune.run().await,
         }
     }
@@ -36,8 +39,8 @@ impl Ledger {
 ///
 /// For a store that was restored from a backup older than the log that it replaces: the service then
 /// refuses to sign, because whoever has seen the newer checkpoint would find two histories. Restore a
-/// newer backup if there is one. If there is none, stop every service of this log and run this: it
-/// says what is lost, and with `--accept-loss` writes a `ledger_recovered` record that says so too,
+/// newer backup if there is one. If there is none, stop every service of this log and run this, on the
+/// machine whose mark (or checkpoints file) shows the most: it says what is lost, and with `--accept-loss` writes a `ledger_recovered` record that says so too,
 /// with the checkpoint that was signed before.
 #[derive(Debug, Args)]
 pub(super) struct Recover {
@@ -60,7 +63,7 @@ impl Recover {
         let signer = app::read_signer(&config).map_err(crate::domain::Faults::from)?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let path = &config.ledger.mark_file;
-        let fault = match Mark::open(path, &*store, &signer).await {
+        let fault = match app::open_mark(&config, &*store, &signer).await {
             Ok(_) => {
                 return Err(Failure::Usage(
                     "there is nothing to recover: the log goes on from its high-water mark"
@@ -72,8 +75,8 @@ impl Recover {
             )) => fault,
             Err(error) => return Err(AppError::from(error).into()),
         };
-        let marked =
-            read_mark(path, &signer).map_err(|error| AppError::from(StoreError::from(error)))?;
+        let settings = app::mark_settings(&config);
+        let marked = read_mark(&settings, &*store, &signer).await.map_err(AppError::from)?;
         let Some((lost, note)) = marked else {
             return Err(Failure::Environment(format!("`{}` has gone", path.display())));
         };
@@ -88,6 +91,10 @@ impl Recover {
         let seq = record(&config, signer, store.clone(), found, &note, reason).await?;
         let checkpoint = store.checkpoint().await.map_err(AppError::from)?.unwrap_or_default();
         reset_mark(path, &checkpoint).map_err(|error| Failure::io("write", path, &error))?;
+        // Whoever holds the log against this file sees from here on that it was recovered.
+        let published = CheckpointsFile::new(config.ledger.checkpoints_file.clone());
+        let appended = published.append(&checkpoint);
+        appended.map_err(|error| Failure::io("write", published.path(), &error))?;
         self.report(seq, found, &lost)
     }
 

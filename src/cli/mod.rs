@@ -2,6 +2,7 @@
 
 mod about;
 mod cases;
+mod correct_time;
 mod demo;
 mod draft;
 mod explain;

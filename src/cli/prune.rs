@@ -24,7 +24,6 @@ use crate::{
         DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, PrunedBody, SeqRange, canonical,
         kept_until, timestamp_text,
     },
-    sequencer::Mark,
     store::{RecordQuery, Store, Stored, crash_point},
 };
 
@@ -146,6 +145,9 @@ async fn finish_earlier(store: &dyn Store) -> Result<(), Failure> {
 /// The records among the first `size` whose time was over at `before`.
 async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, Failure> {
     let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
+    let corrections =
+        RecordQuery { kind: Some(Kind::ClockCorrected), limit: 1, ..RecordQuery::default() };
+    let was_corrected = !store.query(&corrections).await.map_err(AppError::from)?.is_empty();
     let mut found = Found::default();
     let mut next = 0;
     while next < size {
@@ -173,8 +175,8 @@ async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, 
         }
         next = last.get() + 1;
         output::progress(&format!("{next} of {size} entries looked at"));
-        if is_young {
-            break; // instants never decrease along the log
+        if is_young && !was_corrected {
+            break; // else instants never decrease along the log
         }
     }
     output::end_progress();
@@ -297,8 +299,7 @@ async fn record(config: &Config, store: Arc<dyn Store>, body: &PrunedBody) -> Re
     let text = canonical::to_vec(body)
         .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
     let signer = app::read_signer(config).map_err(Faults::from)?;
-    let mark =
-        Mark::open(&config.ledger.mark_file, &*store, &signer).await.map_err(AppError::from)?;
+    let mark = app::open_mark(config, &*store, &signer).await.map_err(AppError::from)?;
     let receipt = app::append_alone(config, signer, mark, store, Kind::SegmentPruned, text).await?;
     output::progress(&format!(
         "record {} names what goes because its retention period had ended at {}",

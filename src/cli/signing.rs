@@ -14,7 +14,6 @@ use crate::{
     ledger::{
         KeyChangeBody, KeyRetiredBody, Kind, Note, Signer, SigningKey, canonical, endorsement,
     },
-    sequencer::Mark,
 };
 
 /// Give the log a new signing key.
@@ -65,8 +64,7 @@ impl Rotate {
                 .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
             // The old key alone knows the mark; both sign what follows.
             let known = Signer::new(ledger.origin.clone(), vec![old]);
-            let mark =
-                Mark::open(&ledger.mark_file, &*store, &known).await.map_err(AppError::from)?;
+            let mark = app::open_mark(&config, &*store, &known).await.map_err(AppError::from)?;
             let old = app::read_key(&config, path).map_err(Faults::from)?;
             let both = Signer::new(ledger.origin.clone(), vec![new, old]);
             app::append_alone(&config, both, mark, store, Kind::KeyChanged, body).await?;

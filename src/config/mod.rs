@@ -3,6 +3,7 @@
 
 mod amount;
 mod faults;
+mod ledger;
 mod server;
 mod store;
 mod telemetry;
@@ -10,19 +11,21 @@ mod telemetry;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use figment::{
     Figment,
     providers::{Env, Format, Toml},
 };
+use jiff::SignedDuration;
 use serde::Deserialize;
 
 use crate::{
     dispatch::{Grants, Secrets},
     domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
     facts::parse_toml,
-    ledger::{Origin, SignatureType, VerifierKey},
+    ledger::{Origin, VerifierKey},
 };
 
 pub use crate::source::{PolicyFolder, decides, read_file, read_policy_folder};
@@ -83,19 +86,25 @@ pub struct BackendsConfig {
 #[serde(deny_unknown_fields)]
 pub struct LedgerConfig {
     /// The log's name, as in its checkpoints: a host and a path, without a scheme.
-    #[serde(deserialize_with = "origin")]
+    #[serde(deserialize_with = "ledger::origin")]
     pub origin: Origin,
     /// The log's Ed25519 key, PKCS#8.
     pub signing_key_file: PathBuf,
     /// Where the signer keeps how far it has gone: outside the database, on this machine.
-    #[serde(default = "mark_file")]
+    #[serde(default = "ledger::mark_file")]
     pub mark_file: PathBuf,
     /// The file to which checkpoints are appended; best on another machine's disk.
-    #[serde(default = "checkpoints_file")]
+    #[serde(default = "ledger::checkpoints_file")]
     pub checkpoints_file: PathBuf,
     /// The key under which values that identify persons are sealed. Without one, none is kept.
     #[serde(default)]
     pub master_key_file: Option<PathBuf>,
+    /// How far this machine's clock, and the times of entries, may be from the store's clock.
+    #[serde(default = "ledger::max_clock_skew", deserialize_with = "ledger::skew")]
+    pub max_clock_skew: SignedDuration,
+    /// How long ago a witness must have cosigned all of the log, at most, for calls to be decided.
+    #[serde(default, deserialize_with = "ledger::witness_within")]
+    pub require_witness: Option<Duration>,
     /// `[[ledger.witnesses]]`.
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
@@ -115,25 +124,8 @@ pub struct WitnessConfig {
     /// Its address: `https://witness.example`.
     pub url: String,
     /// Its verifier key, as `lexgate witness init` printed it.
-    #[serde(deserialize_with = "witness_key")]
+    #[serde(deserialize_with = "ledger::witness_key")]
     pub key: VerifierKey,
-}
-
-fn witness_key<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<VerifierKey, D::Error> {
-    use serde::de::Error as _;
-    let text = String::deserialize(deserializer)?;
-    let key: Result<VerifierKey, _> = text.parse();
-    let key = key.map_err(|_| {
-        D::Error::custom("want a verifier key, as `lexgate witness init` prints it")
-    })?;
-    if key.kind() == SignatureType::Cosignature {
-        return Ok(key);
-    }
-    Err(D::Error::custom("the key is a log's, not a witness's"))
-}
-
-fn checkpoints_file() -> PathBuf {
-    PathBuf::from("data/ledger.checkpoints")
 }
 
 impl LedgerConfig {
@@ -155,10 +147,6 @@ impl LedgerConfig {
         name.push(end);
         name.into()
     }
-}
-
-fn mark_file() -> PathBuf {
-    PathBuf::from("data/ledger.mark")
 }
 
 /// `[policies]`.
@@ -277,15 +265,6 @@ impl Config {
     }
 }
 
-fn origin<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Origin, D::Error> {
-    let origin = String::deserialize(deserializer)?.parse();
-    origin.map_err(|_| {
-        serde::de::Error::custom(
-            "the value cannot name a log: want 1 to 200 visible ASCII characters without `+`, `\"` and `\\`, such as `lexgate.example/main`",
-        )
-    })
-}
-
 fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
     let mut found = Faults::default();
     let mut fault = |path: &[&str], message: String, help: &str| {
@@ -315,6 +294,13 @@ fn check(config: &Config, file: &SourceFile) -> Result<(), Faults> {
                 "add `app`: tenant and place of a call come from it",
             );
         }
+    }
+    if config.ledger.require_witness.is_some() && config.ledger.witnesses.is_empty() {
+        fault(
+            &["ledger", "require_witness"],
+            "`require_witness` is set, and no witness is named".to_owned(),
+            "name one in `[[ledger.witnesses]]`, or remove `require_witness`",
+        );
     }
     for (index, witness) in config.ledger.witnesses.iter().enumerate() {
         if !is_plain_url(&witness.url) {

@@ -129,6 +129,7 @@ impl Gate {
         request: &CallRequest,
         key: Option<IdempotencyKey>,
     ) -> Result<Recorded, GateError> {
+        self.sequencer.may_decide()?;
         let claim = key.map(|key| Arc::new(self.claim(caller, request, key)));
         if let Some(claim) = &claim
             && let Some(known) = self.claimed(claim).await?
@@ -156,6 +157,7 @@ impl Gate {
         requests: &[CallRequest],
     ) -> Result<Vec<Recorded>, GateError> {
         self.has_room()?;
+        self.sequencer.may_decide()?;
         let mut users = Vec::new();
         for request in requests {
             users.push(self.keep_user(caller, request).await?);
@@ -224,6 +226,7 @@ impl Gate {
         manner: Manner,
     ) -> Result<Recorded, GateError> {
         self.has_room()?;
+        self.sequencer.may_decide()?;
         let mut now = instant(&*self.clock);
         for _ in 0..ATTEMPTS {
             let judge = self.keeper.deciding()?;
@@ -257,7 +260,7 @@ impl Gate {
     /// time, which is not before the ledger's.
     async fn catch_up(&self, now: Timestamp) -> Result<Timestamp, GateError> {
         self.keeper.refresh().await?;
-        let head = in_time(self.store.head()).await?;
+        let head = in_time(self.sequencer.head()).await?;
         let now = now.max(instant(&*self.clock));
         Ok(head.map_or(now, |head| now.max(head.ts)))
     }
@@ -395,6 +398,7 @@ pub(super) fn refused(error: SubmitError) -> GateError {
         SubmitError::AlreadyReported => GateError::AlreadyReported,
         SubmitError::Closed => GateError::Closed,
         SubmitError::Stale => GateError::Unsettled,
+        SubmitError::Unavailable(error) if error.refuses_to_sign() => GateError::Halted(error),
         error => {
             tracing::warn!(%error, "the ledger took no record");
             GateError::LedgerUnavailable

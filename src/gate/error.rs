@@ -1,5 +1,7 @@
 //! Why the gate gave no answer. A denial is an answer, not an error.
 
+use std::sync::Arc;
+
 use crate::{
     domain::{DecisionId, FieldFault, LimitState, Seq},
     facts::SnapshotError,
@@ -47,6 +49,9 @@ pub enum GateError {
         /// What must be left.
         floor: u64,
     },
+    /// This process refuses to sign the log.
+    #[error("nothing can be recorded, and so nothing is decided or sent: {0}")]
+    Halted(#[source] Arc<StoreError>),
     /// Too much waits for the ledger.
     #[error("the ledger's queue is full")]
     QueueFull,
@@ -108,7 +113,7 @@ pub enum GateError {
     MasterKey,
     /// The store failed.
     #[error("the store failed")]
-    Store(#[from] StoreError),
+    Store(#[source] StoreError),
     /// A record could not be written in canonical form.
     #[error("a record has no canonical form")]
     Canonical(#[from] CanonicalError),
@@ -118,4 +123,10 @@ pub enum GateError {
     /// The ledger holds something that this software cannot have written.
     #[error("the ledger holds a record that cannot be read")]
     Corrupt,
+}
+
+impl From<StoreError> for GateError {
+    fn from(error: StoreError) -> Self {
+        if error.refuses_to_sign() { Self::Halted(Arc::new(error)) } else { Self::Store(error) }
+    }
 }

@@ -259,10 +259,10 @@ impl Keeper {
 }
 
 impl Office {
-    /// Now, but never before the last entry: another process's clock may be ahead, and the ledger's
-    /// time does not go back.
+    /// Now, but never before the last entry: another process's clock may be ahead, within the bound, and
+    /// the ledger's time does not go back.
     async fn now(&self) -> Result<Timestamp, GateError> {
-        let head = self.store.head().await?;
+        let head = self.sequencer.head().await?;
         let now = instant(&*self.clock);
         Ok(head.map_or(now, |head| now.max(head.ts)))
     }

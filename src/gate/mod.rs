@@ -167,6 +167,15 @@ impl Gate {
         &self.sequencer
     }
 
+    /// Whether records can be signed and calls decided: the log goes on from what was seen of it, the
+    /// clocks agree, and witnesses have seen it as lately as was asked for.
+    ///
+    /// # Errors
+    /// What forbids it.
+    pub async fn is_ready(&self) -> Result<(), GateError> {
+        Ok(self.sequencer.is_ready().await?)
+    }
+
     fn fresh_id(&self) -> Result<Uuid, GateError> {
         fresh_id(&*self.clock, &self.random)
     }

@@ -42,9 +42,7 @@ impl Gate {
     /// # Errors
     /// When the store fails.
     pub async fn checkpoint(&self) -> Result<(Checkpoint, Note), GateError> {
-        let text = self.store.checkpoint().await?.ok_or(GateError::Corrupt)?;
-        let note = Note::parse(&text).map_err(|_| GateError::Corrupt)?;
-        Ok((Checkpoint::read(&note).map_err(|_| GateError::Corrupt)?, note))
+        self.sequencer.checkpoint().await?.ok_or(GateError::Corrupt)
     }
 
     /// The proof that the record at `seq` is in the log; `None` when it is not.

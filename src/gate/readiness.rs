@@ -95,10 +95,12 @@ impl Gate {
     }
 
     async fn probe_readiness(&self) -> Readiness {
-        let (examined, written) = tokio::join!(
+        let (examined, written, signed) = tokio::join!(
             timeout(PATIENCE, self.store.examine()),
             timeout(PATIENCE, self.store.writable()),
+            timeout(PATIENCE, self.sequencer.is_ready()),
         );
+        let signed = signed.unwrap_or(Err(StoreError::TimedOut));
         let examined = examined.unwrap_or(Err(StoreError::TimedOut));
         let written = written.unwrap_or(Err(StoreError::TimedOut));
         let check = |name, fault: Option<String>| Check { name, fault };
@@ -106,6 +108,7 @@ impl Gate {
         let checks = vec![
             check("store", examined.as_ref().err().map(said)),
             check("write", written.as_ref().err().map(said)),
+            check("log", signed.as_ref().err().map(said)),
             check("room", self.has_room().err().map(|error| error.to_string())),
             check("snapshot", self.keeper.standing().err().map(|error| said_of_snapshot(&error))),
         ];
@@ -116,6 +119,7 @@ impl Gate {
 /// What anybody may hear of a store that fails: a database's own words may hold names and addresses.
 fn said(error: &StoreError) -> String {
     match error {
+        error if error.refuses_to_sign() => error.to_string(),
         StoreError::Setting(_)
         | StoreError::Content(_)
         | StoreError::ReadOnly

@@ -64,6 +64,9 @@ impl Reaper {
     /// # Errors
     /// When the store cannot be written.
     pub async fn take_lease(&self) -> Result<(), GateError> {
+        // A process that may sign nothing lets go of what it holds; and a lease by a clock that was set
+        // would outlive the process.
+        self.gate.sequencer.standing()?;
         self.gate.renew_lease(self.process).await
     }
 

@@ -50,7 +50,8 @@ pub(super) struct Filters {
     /// Written before this instant (RFC 3339).
     to: Option<String>,
     /// `genesis`, `decision`, `outcome`, `late_outcome`, `bundle_activated`, `audit_read`, `key_changed`,
-    /// `key_retired`, `ledger_recovered`, `erasure`, `segment_pruned`, `legal_hold`, `refused`.
+    /// `key_retired`, `ledger_recovered`, `clock_corrected`, `erasure`, `segment_pruned`, `legal_hold`,
+    /// `refused`.
     kind: Option<String>,
     /// `allow` or `deny`.
     decision: Option<String>,

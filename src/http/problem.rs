@@ -287,6 +287,10 @@ impl IntoResponse for Problem {
 
 impl From<GateError> for Problem {
     fn from(error: GateError) -> Self {
+        if matches!(error, GateError::Halted(_)) {
+            tracing::warn!(error = %error, "a request was refused");
+            return Self::new(ProblemKind::LedgerUnavailable, error.to_string());
+        }
         let kind = match error {
             GateError::Invalid(faults) => return Self::fields(ProblemKind::InvalidRequest, faults),
             GateError::Limited(limit) => {
@@ -306,6 +310,7 @@ impl From<GateError> for Problem {
             GateError::QueueFull => ProblemKind::QueueFull,
             GateError::LedgerUnavailable
             | GateError::Unsettled
+            | GateError::Halted(_)
             | GateError::Closed
             | GateError::Store(_) => ProblemKind::LedgerUnavailable,
             GateError::NoSnapshot(_) => ProblemKind::SnapshotUnavailable,

@@ -49,8 +49,9 @@ struct Readiness {
     store: Option<StoreSettings>,
 }
 
-/// Whether the service can work: a row was written within the last second, the store is as it must be, and
-/// the active snapshot may decide. Else `detail` says what fails, and `errors` check by check.
+/// Whether the service can work: a row was written within the last second, the store is as it must be, the
+/// log goes on from what was seen of it, the clocks agree, and the active snapshot may decide. Else `detail`
+/// says what fails, and `errors` check by check.
 #[utoipa::path(
     get, path = "/readyz", tag = "service", operation_id = "readyz",
     responses((status = 200, description = "It can", body = Readiness,

@@ -311,6 +311,19 @@ pub struct RecoveryBody {
     pub reason: String,
 }
 
+/// A clock had been wrong, and entries were dated after the time that it was. Here the log's time goes
+/// back: an operator said so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClockCorrectedBody {
+    /// The operator's reason.
+    pub reason: String,
+    /// The wrong time: that of the entry in front of this one.
+    #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub was: Timestamp,
+}
+
 /// A tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -81,6 +81,8 @@ pub enum Kind {
     KeyRetired,
     /// The log goes on after entries were lost or rewritten.
     LedgerRecovered,
+    /// The log's time went back to the real one after a clock had been wrong.
+    ClockCorrected,
     /// Values that records had committed to were destroyed.
     Erasure,
     /// Bodies of records were removed.
@@ -107,6 +109,7 @@ impl Kind {
             Self::KeyChanged => "key_changed",
             Self::KeyRetired => "key_retired",
             Self::LedgerRecovered => "ledger_recovered",
+            Self::ClockCorrected => "clock_corrected",
             Self::Erasure => "erasure",
             Self::SegmentPruned => "segment_pruned",
             Self::LegalHold => "legal_hold",
@@ -135,6 +138,7 @@ impl Kind {
             "key_changed" => Some(Self::KeyChanged),
             "key_retired" => Some(Self::KeyRetired),
             "ledger_recovered" => Some(Self::LedgerRecovered),
+            "clock_corrected" => Some(Self::ClockCorrected),
             "erasure" => Some(Self::Erasure),
             "segment_pruned" => Some(Self::SegmentPruned),
             "legal_hold" => Some(Self::LegalHold),

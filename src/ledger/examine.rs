@@ -10,9 +10,9 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    ActivationBody, Attempt, AuditReadBody, DecisionBody, DecisionRef, ErasureBody, GenesisBody,
-    KeyChangeBody, KeyRetiredBody, LateOutcomeBody, LegalHoldBody, OutcomeBody, OutcomeStatus,
-    PrunedBody, RecoveryBody, RefusedBody,
+    ActivationBody, Attempt, AuditReadBody, ClockCorrectedBody, DecisionBody, DecisionRef,
+    ErasureBody, GenesisBody, KeyChangeBody, KeyRetiredBody, LateOutcomeBody, LegalHoldBody,
+    OutcomeBody, OutcomeStatus, PrunedBody, RecoveryBody, RefusedBody,
     commitment::before_commitment,
     entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
     fault::ChainFault,
@@ -81,6 +81,8 @@ pub(super) enum What {
     KeyChanged(Arc<KeyChangeBody>),
     KeyRetired(Arc<KeyRetiredBody>),
     Recovered(Arc<RecoveryBody>),
+    /// The log's time goes back from this one.
+    Corrected(Timestamp),
     Erased(Arc<ErasureBody>),
     Pruned(Arc<PrunedBody>),
     Held(Arc<LegalHoldBody>),
@@ -234,6 +236,7 @@ fn what(entry: &Entry<'_>) -> Result<What, ChainFault> {
         Kind::KeyChanged => What::KeyChanged(Arc::new(body(kind, text)?)),
         Kind::KeyRetired => What::KeyRetired(Arc::new(body(kind, text)?)),
         Kind::LedgerRecovered => What::Recovered(Arc::new(body(kind, text)?)),
+        Kind::ClockCorrected => What::Corrected(body::<ClockCorrectedBody>(kind, text)?.was),
         Kind::Erasure => What::Erased(Arc::new(body(kind, text)?)),
         Kind::SegmentPruned => What::Pruned(Arc::new(body(kind, text)?)),
         Kind::AuditRead => nothing(body::<AuditReadBody>(kind, text)?),

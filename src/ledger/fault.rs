@@ -47,6 +47,18 @@ pub enum ChainFault {
         /// When the one before it was.
         is: String,
     },
+    /// A correction of another time than that of the entry before it, or to a later one.
+    #[error(
+        "says that time went back from {said} to {to}, and the entry in front of it was written at {is}"
+    )]
+    Correction {
+        /// The wrong time that it names.
+        said: String,
+        /// When it was written.
+        to: String,
+        /// When the one before it was.
+        is: String,
+    },
     /// The log does not begin with a genesis entry, or has another one.
     #[error("a log has one `genesis` entry, its first; here is `{0}`")]
     Genesis(Kind),

@@ -108,7 +108,7 @@ impl Signer {
 
     /// The log.
     #[must_use]
-    pub fn origin(&self) -> &Origin {
+    pub const fn origin(&self) -> &Origin {
         &self.origin
     }
 

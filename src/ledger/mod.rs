@@ -24,9 +24,9 @@ mod vectors_tests;
 pub mod verify;
 
 pub use body::{
-    ActivationBody, AuditReadBody, DecisionBody, DespiteHold, Engine, ErasureBody, GenesisBody,
-    KeyChangeBody, KeyRetiredBody, LegalHoldBody, PrunedBody, RecoveryBody, RefusedBody, SeqRange,
-    StoreSettings, TreeHead,
+    ActivationBody, AuditReadBody, ClockCorrectedBody, DecisionBody, DespiteHold, Engine,
+    ErasureBody, GenesisBody, KeyChangeBody, KeyRetiredBody, LegalHoldBody, PrunedBody,
+    RecoveryBody, RefusedBody, SeqRange, StoreSettings, TreeHead,
 };
 pub use canonical::CanonicalError;
 pub use checkpoint::{Checkpoint, TlogProof, hash_text, read_hash};

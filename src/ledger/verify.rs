@@ -66,6 +66,8 @@ pub struct Report {
     pub retired: Vec<(VerifierKey, Seq)>,
     /// Where the log went on after a loss, and what was lost.
     pub recoveries: Vec<(Seq, Checkpoint)>,
+    /// The records that say that time went back, each with the wrong time.
+    pub corrections: Vec<(Seq, Timestamp)>,
     /// How many decisions hold a commitment to a person's identifier, and outcomes to what a call said.
     pub committed: u64,
     /// The records of erasures, and how many values each says were destroyed.
@@ -128,6 +130,7 @@ pub struct Verifier {
     reigns: Reigns,
     keys: KeyChain,
     recoveries: Vec<(Seq, Checkpoint)>,
+    corrections: Vec<(Seq, Timestamp)>,
     edge: Edge,
     /// The last leaves, the oldest first.
     recent: VecDeque<Digest>,
@@ -165,6 +168,7 @@ impl Verifier {
             reigns: Reigns::default(),
             keys: KeyChain::default(),
             recoveries: Vec::new(),
+            corrections: Vec::new(),
             edge: Edge::default(),
             recent: VecDeque::new(),
             ids: Vec::new(),
@@ -267,6 +271,7 @@ impl Verifier {
             keys: self.keys.keys,
             retired: self.keys.retired,
             recoveries: self.recoveries,
+            corrections: self.corrections,
             erasures: self.erasures,
             pruned: self.shelf.pruned,
             unpaired: self.unpaired,
@@ -290,6 +295,15 @@ impl Verifier {
         if let Some(origin) = self.origin.as_ref().filter(|origin| **origin != entry.log) {
             let (said, is) = (entry.log.to_string(), origin.clone());
             return Err(ChainFault::OtherLog { said, is });
+        }
+        if let (What::Corrected(was), Some(last)) = (&entry.what, self.last) {
+            // Where the entry in front of it was removed, its time is not known, but what it followed.
+            let is_gone = self.removed.has(Seq::new(entry.seq.get().saturating_sub(1)));
+            if (*was == last || (is_gone && *was > last)) && entry.ts <= *was {
+                return Ok(());
+            }
+            let [said, to, is] = [*was, entry.ts, last].map(timestamp_text);
+            return Err(ChainFault::Correction { said, to, is });
         }
         if let Some(last) = self.last.filter(|last| entry.ts < *last) {
             let (said, is) = (timestamp_text(entry.ts), timestamp_text(last));
@@ -319,6 +333,10 @@ impl Verifier {
             What::KeyChanged(change) => self.keys.change(seq, &entry.log, change),
             What::KeyRetired(retired) => self.keys.retire(seq, retired),
             What::Recovered(recovery) => self.recover(entry, recovery),
+            What::Corrected(was) => {
+                self.corrections.push((seq, *was));
+                Ok(())
+            }
             What::Erased(erasure) => self.erase(seq, erasure),
             What::Pruned(pruned) => self.shelf.prune(seq, entry.ts, pruned),
             What::Held(hold) => self.shelf.hold(seq, hold),

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rust_decimal::Decimal;
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
@@ -14,11 +14,11 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Draft, Receipt, SequencerSettings, SubmitError, mark::Seen};
+use super::{Draft, Mark, Receipt, SequencerSettings, SubmitError, continuation::Seen};
 use crate::{
     domain::{Clock, CounterKey, Counts, DecisionId, Digest, Quota, Seq, Used},
     ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
-    store::{Claim, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
+    store::{Claim, ClockError, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
 };
 
 /// Records that came together and are answered together.
@@ -116,8 +116,12 @@ pub(super) struct Batch<'a> {
     pub(super) clock: &'a dyn Clock,
     /// Whether the store is known to hold this log.
     pub(super) same_log: bool,
+    /// What the log is held against.
+    pub(super) mark: &'a Mark,
     /// The last tree that was signed and committed.
     pub(super) seen: Option<Seen>,
+    /// Whether the store has no other clock than this machine's.
+    pub(super) shares_clock: bool,
     pub(super) groups: Vec<Group>,
     /// After sealing: the answers, group by group.
     pub(super) answers: Vec<Vec<Result<Receipt, SubmitError>>>,
@@ -148,7 +152,7 @@ impl Seal for Batch<'_> {
 
     fn seal(&mut self, head: &Head, edge: &Edge, found: &Found) -> Result<Sealed, StoreError> {
         if let Some(seen) = self.seen {
-            seen.check(head, found)?;
+            seen.check(head, edge, found).map_err(|halt| self.mark.stop(halt))?;
         }
         if let Some(genesis) = &found.genesis {
             let entry = Entry::parse(genesis)
@@ -158,9 +162,10 @@ impl Seal for Batch<'_> {
                 return Err(StoreError::OtherLog { found: entry.log, want });
             }
         }
+        let (ts, clock) = self.date(head, found)?;
         let mut pen = Pen {
             settings: self.settings,
-            ts: to_micros(self.clock.now()).max(head.ts),
+            ts,
             head: *head,
             rows: Vec::new(),
             claims: found.claims.clone(),
@@ -182,11 +187,36 @@ impl Seal for Batch<'_> {
         let mut checkpoint: Arc<str> = Arc::default();
         self.signed = None;
         if !rows.is_empty() {
-            checkpoint =
-                self.settings.signer.checkpoint(edge.size(), edge.root()).to_string().into();
-            self.signed = Some((Seen { size: head.next, leaf: head.leaf }, checkpoint.clone()));
+            let root = edge.root();
+            checkpoint = self.settings.signer.checkpoint(edge.size(), root).to_string().into();
+            let seen = Seen { size: head.next, leaf: head.leaf, root };
+            self.signed = Some((seen, checkpoint.clone()));
         }
-        Ok(Sealed { rows, head, edge, tiles, checkpoint, used })
+        Ok(Sealed { rows, head, edge, tiles, checkpoint, used, clock })
+    }
+}
+
+impl Batch<'_> {
+    /// The time of its entries, and what it must not be far from the store's with.
+    fn date(
+        &self,
+        head: &Head,
+        found: &Found,
+    ) -> Result<(Timestamp, Option<(Timestamp, SignedDuration)>), ClockError> {
+        let drafts = || self.groups.iter().flat_map(|group| &group.drafts);
+        let goes_back = drafts().any(|draft| draft.corrects.is_some());
+        let Some(time) = self.mark.time() else {
+            let now = to_micros(self.clock.now());
+            return Ok((if goes_back { now } else { now.max(head.ts) }, None));
+        };
+        // An operator who says that entries were lost says so whatever their time was.
+        let is_recovery = drafts().any(|draft| draft.kind == Kind::LedgerRecovered);
+        let may_lead = goes_back || is_recovery;
+        let now = time.date(self.clock, self.shares_clock, head, found.clock, may_lead)?;
+        if goes_back {
+            return Ok((now, Some((now, time.bound()))));
+        }
+        Ok((now.max(head.ts), Some((now, time.bound())).filter(|_| !is_recovery)))
     }
 }
 
@@ -275,6 +305,9 @@ impl Pen<'_> {
         }
         if draft.about.is_some_and(|decision| self.reported.contains(&decision)) {
             return Err(SubmitError::AlreadyReported);
+        }
+        if draft.corrects.is_some_and(|wrong| wrong != self.head.ts) {
+            return Err(SubmitError::Stale);
         }
         let active = self.head.revision;
         let superseded = draft.revision.is_some_and(|revision| revision != active)

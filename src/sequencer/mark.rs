@@ -1,220 +1,397 @@
-//! How far this signer has gone, kept in a file outside the database: a log that was set back, or
-//! written anew, is not signed.
+//! How far this signer has gone, and what it has seen signed, kept in a file outside the database: a log
+//! that was set back, or written anew, is not signed. Once that was seen, nothing is signed any more.
 
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, ErrorKind},
-    os::unix::fs::{FileExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
+use jiff::SignedDuration;
+
+use super::{
+    checkpoints::{CheckpointsError, CheckpointsFile},
+    continuation::{Halt, Seen, continuation, root_at},
+    coverage::Coverage,
+    mark_file::{MarkFile, Review, Signed, signed},
+    timekeeper::Timekeeper,
+};
 use crate::{
-    domain::{Digest, Seq},
-    ledger::{Checkpoint, Note, Plan, Signer},
-    store::{Found, Head, MarkError, Store, StoreError},
+    domain::Seq,
+    ledger::{Checkpoint, Note, Origin, Signer, VerifierKey},
+    store::{Head, MarkError, Store, StoreError},
 };
 
-/// The file has this length always, so that one write replaces what it says.
-const LENGTH: usize = 4096;
-
-/// The last tree that was signed and committed, as far as this process knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// How many entries.
-    pub(super) size: Seq,
-    /// The leaf of the last one, which is chained to all before it.
-    pub(super) leaf: Digest,
-}
-
-impl Seen {
-    /// The entry that shows whether a log goes on from here.
-    pub(super) fn last(self) -> Option<Seq> {
-        self.size.get().checked_sub(1).map(Seq::new)
-    }
-
-    /// Whether the log with this head goes on from here.
-    pub(super) fn check(self, head: &Head, found: &Found) -> Result<(), MarkError> {
-        let mark = self.size.get();
-        if head.next < self.size {
-            return Err(MarkError::RolledBack { size: head.next.get(), mark });
-        }
-        let same = if head.next == self.size { Some(head.leaf) } else { found.leaf };
-        if same == Some(self.leaf) { Ok(()) } else { Err(MarkError::Forked { mark }) }
-    }
-}
-
-/// The high-water mark of one signer. Several processes on a machine may share the file.
+/// What a process holds a log against before it signs.
 #[derive(Debug, Default)]
-pub struct Mark {
-    kept: Option<(PathBuf, File)>,
-    seen: Option<Seen>,
-    /// What could not be written to the file yet.
-    owed: Option<(u64, Arc<str>)>,
+pub struct MarkSettings {
+    /// The file of the mark.
+    pub path: PathBuf,
+    /// The file of checkpoints, which counts where there is no mark.
+    pub checkpoints: PathBuf,
+    /// How far this machine's clock and entries' times may be from the store's.
+    pub max_clock_skew: SignedDuration,
+    /// How long ago a witness must have cosigned the log, at most, for calls to be decided.
+    pub require_witness: Option<Duration>,
+}
+
+/// The high-water mark of one signer, and whatever else it holds a log against before it signs. Handles
+/// are of one process, which all that read checkpoints share.
+#[derive(Clone, Debug, Default)]
+pub struct Mark(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// The log's name and keys; none for a mark that is not kept.
+    log: Option<(Origin, Vec<VerifierKey>)>,
+    kept: Mutex<Kept>,
+    seen: Mutex<Option<Seen>>,
+    halt: OnceLock<Halt>,
+    time: Option<Timekeeper>,
+    coverage: Option<Coverage>,
+    checkpoints: Option<CheckpointsFile>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    file: Option<MarkFile>,
+    /// The last note that this process has seen, for a file that is lost.
+    note: Option<(u64, Arc<str>)>,
+    /// Whether the file does not hold it yet.
+    is_owed: bool,
 }
 
 impl Mark {
-    /// Reads the mark at `path` and holds the log in `store` against it. A file that is not there
-    /// is made; the log is then taken as it is.
+    /// Reads the mark and holds the log in `store` against it. Where there is none, the greatest
+    /// checkpoint in the file of checkpoints counts; where that has none either, the log is taken as it
+    /// is.
     ///
     /// # Errors
-    /// When the log is shorter than the mark or another one, or the file cannot be used.
-    pub async fn open(path: &Path, store: &dyn Store, signer: &Signer) -> Result<Self, StoreError> {
-        let (file, kept) = read(path, signer)?;
-        let head = store.head().await?;
-        let size = head.map_or(0, |head| head.next.get());
-        let mut mark = Self { kept: Some((path.to_owned(), file)), seen: None, owed: None };
-        let Some((checkpoint, _)) = kept else {
-            if size > 0 {
-                tracing::warn!(
-                    path = %path.display(), size,
-                    "there is no high-water mark: the log is taken as it is"
-                );
-            }
-            return Ok(mark);
+    /// When the log is shorter than the mark or another one, or a file cannot be used.
+    pub async fn open(
+        settings: MarkSettings,
+        store: &dyn Store,
+        signer: &Signer,
+    ) -> Result<Self, StoreError> {
+        let keys = signer.verifiers().to_vec();
+        let (file, mark) = MarkFile::open(&settings.path, &keys)?;
+        let checkpoints = CheckpointsFile::new(settings.checkpoints);
+        let known = match mark {
+            Some(mark) => vec![mark],
+            None => published(&checkpoints, &settings.path, store, signer).await?,
         };
-        if size < checkpoint.size {
-            return Err(MarkError::RolledBack { size, mark: checkpoint.size }.into());
+        let this = Self(Arc::new(Shared {
+            log: Some((signer.origin().clone(), keys)),
+            kept: Mutex::new(Kept { file: Some(file), ..Kept::default() }),
+            seen: Mutex::default(),
+            halt: OnceLock::new(),
+            time: Some(Timekeeper::new(settings.max_clock_skew)),
+            coverage: settings.require_witness.map(Coverage::new),
+            checkpoints: Some(checkpoints),
+        }));
+        for (checkpoint, note) in known {
+            this.hold(store, this.seen(), &checkpoint, &note).await?;
         }
-        if root_at(store, checkpoint.size).await? != Some(checkpoint.root) {
-            return Err(MarkError::Forked { mark: checkpoint.size }.into());
-        }
-        let Some(last) = checkpoint.size.checked_sub(1).map(Seq::new) else { return Ok(mark) };
-        let leaf = match head {
-            Some(head) if head.next.get() == checkpoint.size => head.leaf,
-            _ => store.record(last).await?.map_or(checkpoint.root, |stored| stored.leaf),
-        };
-        mark.seen = Some(Seen { size: Seq::new(checkpoint.size), leaf });
-        Ok(mark)
+        Ok(this)
     }
 
-    /// A mark that takes the log as it is and is not kept in a file.
+    /// A mark that takes the log as it is and is kept in no file, with clocks that are not looked at.
     #[must_use]
     pub fn unkept() -> Self {
         Self::default()
     }
 
-    /// The last tree that was signed and committed.
-    pub(super) const fn seen(&self) -> Option<Seen> {
-        self.seen
+    /// The last tree that was signed and committed, as far as this process has seen.
+    pub(super) fn seen(&self) -> Option<Seen> {
+        *locked(&self.0.seen)
+    }
+
+    /// What holds clocks to a bound, unless they are not looked at.
+    pub(super) fn time(&self) -> Option<&Timekeeper> {
+        self.0.time.as_ref()
+    }
+
+    /// Whether this process may still sign this log.
+    ///
+    /// # Errors
+    /// What it has seen that forbids it.
+    pub fn standing(&self) -> Result<(), StoreError> {
+        self.0.halt.get().map_or(Ok(()), |halt| Err((*halt).into()))
+    }
+
+    /// Whether witnesses have seen the log as lately as the configuration asks for.
+    ///
+    /// # Errors
+    /// When they have not.
+    pub fn is_witnessed(&self) -> Result<(), StoreError> {
+        self.0.coverage.as_ref().map_or(Ok(()), Coverage::check)
+    }
+
+    /// How lately witnesses must have seen the log, where the configuration asks for that.
+    #[must_use]
+    pub fn requires_witness(&self) -> Option<Duration> {
+        self.0.coverage.as_ref().map(Coverage::required)
+    }
+
+    /// Says that everything in the log at `instant` has been cosigned.
+    pub fn cover(&self, instant: Instant) {
+        if let Some(coverage) = &self.0.coverage {
+            coverage.cover(instant);
+        }
+    }
+
+    /// The file of checkpoints.
+    #[must_use]
+    pub fn checkpoints(&self) -> Option<&CheckpointsFile> {
+        self.0.checkpoints.as_ref()
+    }
+
+    /// Signs nothing from here on.
+    pub(super) fn stop(&self, halt: Halt) -> StoreError {
+        if self.0.halt.set(halt).is_ok() {
+            metrics::gauge!("lexgate_signing_halted").set(1.0);
+            let error = StoreError::from(halt);
+            tracing::error!(%error, "nothing is signed any more, and no call is decided");
+        }
+        halt.into()
+    }
+
+    /// The store's checkpoint, if it goes on from what this process has seen; this process has seen it
+    /// from then on.
+    ///
+    /// # Errors
+    /// When it does not go on from there, which stops all signing, is not signed by the log's key, or the
+    /// store fails.
+    pub async fn read(&self, store: &dyn Store) -> Result<Option<Signed>, StoreError> {
+        self.standing()?;
+        // Asked for before the store is: what this process commits meanwhile is no part of the answer.
+        let before = self.seen();
+        let Some(text) = store.checkpoint().await? else {
+            return match before.filter(|seen| seen.size > Seq::new(0)) {
+                Some(seen) => Err(self.stop(Halt::RolledBack { size: 0, mark: seen.size.get() })),
+                None => Ok(None),
+            };
+        };
+        let keys = self.0.log.as_ref().map(|(_, keys)| keys);
+        let corrupt = StoreError::Corrupt("the checkpoint is not signed by this log's key");
+        let (checkpoint, note) = match keys {
+            Some(keys) => signed(&text, keys).map_err(|_| corrupt)?,
+            None => {
+                let note = Note::parse(&text).map_err(|_| corrupt)?;
+                let corrupt = StoreError::Corrupt("the checkpoint is not one");
+                (Checkpoint::read(&note).map_err(|_| corrupt)?, note)
+            }
+        };
+        self.hold(store, before, &checkpoint, &note).await?;
+        Ok(Some((checkpoint, note)))
+    }
+
+    /// The store's head, if it may follow what this process has seen.
+    ///
+    /// # Errors
+    /// When it does not, which stops all signing, or the store fails.
+    pub(super) async fn read_head(&self, store: &dyn Store) -> Result<Option<Head>, StoreError> {
+        let before = self.seen();
+        let head = store.head().await?;
+        let Some(seen) = before.filter(|seen| seen.size > Seq::new(0)) else { return Ok(head) };
+        let checked = match &head {
+            Some(head) => seen.check_head(head),
+            None => Err(Halt::RolledBack { size: 0, mark: seen.size.get() }),
+        };
+        checked.map_err(|halt| self.stop(halt))?;
+        Ok(head)
+    }
+
+    /// Holds the log against what others have published: in the file of checkpoints, behind its first
+    /// `known` bytes, or else at its end. Gives how long the file was.
+    ///
+    /// # Errors
+    /// When the log does not go on from there, which stops all signing, or a store or a file fails.
+    pub async fn hold_against_published(
+        &self,
+        store: &dyn Store,
+        known: Option<u64>,
+    ) -> Result<u64, CheckpointsError> {
+        let (Some(file), Some((origin, keys))) = (&self.0.checkpoints, &self.0.log) else {
+            return Ok(0);
+        };
+        let (length, before) = (file.length(), self.seen());
+        let found = match known.filter(|known| *known <= length) {
+            Some(known) if known == length => Vec::new(),
+            Some(known) => file.since(known, origin, keys)?,
+            None => file.greatest(origin, keys, store).await?,
+        };
+        for (checkpoint, note) in found {
+            self.follow(store, before, &checkpoint, &note).await?;
+        }
+        Ok(length)
+    }
+
+    /// Looks at the file again, before something is signed. What another process of this machine has
+    /// signed meanwhile must be what the store goes on from; it is given back, to be held against that.
+    pub(super) fn review(&self) -> Result<Option<Box<Signed>>, MarkError> {
+        let Some((_, keys)) = &self.0.log else { return Ok(None) };
+        let seen = self.seen();
+        let mut kept = locked(&self.0.kept);
+        let Some(file) = &mut kept.file else { return Ok(None) };
+        let other = match file.review(keys)? {
+            Review::Same => None,
+            Review::Other(other) => Some(other),
+            Review::Lost => {
+                tracing::warn!(
+                    path = %file.path().display(),
+                    "the high-water mark was removed or replaced while the service ran: it is written anew"
+                );
+                let other = file.reopen(keys)?.map(Box::new);
+                kept.is_owed = true;
+                other
+            }
+        };
+        match (other, seen) {
+            (Some(other), Some(seen)) if other.0.size < seen.size.get() => {
+                kept.is_owed = true;
+                Ok(None)
+            }
+            (other, _) => Ok(other),
+        }
+    }
+
+    /// Holds the log against a tree that was signed by whomever, and that it may have gone on from.
+    pub(super) async fn follow(
+        &self,
+        store: &dyn Store,
+        before: Option<Seen>,
+        checkpoint: &Checkpoint,
+        note: &Note,
+    ) -> Result<(), StoreError> {
+        match before {
+            Some(seen) if checkpoint.size < seen.size.get() => {
+                let is_of_it = root_at(store, checkpoint.size).await? == Some(checkpoint.root);
+                if is_of_it {
+                    Ok(())
+                } else {
+                    Err(self.stop(Halt::Forked { mark: checkpoint.size }))
+                }
+            }
+            before => self.hold(store, before, checkpoint, note).await,
+        }
+    }
+
+    /// Goes on to `checkpoint`, if it goes on from `before` and is the store's.
+    async fn hold(
+        &self,
+        store: &dyn Store,
+        before: Option<Seen>,
+        checkpoint: &Checkpoint,
+        note: &Note,
+    ) -> Result<(), StoreError> {
+        let (size, mark) = (checkpoint.size, before.map_or(0, |seen| seen.size.get()));
+        if size < mark {
+            return Err(self.stop(Halt::RolledBack { size, mark }));
+        }
+        if let Some(seen) = before.filter(|_| size == mark) {
+            let is_it = seen.root == checkpoint.root;
+            return if is_it { Ok(()) } else { Err(self.stop(Halt::Forked { mark })) };
+        }
+        if let Some(seen) = continuation(store, before, checkpoint).await? {
+            return self.advance(seen, &note.to_string());
+        }
+        let head = store.head().await?.map_or(0, |head| head.next.get());
+        let halt = if head < size {
+            Halt::RolledBack { size: head, mark: size }
+        } else {
+            Halt::Forked { mark: if mark == 0 { size } else { mark } }
+        };
+        Err(self.stop(halt))
     }
 
     /// Writes what could not be written before. Nothing may be signed until that is done.
-    pub(super) fn pay(&mut self) -> Result<(), MarkError> {
-        let (Some((size, note)), Some((path, file))) = (&self.owed, &self.kept) else {
-            return Ok(());
-        };
-        write(file, *size, note).map_err(|error| MarkError::File {
-            path: path.display().to_string(),
-            doing: "written",
-            error,
-        })?;
-        self.owed = None;
-        Ok(())
+    pub(super) fn pay(&self) -> Result<(), MarkError> {
+        locked(&self.0.kept).pay()
     }
 
     /// Goes on to a tree that is durable.
-    pub(super) fn advance(&mut self, seen: Seen, checkpoint: Arc<str>) {
-        self.seen = Some(seen);
-        self.owed = Some((seen.size.get(), checkpoint));
-        if let Err(error) = self.pay() {
+    pub(super) fn advance(&self, new: Seen, note: &str) -> Result<(), StoreError> {
+        {
+            let mut seen = locked(&self.0.seen);
+            match *seen {
+                Some(known) if known.size > new.size => return Ok(()),
+                Some(known) if known.size == new.size && known.root != new.root => {
+                    drop(seen);
+                    return Err(self.stop(Halt::Forked { mark: new.size.get() }));
+                }
+                Some(known) if known.size == new.size => return Ok(()),
+                _ => *seen = Some(new),
+            }
+        }
+        let mut kept = locked(&self.0.kept);
+        if kept.note.as_ref().is_none_or(|(size, _)| *size < new.size.get()) {
+            kept.note = Some((new.size.get(), note.into()));
+            kept.is_owed = true;
+        }
+        if let Err(error) = kept.pay() {
             tracing::error!(%error, "the ledger takes no more records until this is mended");
         }
+        Ok(())
     }
 }
 
-/// The checkpoint that the file at `path` holds, with its note, if it holds one.
-///
-/// # Errors
-/// When the file cannot be used, or was not signed by `signer`.
-pub fn read_mark(path: &Path, signer: &Signer) -> Result<Option<(Checkpoint, Note)>, MarkError> {
-    Ok(read(path, signer)?.1)
-}
-
-/// Makes the file at `path` say what `checkpoint` says, whatever it said.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn reset_mark(path: &Path, checkpoint: &str) -> io::Result<()> {
-    open(path)?.write_all_at(&block(checkpoint), 0)
-}
-
-/// The root over the first `size` leaves of the log in `store`, if it has so many.
-///
-/// # Errors
-/// When the store fails.
-pub async fn root_at(store: &dyn Store, size: u64) -> Result<Option<Digest>, StoreError> {
-    if size == 0 {
-        return Ok(Some(crate::ledger::empty_root()));
-    }
-    let plan = Plan::root(size);
-    let ids: Vec<_> = plan.tiles().into_iter().collect();
-    let tiles = store.tiles(&ids).await?.into_iter().map(|tile| (tile.id, tile.hashes));
-    Ok(plan.make(&tiles.collect()).and_then(|roots| roots.first().copied()))
-}
-
-type Kept = Option<(Checkpoint, Note)>;
-
-fn read(path: &Path, signer: &Signer) -> Result<(File, Kept), MarkError> {
-    let failed = |error| MarkError::File { path: path.display().to_string(), doing: "read", error };
-    let file = open(path).map_err(failed)?;
-    file.lock_shared().map_err(failed)?;
-    let note = contents(&file).map_err(failed)?;
-    file.unlock().map_err(failed)?;
-    if note.is_empty() {
-        return Ok((file, None));
-    }
-    let checkpoint = Note::parse(&note).and_then(|note| {
-        note.verify(signer.verifiers())?;
-        Ok((Checkpoint::read(&note)?, note))
-    });
-    match checkpoint {
-        Ok(kept) => Ok((file, Some(kept))),
-        Err(_) => Err(MarkError::Unreadable { path: path.display().to_string() }),
-    }
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
-        std::fs::create_dir_all(folder)?;
-    }
-    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
-}
-
-/// What the file says, without the line ends that fill it.
-fn contents(file: &File) -> io::Result<String> {
-    let mut bytes = vec![0; LENGTH];
-    let mut length = 0;
-    while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
-        match file.read_at(rest, length as u64)? {
-            0 => break,
-            n => length += n,
+impl Kept {
+    fn pay(&mut self) -> Result<(), MarkError> {
+        if let (true, Some((size, note)), Some(file)) = (self.is_owed, &self.note, &mut self.file) {
+            file.write(*size, note)?;
         }
+        self.is_owed = false;
+        Ok(())
     }
-    bytes.truncate(length);
-    let said = bytes.iter().rposition(|byte| *byte != b'\n').map_or(0, |last| last + 1);
-    bytes.truncate(said);
-    if said > 0 {
-        bytes.push(b'\n');
-    }
-    String::from_utf8(bytes).map_err(|_| io::Error::from(ErrorKind::InvalidData))
 }
 
-fn block(note: &str) -> Vec<u8> {
-    let mut block = note.as_bytes().to_vec();
-    block.resize(LENGTH, b'\n');
-    block
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Writes `note` unless another process has gone further.
-fn write(file: &File, size: u64, note: &str) -> io::Result<()> {
-    file.lock()?;
-    let there =
-        contents(file).ok().and_then(|text| Checkpoint::read(&Note::parse(&text).ok()?).ok());
-    let result = match there {
-        Some(there) if there.size >= size => Ok(()),
-        _ => file.write_all_at(&block(note), 0),
+/// What the file of checkpoints says of a log that has no mark.
+async fn published(
+    checkpoints: &CheckpointsFile,
+    mark: &Path,
+    store: &dyn Store,
+    signer: &Signer,
+) -> Result<Vec<Signed>, StoreError> {
+    let found = match checkpoints.greatest(signer.origin(), signer.verifiers(), store).await {
+        Ok(found) => found,
+        Err(CheckpointsError::Store(error)) => return Err(error),
+        Err(CheckpointsError::File { path, error }) => {
+            return Err(MarkError::File { path, doing: "read", error }.into());
+        }
     };
-    file.unlock()?;
-    result
+    let size = store.head().await?.map_or(0, |head| head.next.get());
+    let (path, file) = (mark.display(), checkpoints.path().display());
+    match found.first() {
+        Some((checkpoint, _)) => tracing::warn!(
+            %path, checkpoints = %file, published = checkpoint.size, size,
+            "there is no high-water mark: the log is held against the checkpoints file"
+        ),
+        None if size > 0 => tracing::warn!(
+            %path, size,
+            "there is no high-water mark, and no checkpoint was published here: the log is taken as it is"
+        ),
+        None => {}
+    }
+    Ok(found)
+}
+
+/// The mark at `path`, or what the file of checkpoints says where there is none.
+///
+/// # Errors
+/// When a file cannot be used, was not signed by `signer`, or the store fails.
+pub async fn read_mark(
+    settings: &MarkSettings,
+    store: &dyn Store,
+    signer: &Signer,
+) -> Result<Option<Signed>, StoreError> {
+    if let Some(mark) = MarkFile::open(&settings.path, signer.verifiers())?.1 {
+        return Ok(Some(mark));
+    }
+    let checkpoints = CheckpointsFile::new(settings.checkpoints.clone());
+    Ok(published(&checkpoints, &settings.path, store, signer).await?.into_iter().next())
 }

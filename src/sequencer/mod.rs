@@ -9,9 +9,16 @@
 //! It has a thread of its own: its exchanges with the database do not stand in line behind requests.
 
 mod batch;
+mod checkpoints;
+mod continuation;
+mod coverage;
 mod mark;
+mod mark_file;
+#[cfg(test)]
+mod mark_tests;
 #[cfg(test)]
 mod tests;
+mod timekeeper;
 mod worker;
 
 use std::{io, sync::Arc, thread, time::Duration};
@@ -29,11 +36,15 @@ use uuid::Uuid;
 pub use crate::store::{Activation, Claim, SealedValue};
 use crate::{
     domain::{Clock, Digest, LimitState, Quota, Revision, Seq, Volume},
-    ledger::{GenesisBody, Kind, Origin, Signer},
-    store::{Store, StoreError},
+    ledger::{Checkpoint, GenesisBody, Kind, Note, Origin, Signer},
+    store::{Head, Store, StoreError},
 };
 use batch::Group;
-pub use mark::{Mark, read_mark, reset_mark, root_at};
+pub use checkpoints::{CheckpointsError, CheckpointsFile};
+pub use continuation::root_at;
+pub use mark::{Mark, MarkSettings, read_mark};
+pub use mark_file::reset_mark;
+pub use timekeeper::check_clocks;
 
 /// How long a caller waits for its record, in all: long enough for a store that gives up
 /// ([`crate::store`]) to be heard, short enough for the caller to be refused within two seconds.
@@ -70,6 +81,8 @@ pub struct Draft {
     pub volume: Option<Arc<Volume>>,
     /// The limits to which it is held, and what it uses of them.
     pub quota: Option<Arc<Quota>>,
+    /// The wrong time of the entry before it, from which the log's time goes back with it.
+    pub corrects: Option<Timestamp>,
 }
 
 impl Draft {
@@ -90,6 +103,7 @@ impl Draft {
             personal: None,
             volume: None,
             quota: None,
+            corrects: None,
         }
     }
 }
@@ -174,6 +188,9 @@ pub struct Sequencer {
     reserved: Arc<Semaphore>,
     size: usize,
     closing: CancellationToken,
+    store: Arc<dyn Store>,
+    mark: Mark,
+    clock: Arc<dyn Clock>,
 }
 
 /// A place in the queue that is kept for one record: it can come late, and finds room.
@@ -199,9 +216,18 @@ impl Sequencer {
         let room = Arc::new(Semaphore::new(size));
         let (origin, signer) = (settings.origin.clone(), settings.signer.clone());
         let reserved = Arc::new(Semaphore::new(places));
-        let (room_of, closing_of) = (room.clone(), closing.clone());
-        let handle =
-            Self { origin, signer, queue, room: room_of, reserved, size, closing: closing_of };
+        let handle = Self {
+            origin,
+            signer,
+            queue,
+            room: room.clone(),
+            reserved,
+            size,
+            closing: closing.clone(),
+            store: store.clone(),
+            mark: mark.clone(),
+            clock: clock.clone(),
+        };
         let worker = worker::Worker::new(store, settings, mark, clock, waiting, room, closing);
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (ended, end) = oneshot::channel();
@@ -247,6 +273,7 @@ impl Sequencer {
         drafts: Vec<Draft>,
         whole: bool,
     ) -> Result<Vec<Result<Receipt, SubmitError>>, SubmitError> {
+        self.standing().map_err(|error| SubmitError::Unavailable(Arc::new(error)))?;
         let places = u32::try_from(drafts.len()).map_err(|_| SubmitError::QueueFull)?;
         let room =
             self.room.clone().try_acquire_many_owned(places).map_err(|error| match error {
@@ -293,6 +320,65 @@ impl Sequencer {
         let answers = self.send(vec![draft], None, place.0, false)?;
         let mut answers = answers.await.map_err(|_| SubmitError::Closed)?;
         answers.pop().unwrap_or(Err(SubmitError::Closed))
+    }
+
+    /// Whether this process may sign and send: it has seen nothing that forbids it, and its clock was not
+    /// set. Asks nobody, and takes no time.
+    ///
+    /// # Errors
+    /// What forbids it. A log that was set back or rewritten forbids it for good.
+    pub fn standing(&self) -> Result<(), StoreError> {
+        self.mark.standing()?;
+        if let Some(time) = self.mark.time().filter(|_| self.store.shares_clock()) {
+            time.unset(&*self.clock)?;
+        }
+        Ok(())
+    }
+
+    /// The same, and whether calls may be decided: witnesses have seen the log as lately as was asked for.
+    ///
+    /// # Errors
+    /// What forbids it.
+    pub fn may_decide(&self) -> Result<(), StoreError> {
+        self.standing()?;
+        self.mark.is_witnessed()
+    }
+
+    /// The same, asking the store too: whether its head goes on from what was seen, and its clock agrees.
+    ///
+    /// # Errors
+    /// What forbids it, or the store fails.
+    pub async fn is_ready(&self) -> Result<(), StoreError> {
+        self.may_decide()?;
+        self.mark.pay()?;
+        let head = self.mark.read_head(&*self.store).await?;
+        match self.mark.time() {
+            Some(time) => time.check(&*self.clock, &*self.store, head.as_ref()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// What the next entry follows; `None` while the log is empty.
+    ///
+    /// # Errors
+    /// When it does not go on from what this process has seen, or is dated after the time that it is; or
+    /// the store fails.
+    pub async fn head(&self) -> Result<Option<Head>, StoreError> {
+        let head = self.mark.read_head(&*self.store).await?;
+        if let (Some(time), Some(head)) = (self.mark.time(), &head) {
+            // This clock may be behind the store's by the bound, and the entry ahead of it by as much.
+            let now = self.clock.now().checked_add(time.bound()).unwrap_or(Timestamp::MAX);
+            time.is_past(head.ts, now)?;
+        }
+        Ok(head)
+    }
+
+    /// The signed checkpoint of all that is written; `None` while the log is empty.
+    ///
+    /// # Errors
+    /// When it does not go on from what this process has seen, or the store fails.
+    pub async fn checkpoint(&self) -> Result<Option<(Checkpoint, Note)>, StoreError> {
+        self.mark.read(&*self.store).await
     }
 
     /// The log that it writes.

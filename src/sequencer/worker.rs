@@ -184,8 +184,8 @@ impl Worker {
     }
 
     async fn commit(&mut self, groups: Vec<Group>) {
-        if let Err(error) = self.mark.pay() {
-            return self.fail(groups, error.into());
+        if let Err(error) = self.is_free_to_sign().await {
+            return self.fail(groups, error);
         }
         let (store, clock) = (self.store.clone(), self.clock.clone());
         let settings = self.settings.clone();
@@ -193,7 +193,9 @@ impl Worker {
             settings: &settings,
             clock: clock.as_ref(),
             same_log: self.same_log,
+            mark: &self.mark.clone(),
             seen: self.mark.seen(),
+            shares_clock: store.shares_clock(),
             groups,
             answers: Vec::new(),
             signed: None,
@@ -209,6 +211,21 @@ impl Worker {
         }
     }
 
+    /// Whether the next tree may be signed, as far as this machine alone can tell.
+    async fn is_free_to_sign(&self) -> Result<(), StoreError> {
+        self.mark.standing()?;
+        self.mark.pay()?;
+        let Some(other) = self.mark.review()? else { return Ok(()) };
+        // Another process of this machine has signed more, or other things, than this one has seen.
+        let (store, mark, before) = (self.store.clone(), self.mark.clone(), self.mark.seen());
+        let followed = self.home.spawn(async move {
+            let (checkpoint, note) = *other;
+            mark.follow(&*store, before, &checkpoint, &note).await
+        });
+        followed.await.unwrap_or(Err(StoreError::TimedOut))?;
+        Ok(self.mark.pay()?)
+    }
+
     /// The batch is durable: everyone is answered.
     fn deliver(&mut self, batch: Batch<'_>) {
         self.pause = None;
@@ -219,7 +236,8 @@ impl Worker {
         }
         // After the answers: what is durable needs no mark, only what comes next does.
         if let Some((seen, checkpoint)) = batch.signed {
-            self.mark.advance(seen, checkpoint);
+            // Where it is another tree than one that was read, it has said so, and nothing follows.
+            let _ = self.mark.advance(seen, &checkpoint);
             crash_point("marked");
         }
     }

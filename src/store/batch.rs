@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -65,6 +65,20 @@ pub struct Found {
     pub counts: Counts,
     /// What was used, as far as it was asked for.
     pub used: Used,
+    /// What the store's clock says.
+    pub clock: StoreClock,
+}
+
+/// The clock by which an entry's time is held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StoreClock {
+    /// It is asked when the batch is written, which fails where [`Sealed::clock`] is exceeded.
+    #[default]
+    Unasked,
+    /// It is this machine's own.
+    Own,
+    /// What it said while the head was locked.
+    At(Timestamp),
 }
 
 /// What the next entry follows.
@@ -95,9 +109,19 @@ pub struct Sealed {
     pub checkpoint: Arc<str>,
     /// The counters that have changed, as they are now.
     pub used: Used,
+    /// This machine's time, and how far that and the entries' time may be from the store's clock, where
+    /// it has one of its own.
+    pub clock: Option<(Timestamp, SignedDuration)>,
 }
 
 impl Sealed {
+    /// The same in microseconds; without a bound, more than any two times are apart.
+    pub(super) fn clock_columns(&self) -> (i64, i64) {
+        let (here, bound) = self.clock.unzip();
+        let bound = bound.and_then(|bound| i64::try_from(bound.as_micros()).ok());
+        (here.unwrap_or(self.head.ts).as_microsecond(), bound.unwrap_or(i64::MAX))
+    }
+
     /// What leaves with the entries, equal exports together: how many people, by [`Exported`]'s
     /// tenant, origin, day and export, the last as JSON.
     pub(super) fn exports(&self) -> Vec<(&str, &str, i32, String, i64)> {

@@ -1,11 +1,13 @@
 //! What can go wrong with a store.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
 
 use super::{AddressError, standing::SettingFault};
 use crate::{
     domain::Digest,
-    ledger::{CanonicalError, Origin},
+    ledger::{CanonicalError, Origin, timestamp_text},
 };
 
 /// The store did not do what it was asked.
@@ -63,6 +65,19 @@ pub enum StoreError {
     /// The log is not the one that this signer has signed.
     #[error("{0}")]
     Mark(#[from] MarkError),
+    /// A clock is wrong, or was.
+    #[error("{0}")]
+    Clock(#[from] ClockError),
+    /// No witness has cosigned the log lately.
+    #[error(
+        "no witness has cosigned the log for {} s, and `[ledger] require_witness` allows {} s: nothing is decided until one does", .past.as_secs(), .allowed.as_secs_f64()
+    )]
+    Unwitnessed {
+        /// Since when, at least.
+        past: Duration,
+        /// How long that may be.
+        allowed: Duration,
+    },
     /// Another log lies in this store.
     #[error("the store holds the log `{found}`, not `{want}`")]
     OtherLog {
@@ -118,7 +133,66 @@ pub enum MarkError {
     },
 }
 
+/// A time by which nothing may be recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClockError {
+    /// This machine's clock and the store's differ.
+    #[error(
+        "this machine's clock is {} the store's: it says `{}`, the store's says `{}`, and `[ledger] max_clock_skew` allows {} s. Set the clock that is wrong, best by NTP on both machines", apart(*.here, *.store), timestamp_text(*.here), timestamp_text(*.store), .bound.as_secs_f64()
+    )]
+    Apart {
+        /// What this machine's clock says.
+        here: Timestamp,
+        /// What the store's says.
+        store: Timestamp,
+        /// By how much they may differ.
+        bound: SignedDuration,
+    },
+    /// The clock was set while the process ran.
+    #[error(
+        "this machine's clock was set from `{}` to `{}`, further than the {} s of `[ledger] max_clock_skew`: set it right; if it is right now, restart the service", timestamp_text(*.expected), timestamp_text(*.here), .bound.as_secs_f64()
+    )]
+    Jumped {
+        /// What it says.
+        here: Timestamp,
+        /// What it would say, had it not been set.
+        expected: Timestamp,
+        /// By how much they may differ.
+        bound: SignedDuration,
+    },
+    /// The last entry lies in the future.
+    #[error(
+        "the ledger's last entry is dated `{}`, and the clock says `{}`: it was written by a wrong clock, or this one is behind. Set the clock right; if it is right, stop every service of this log and run `lexgate ledger correct-time`", timestamp_text(*.log), timestamp_text(*.now)
+    )]
+    LogAhead {
+        /// The last entry's time.
+        log: Timestamp,
+        /// The time that it is.
+        now: Timestamp,
+    },
+}
+
+/// How far, and on which side.
+fn apart(here: Timestamp, store: Timestamp) -> String {
+    let by = here.duration_since(store);
+    let side = if by.is_negative() { "behind" } else { "ahead of" };
+    format!("{:#} {side}", SignedDuration::from_secs(by.abs().as_secs()))
+}
+
 impl StoreError {
+    /// Whether this process refuses to sign because of what it has seen of the log, its clocks or its
+    /// witnesses. The text says nothing of this machine that a client may not know.
+    #[must_use]
+    pub const fn refuses_to_sign(&self) -> bool {
+        matches!(
+            self,
+            Self::Mark(MarkError::RolledBack { .. } | MarkError::Forked { .. })
+                | Self::Clock(_)
+                | Self::Unwitnessed { .. }
+        )
+    }
+
     /// Whether the database understood and refused: the same batch would be refused again. Else it
     /// was absent, busy or broken, and may be asked again.
     #[must_use]

@@ -25,9 +25,11 @@ use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 pub use address::AddressError;
-pub use batch::{Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue};
+pub use batch::{
+    Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue, StoreClock,
+};
 pub(crate) use crash::crash_point;
-pub use error::{AppendError, MarkError, StoreError};
+pub use error::{AppendError, ClockError, MarkError, StoreError};
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
 pub use standing::SettingFault;
 
@@ -176,6 +178,11 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
 
     /// The store's own time, by which leases run: machines that share it need not agree on theirs.
     async fn now(&self) -> Result<Timestamp, StoreError>;
+
+    /// Whether the store's clock is this machine's own, so that neither can tell when the other is wrong.
+    fn shares_clock(&self) -> bool {
+        false
+    }
 
     /// Writes a row and commits it: whether an entry could be written now. After an append that failed,
     /// as much as a batch has.

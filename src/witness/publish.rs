@@ -1,9 +1,10 @@
 //! A log's way to those who are to see it: its checkpoints into a file, and to its witnesses. Beside
-//! the sequencer, every few seconds: no decision waits for it.
+//! the sequencer, every few seconds: no decision waits for it, but where a witness is required.
 
 use std::{
-    fmt::Write as _, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::PathBuf, sync::Arc,
-    time::Duration,
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
@@ -12,11 +13,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     domain::Digest,
     ledger::{Checkpoint, Note, NoteSignature, Plan, VerifierKey, hash_text},
+    sequencer::{CheckpointsError, Mark},
     store::{Store, StoreError},
 };
 
 /// How often a new checkpoint is published.
 const EVERY: Duration = Duration::from_secs(2);
+/// How often the checkpoint is looked at: what one replica has signed, another must have seen before the
+/// database is set back.
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a witness may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer of a witness that is read, in bytes.
@@ -42,7 +47,7 @@ pub enum PublisherError {
     #[error("{0}")]
     Http(#[from] reqwest::Error),
     /// The file cannot be written.
-    #[error("`{path}` cannot be written: {error}")]
+    #[error("the checkpoints file `{path}` cannot be written: {error}")]
     File {
         /// The file.
         path: String,
@@ -50,6 +55,9 @@ pub enum PublisherError {
         #[source]
         error: std::io::Error,
     },
+    /// What was published before cannot be read, or contradicts the log.
+    #[error("{0}")]
+    Published(#[from] CheckpointsError),
     /// The store's checkpoint or tree cannot be read.
     #[error("the store's checkpoint or its tiles cannot be read")]
     Corrupt,
@@ -80,98 +88,155 @@ pub enum PublisherError {
     NoCosignature(String),
 }
 
-/// Publishes a log's checkpoints.
+/// Publishes a log's checkpoints. What does not go on from all that was published before, it does not
+/// publish, and the process signs nothing any more.
 #[derive(Debug)]
 pub struct Publisher {
     store: Arc<dyn Store>,
-    file: Option<PathBuf>,
+    mark: Mark,
     witnesses: Vec<WitnessAddress>,
     client: reqwest::Client,
+    pace: Pace,
+    state: State,
+}
+
+/// How often something is done.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    look: Duration,
+    publish: Duration,
+}
+
+/// What was published.
+#[derive(Debug, Default)]
+struct State {
+    /// The last note that was published.
+    last: String,
+    /// Whether a witness has cosigned it.
+    is_cosigned: bool,
+    when: Option<Instant>,
+    /// How much of the file the log was held against.
+    length: Option<u64>,
+    /// How much of the log each witness is known to have seen.
+    sizes: Vec<u64>,
+    /// Why nothing was published the last time.
+    fault: Option<String>,
 }
 
 impl Publisher {
-    /// Appends to `file`, and asks `witnesses`.
+    /// Appends to the file of checkpoints that `mark` knows, and asks `witnesses`.
     ///
     /// # Errors
     /// When no client can be made.
     pub fn new(
         store: Arc<dyn Store>,
-        file: Option<PathBuf>,
+        mark: Mark,
         witnesses: Vec<WitnessAddress>,
     ) -> Result<Self, PublisherError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
+        let (mut pace, mut patience) = (Pace { look: LOOK, publish: EVERY }, PATIENCE);
+        if let Some(within) = mark.requires_witness() {
+            // A witness that does not answer must not use up the time that another one has.
+            pace.publish = EVERY.min(within / 4);
+            pace.look = LOOK.min(pace.publish);
+            patience = PATIENCE.min(within / 2);
+        }
         let client = reqwest::Client::builder()
-            .timeout(PATIENCE)
+            .timeout(patience)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .build()?;
-        Ok(Self { store, file, witnesses, client })
+        let state = State { sizes: vec![0; witnesses.len()], ..State::default() };
+        Ok(Self { store, mark, witnesses, client, pace, state })
     }
 
-    /// Publishes what is new until `stop` fires, and then once more.
-    pub async fn run(self, stop: CancellationToken) {
-        let mut sizes = vec![0; self.witnesses.len()];
-        let mut last = String::new();
+    /// Looks at the log's checkpoint again and again, and publishes what is new, until `stop` fires, and
+    /// then once more.
+    pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let stopped = stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_none();
-            match self.store.checkpoint().await {
-                Ok(Some(checkpoint)) if checkpoint != last => {
-                    self.publish(&checkpoint, &mut sizes).await;
-                    last = checkpoint;
+            let asked = stop.run_until_cancelled(tokio::time::sleep(self.pace.look)).await;
+            let is_last = asked.is_none();
+            match self.round(is_last).await {
+                Ok(()) => self.state.fault = None,
+                Err(error) => {
+                    let text = error.to_string();
+                    if self.state.fault.as_ref() != Some(&text) {
+                        report(&error);
+                    }
+                    self.state.fault = Some(text);
                 }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the checkpoint could not be published"),
             }
-            if stopped {
+            if is_last {
                 return;
             }
         }
     }
 
-    async fn publish(&self, checkpoint: &str, sizes: &mut [u64]) {
-        if let Err(error) = self.append(checkpoint) {
-            report(&error);
+    async fn round(&mut self, is_last: bool) -> Result<(), PublisherError> {
+        let looked = Instant::now();
+        let Some((checkpoint, note)) = self.mark.read(&*self.store).await? else { return Ok(()) };
+        let text = note.to_string();
+        let is_new = text != self.state.last;
+        if !is_new && self.state.is_cosigned {
+            self.mark.cover(looked);
         }
-        let Ok(mut note) = Note::parse(checkpoint) else { return report(&PublisherError::Corrupt) };
-        let asked =
-            self.witnesses.iter().zip(sizes).map(|(witness, size)| self.ask(witness, &note, size));
+        let wants = is_new || (!self.state.is_cosigned && self.mark.requires_witness().is_some());
+        let is_time = self.state.when.is_none_or(|when| when.elapsed() >= self.pace.publish);
+        if !wants || !(is_time || is_last) {
+            return Ok(());
+        }
+        self.state.when = Some(looked);
+        if is_new {
+            self.append(&text).await?;
+            self.state.last.clone_from(&text);
+            self.state.is_cosigned = false;
+        }
+        self.ask_all(checkpoint, note, looked).await
+    }
+
+    async fn ask_all(
+        &mut self,
+        checkpoint: Checkpoint,
+        mut note: Note,
+        looked: Instant,
+    ) -> Result<(), PublisherError> {
+        let mut sizes = std::mem::take(&mut self.state.sizes);
+        let asked = self.witnesses.iter().zip(&mut sizes).map(async |(witness, size)| {
+            let answer = self.ask(witness, &note, size).await;
+            if answer.is_ok() {
+                self.mark.cover(looked);
+            }
+            answer
+        });
         let answers = join_all(asked).await;
-        let size = Checkpoint::read(&note).map_or(0, |checkpoint| checkpoint.size);
-        let mut cosigned = false;
+        self.state.sizes = sizes;
+        let mut is_cosigned = false;
         for answer in answers {
             match answer {
                 Ok(signatures) => {
                     note.signatures.extend(signatures);
-                    cosigned = true;
+                    is_cosigned = true;
                 }
                 Err(error) => report(&error),
             }
         }
-        if !cosigned {
-            return;
+        if !is_cosigned {
+            return Ok(());
         }
+        self.state.is_cosigned = true;
         let text = note.to_string();
-        if let Err(error) = self.append(&text) {
-            report(&error);
-        }
-        if let Err(error) = self.store.keep_witnessed(size, &text).await {
-            report(&error.into());
-        }
+        self.append(&text).await?;
+        Ok(self.store.keep_witnessed(checkpoint.size, &text).await?)
     }
 
-    fn append(&self, note: &str) -> Result<(), PublisherError> {
-        let Some(path) = &self.file else { return Ok(()) };
-        let append = || {
-            if let Some(folder) = path.parent() {
-                std::fs::create_dir_all(folder)?;
-            }
-            let mut options = std::fs::OpenOptions::new();
-            let mut file = options.append(true).create(true).mode(0o644).open(path)?;
-            // One write: two processes may share the file.
-            file.write_all(format!("{note}\n").as_bytes())?;
-            file.sync_data()
-        };
-        append().map_err(|error| PublisherError::File { path: path.display().to_string(), error })
+    /// Appends a note to the file, unless it contradicts what other processes have appended there.
+    async fn append(&mut self, note: &str) -> Result<(), PublisherError> {
+        let Some(file) = self.mark.checkpoints() else { return Ok(()) };
+        let length = self.mark.hold_against_published(&*self.store, self.state.length).await?;
+        self.state.length = Some(length);
+        let failed =
+            |error| PublisherError::File { path: file.path().display().to_string(), error };
+        file.append(note).map_err(failed)
     }
 
     /// Asks one witness; tells it once more from where it knows the log, if it says so.
@@ -186,7 +251,7 @@ impl Publisher {
         for last in [false, true] {
             let request = self.request(*known, &checkpoint, note).await?;
             let url = format!("{}/add-checkpoint", witness.url.trim_end_matches('/'));
-            let response = self.client.post(url).body(request).send().await?;
+            let mut response = self.client.post(url).body(request).send().await?;
             let status = response.status().as_u16();
             let text = beginning(response).await?;
             match (status, text.trim().parse::<u64>()) {

@@ -32,6 +32,7 @@ pub(super) fn as_json(verified: &Verified) -> Result<(), Failure> {
         "witnessed": seen,
         "since": since.iter().map(|earlier| earlier.size).collect::<Vec<_>>(),
         "recoveries": report.recoveries.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
+        "corrections": report.corrections.iter().map(|(seq, _)| seq).collect::<Vec<_>>(),
         "retired": report.retired.iter().map(|(key, seq)| {
             json!({ "record": seq, "vkey": key.to_string() })
         }).collect::<Vec<_>>(),
@@ -97,6 +98,15 @@ fn history(verified: &Verified) {
             &format!(
                 "  record {seq} says that the log was recovered after a loss: {} entries had been signed before",
                 lost.size
+            ),
+        ));
+    }
+    for (seq, was) in &report.corrections {
+        output::line(&paint(
+            Paint::Bad,
+            &format!(
+                "  record {seq} says that a clock had been wrong: time went back there from {}",
+                timestamp_text(*was)
             ),
         ));
     }

@@ -153,6 +153,15 @@ impl Desk {
     }
 
     pub(crate) fn with(store: Arc<dyn Store>, change: impl FnOnce(&mut SequencerSettings)) -> Self {
+        Self::marked(store, Mark::unkept(), change)
+    }
+
+    /// The same, which holds the log against `mark`.
+    pub(crate) fn marked(
+        store: Arc<dyn Store>,
+        mark: Mark,
+        change: impl FnOnce(&mut SequencerSettings),
+    ) -> Self {
         let process = Uuid::from_u128(0xfeed_0000 + u128::from(unique()));
         let mut settings = SequencerSettings {
             origin: fixture::origin(),
@@ -166,8 +175,7 @@ impl Desk {
         change(&mut settings);
         let (clock, tracker) = (StoppedClock::new(), TaskTracker::new());
         let sequencer =
-            Sequencer::start(store.clone(), settings, Mark::unkept(), clock.clone(), &tracker)
-                .unwrap();
+            Sequencer::start(store.clone(), settings, mark, clock.clone(), &tracker).unwrap();
         Self { store, sequencer, clock, process, tracker }
     }
 

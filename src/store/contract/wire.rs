@@ -256,7 +256,15 @@ impl Seal for Stopped {
         self.0.send(()).unwrap();
         std::thread::sleep(Duration::from_secs(12));
         let (rows, tiles, checkpoint) = (Vec::new(), Vec::new(), Arc::default());
-        Ok(Sealed { rows, head: *head, edge: edge.clone(), tiles, checkpoint, used: Used::new() })
+        Ok(Sealed {
+            rows,
+            head: *head,
+            edge: edge.clone(),
+            tiles,
+            checkpoint,
+            used: Used::new(),
+            clock: None,
+        })
     }
 }
 

@@ -6,106 +6,27 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use jiff::Timestamp;
 use sqlx::{Connection as _, Executor as _, PgConnection, Row as _};
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{personal::is_held_since, read, session::Session};
+use super::{
+    personal::is_held_since,
+    read,
+    session::Session,
+    statements::{FENCE, LOCK, SEPARATOR, WRITE, WRITE_BESIDE, WRITE_CALLS},
+};
 use crate::{
     domain::Seq,
     ledger::{Edge, SeqRange, Tile},
     store::{
-        AppendError, Found, Head, Lookups, Row, Seal, Sealed, StoreError, Stored,
+        AppendError, Found, Head, Lookups, Row, Seal, Sealed, StoreClock, StoreError, Stored,
         bound::{APPEND, Taken, Writer, until},
         crash_point,
         row::{self, revision_column, seq_column},
     },
 };
-
-/// Begins the transaction and locks the head, in one exchange.
-const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision, fence FROM head FOR UPDATE";
-
-/// The same, and makes statements that are still on their way miss the head.
-const FENCE: &str =
-    "BEGIN; UPDATE head SET fence = fence + 1 RETURNING next, leaf, ts, revision, fence";
-
-/// Between the terms of an entry, which hold no control character.
-const SEPARATOR: &str = "\u{1f}";
-
-/// The statement that moves the head and writes the entries, and what is named `beside`, or nothing.
-macro_rules! statement {
-    ($beside:expr) => {
-        concat!(
-            "
-WITH moved AS (
-    UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4, checkpoint = $15
-    WHERE next = $5 AND leaf = $6 AND fence = $7
-    RETURNING true
-), written AS (
-    INSERT INTO entries (seq, id, ts, kind, about, leaf, entry, terms)
-    SELECT seq, id::uuid, $3, kind, about, leaf, entry, string_to_array(terms, E'\\x1f')
-    FROM moved, unnest($8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bytea[],
-        $13::bytea[], $14::text[]) AS new (seq, id, kind, about, leaf, entry, terms)
-)",
-            $beside,
-            "
-SELECT count(*) FROM moved"
-        )
-    };
-}
-
-/// For entries that have nothing beside them.
-const WRITE: &str = statement!("");
-
-/// What calls open and close, and what their entries commit to.
-macro_rules! calls {
-    () => {
-        ", opened AS (
-    INSERT INTO open_dispatches (seq, process, app, tenant)
-    SELECT seq, process::uuid, app, tenant
-    FROM moved, unnest($16::bigint[], $17::text[], $18::text[], $19::text[])
-        AS new (seq, process, app, tenant)
-), closed AS (
-    DELETE FROM open_dispatches USING moved WHERE seq = ANY ($11::bigint[])
-), kept AS (
-    INSERT INTO personal_values (seq, key, sealed)
-    SELECT seq, key::uuid, sealed
-    FROM moved, unnest($20::bigint[], $21::text[], $22::bytea[]) AS new (seq, key, sealed)
-)"
-    };
-}
-
-/// For entries of calls. Apart from those that follow, because most batches have nothing else beside
-/// them, and a statement costs Postgres by its length.
-const WRITE_CALLS: &str = statement!(calls!());
-
-/// The same, and what entries claim and use, whose data left, and the tiles that they fill.
-const WRITE_BESIDE: &str = statement!(concat!(
-    calls!(),
-    ", claimed AS (
-    INSERT INTO idempotency (scope, key, request, seq, ts)
-    SELECT scope, key, request, seq, $3
-    FROM moved, unnest($23::text[], $24::text[], $25::bytea[], $26::bigint[])
-        AS new (scope, key, request, seq)
-), grown AS (
-    INSERT INTO tiles (level, n, hashes)
-    SELECT level, n, hashes
-    FROM moved, unnest($27::bigint[], $28::bigint[], $29::bytea[]) AS new (level, n, hashes)
-    ON CONFLICT (level, n) DO UPDATE SET hashes = excluded.hashes
-), counted AS (
-    INSERT INTO volumes (tenant, origin, day, export, subjects)
-    SELECT tenant, origin, day, export, subjects
-    FROM moved, unnest($30::text[], $31::text[], $32::int[], $33::text[], $34::bigint[])
-        AS new (tenant, origin, day, export, subjects)
-    ON CONFLICT (tenant, origin, day, export) DO UPDATE
-    SET subjects = volumes.subjects + excluded.subjects
-), used AS (
-    INSERT INTO counters (name, since, used)
-    SELECT name, since, used
-    FROM moved, unnest($35::text[], $36::bigint[], $37::text[]) AS new (name, since, used)
-    ON CONFLICT (name, since) DO UPDATE SET used = excluded.used
-)"
-));
 
 /// The head as this process left it; nothing after a failure.
 #[derive(Debug, Default)]
@@ -172,7 +93,8 @@ async fn send(
     if genesis || !known || under_way || !counts.is_empty() || !counters.is_empty() {
         return Ok(None);
     }
-    // What was claimed or reported before makes the statement fail; then it is looked up.
+    // What was claimed or reported before makes the statement fail, and so does a time that is not the
+    // server's; then it is looked up.
     let sealed = batch
         .seal(&last.head.head, &last.edge, &Found::default())
         .map_err(AppendError::NotCommitted)?;
@@ -235,9 +157,10 @@ async fn write(
     batch: &mut dyn Seal,
     last: Option<Left>,
 ) -> Result<(Locked, Left), StoreError> {
-    let found = lock(writer, connection, LOCK).await?;
+    let (found, now) = lock(writer, connection, LOCK).await?;
     crash_point("locked");
-    let before = look_up(connection, &batch.lookups()).await?;
+    let mut before = look_up(connection, &batch.lookups()).await?;
+    before.clock = StoreClock::At(now);
     let (edge, alone) = match last {
         Some(last) if last.head == found => (last.edge, true),
         _ => (read::edge(connection, found.head.next).await?, false),
@@ -249,7 +172,7 @@ async fn write(
     crash_point("sealed");
     activate(connection, &sealed).await?;
     if !execute(connection, &sealed, found).await? {
-        return Err(StoreError::Corrupt("the head moved while it was locked"));
+        return Err(StoreError::Corrupt("the head moved while it was locked, or a clock was set"));
     }
     let head = Locked { head: sealed.head, ..found };
     Ok((found, Left { head, edge: sealed.edge, alone }))
@@ -325,7 +248,8 @@ async fn execute(
             .bind(sealed.used.keys().map(|key| key.since.as_microsecond()).collect::<Vec<_>>())
             .bind(sealed.used.values().map(ToString::to_string).collect::<Vec<_>>());
     }
-    let row = query.fetch_one(connection).await?;
+    let (here, bound) = sealed.clock_columns();
+    let row = query.bind(here).bind(bound).fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
 }
 
@@ -343,12 +267,12 @@ fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("57P"))
 }
 
-/// Begins a transaction that holds the head's lock.
+/// Begins a transaction that holds the head's lock. Gives the head and the server's time.
 async fn lock(
     writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     statement: &'static str,
-) -> Result<Locked, StoreError> {
+) -> Result<(Locked, Timestamp), StoreError> {
     let row = match connection.fetch_one(statement).await {
         Err(error) if connection.used() && is_closed(&error) => {
             connection.replace(writer.connect().await?);
@@ -356,7 +280,9 @@ async fn lock(
         }
         answer => answer?,
     };
-    Ok(Locked { head: row::head(&row)?, fence: row.try_get(4)? })
+    let now = Timestamp::from_microsecond(row.try_get(5)?)
+        .map_err(|_| StoreError::Corrupt("an instant beyond the calendar"))?;
+    Ok((Locked { head: row::head(&row)?, fence: row.try_get(4)? }, now))
 }
 
 async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Found, StoreError> {

@@ -5,6 +5,7 @@ mod leases;
 mod personal;
 mod read;
 mod session;
+mod statements;
 mod tls;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -35,6 +36,8 @@ use session::Session;
 const READERS: u32 = 8;
 
 pub(super) struct PostgresStore {
+    /// Whether the server runs on this machine, and so by its clock.
+    is_local: bool,
     options: PgConnectOptions,
     session: Session,
     standing: Arc<Standing>,
@@ -75,8 +78,10 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(reading);
+        let is_local = tls::runs_here(&options);
         let writer = Writer::new(appending, session.clone(), standing.clone());
-        Ok(Self { options, session, standing, writer, known: append::Known::default(), pool })
+        let known = append::Known::default();
+        Ok(Self { is_local, options, session, standing, writer, known, pool })
     }
 
     async fn connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
@@ -299,6 +304,10 @@ impl Store for PostgresStore {
         let now = within(OPERATION, read::now(connection.get()?)).await?;
         connection.give_back();
         Ok(now)
+    }
+
+    fn shares_clock(&self) -> bool {
+        self.is_local
     }
 
     async fn writable(&self) -> Result<(), StoreError> {

@@ -191,14 +191,26 @@ async fn first_since(
     Ok(Some(row.try_get(0)?))
 }
 
+/// Whether time has ever gone back in the log.
+async fn was_corrected(connection: &mut PgConnection) -> Result<bool, StoreError> {
+    let row = sqlx::query("SELECT EXISTS (SELECT 1 FROM entries WHERE kind = $1)")
+        .bind(Kind::ClockCorrected.as_str())
+        .fetch_one(connection)
+        .await?;
+    Ok(row.try_get(0)?)
+}
+
 pub(super) async fn query(
     connection: &mut PgConnection,
     query: &RecordQuery,
 ) -> Result<Vec<Stored>, StoreError> {
     // A span of time is a span of positions: with them, Postgres knows how much it is. What has been
-    // written since they were asked for is kept out by the instants.
-    let from = first_since(connection, query.from).await?;
-    let to = first_since(connection, query.to).await?;
+    // written since they were asked for is kept out by the instants. In a log whose time was corrected,
+    // it is several spans: there the instants alone tell.
+    let is_span =
+        (query.from.is_some() || query.to.is_some()) && !was_corrected(connection).await?;
+    let from = first_since(connection, query.from.filter(|_| is_span)).await?;
+    let to = first_since(connection, query.to.filter(|_| is_span)).await?;
     let rows = sqlx::query(
         "SELECT seq, leaf, entry FROM entries
          WHERE seq > $1 AND entry <> ''

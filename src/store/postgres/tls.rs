@@ -16,13 +16,18 @@ use crate::store::{StoreError, StoreOptions};
 pub(super) fn options(url: &str, with: StoreOptions) -> Result<PgConnectOptions, StoreError> {
     let options = PgConnectOptions::from_str(url)?;
     let host = options.get_host().to_owned();
-    if options.get_socket().is_some() || is_local(&host) {
+    if runs_here(&options) {
         return Ok(options);
     }
     // What `PGSSLMODE` of the environment says is no word of the configuration's.
     let named = named_mode(url).map(|_| options.get_ssl_mode());
     let mode = mode_for(&host, named, with.insecure_tls)?;
     Ok(options.ssl_mode(mode))
+}
+
+/// Whether the server runs on this machine.
+pub(super) fn runs_here(options: &PgConnectOptions) -> bool {
+    options.get_socket().is_some() || is_local(options.get_host())
 }
 
 /// Whether the address names a mode.

@@ -9,7 +9,7 @@ use crate::{
     domain::Seq,
     ledger::{SeqRange, Tile},
     store::{
-        AppendError, Found, Lookups, Row, Seal, Sealed, StoreError, Stored,
+        AppendError, Found, Lookups, Row, Seal, Sealed, StoreClock, StoreError, Stored,
         bound::{APPEND, Writer, until},
         crash_point,
         row::{self, revision_column, seq_column},
@@ -81,7 +81,7 @@ async fn look_up(
     connection: &mut SqliteConnection,
     lookups: &Lookups,
 ) -> Result<Found, StoreError> {
-    let mut found = Found::default();
+    let mut found = Found { clock: StoreClock::Own, ..Found::default() };
     if lookups.genesis {
         found.genesis = read::record(connection, Seq::new(0)).await?.map(|stored| stored.entry);
     }

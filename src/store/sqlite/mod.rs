@@ -355,6 +355,10 @@ impl Store for SqliteStore {
         Ok(now)
     }
 
+    fn shares_clock(&self) -> bool {
+        true
+    }
+
     async fn writable(&self) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
         within(OPERATION, leases::touch(&mut connection)).await?;

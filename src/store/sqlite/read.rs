@@ -186,8 +186,8 @@ pub(super) async fn outcome_of(
     row.as_ref().map(row::stored).transpose()
 }
 
-/// With a term to lead: the index gives its entries in order. Instants never decrease along the
-/// log, so a span of time is a span of positions.
+/// With a term to lead: the index gives its entries in order. Instants hardly ever decrease along the
+/// log, so a span of time lies in a span of positions.
 const QUERY_BY_TERM: &str = "
 SELECT e.seq, e.leaf, e.entry
 FROM entry_terms lead CROSS JOIN entries e ON e.seq = lead.seq
@@ -195,6 +195,7 @@ WHERE lead.term = json_extract(?5, '$[0]') AND lead.seq > ?1
   AND (?2 IS NULL OR lead.seq >=
       (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
   AND (?3 IS NULL OR lead.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
+  AND (?2 IS NULL OR e.ts >= ?2) AND (?3 IS NULL OR e.ts < ?3)
   AND (?4 IS NULL OR e.kind = ?4)
   AND NOT EXISTS (SELECT 1 FROM json_each(?5) AS wanted WHERE NOT EXISTS
       (SELECT 1 FROM entry_terms t WHERE t.term = wanted.value AND t.seq = lead.seq))
@@ -210,6 +211,7 @@ WHERE e.seq > ?1 AND length(e.entry) > 0
   AND (?2 IS NULL OR e.seq >=
       (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
   AND (?3 IS NULL OR e.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
+  AND (?2 IS NULL OR e.ts >= ?2) AND (?3 IS NULL OR e.ts < ?3)
   AND (?4 IS NULL OR e.kind = ?4)
   AND json_array_length(?5) = 0
   AND (json_array_length(?6) = 0 OR EXISTS (SELECT 1 FROM json_each(?6) AS wanted
