@@ -119,9 +119,7 @@ impl Retire {
             let body = KeyRetiredBody { retired: retired.clone() };
             let body = canonical::to_vec(&body)
                 .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
-            let mark = Mark::open(&config.ledger.mark_file, &*store, &signer)
-                .await
-                .map_err(AppError::from)?;
+            let mark = app::open_mark(&config, &*store, &signer).await.map_err(AppError::from)?;
             app::append_alone(&config, signer, mark, store, Kind::KeyRetired, body).await?;
         }
         fs::remove_file(&former).map_err(|error| Failure::io("remove", &former, &error))?;

@@ -138,6 +138,7 @@ impl From<&Call> for CallRequest {
             purpose: call.purpose.clone(),
             audience: Some(texts(&call.audience)),
             location: Some(call.location.to_string()),
+            passes: call.passes.clone(),
             end_user: None,
         }
     }

@@ -298,7 +298,7 @@ impl Verifier {
         }
         if let (What::Corrected(was), Some(last)) = (&entry.what, self.last) {
             // Where the entry in front of it was removed, its time is not known, but what it followed.
-            let is_gone = self.removed.has(Seq::new(entry.seq.get().saturating_sub(1)));
+            let is_gone = self.shelf.removed.has(Seq::new(entry.seq.get().saturating_sub(1)));
             if (*was == last || (is_gone && *was > last)) && entry.ts <= *was {
                 return Ok(());
             }

@@ -251,7 +251,7 @@ impl Publisher {
         for last in [false, true] {
             let request = self.request(*known, &checkpoint, note).await?;
             let url = format!("{}/add-checkpoint", witness.url.trim_end_matches('/'));
-            let mut response = self.client.post(url).body(request).send().await?;
+            let response = self.client.post(url).body(request).send().await?;
             let status = response.status().as_u16();
             let text = beginning(response).await?;
             match (status, text.trim().parse::<u64>()) {

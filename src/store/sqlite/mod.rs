@@ -94,6 +94,7 @@ impl SqliteStore {
             .pragma("secure_delete", "ON")
             .disable_statement_logging();
         let standing = Arc::new(Standing::default());
+        let folder = folder.unwrap_or(Path::new(".")).to_owned();
         let session = Session::new(file, standing.clone());
         let (admission, takes) = (session.clone(), standing.clone());
         let pool = SqlitePoolOptions::new()
@@ -112,8 +113,7 @@ impl SqliteStore {
             })
             .connect_lazy_with(options.clone().pragma("query_only", "ON"));
         let writer = Writer::new(options.clone(), session.clone(), standing.clone());
-        let (must_empty, folder) =
-            (AtomicBool::new(false), folder.unwrap_or(Path::new(".")).to_owned());
+        let must_empty = AtomicBool::new(false);
         Ok(Self { options, session, standing, writer, pool, must_empty, folder })
     }
 
