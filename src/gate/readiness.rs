@@ -9,7 +9,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Gate, GateError};
+use super::{
+    Gate, GateError,
+    confirmation::{ConfirmationError, check_head},
+};
 use crate::{ledger::StoreSettings, store::StoreError};
 
 /// How long an answer is given again.
@@ -95,10 +98,17 @@ impl Gate {
     }
 
     async fn probe_readiness(&self) -> Readiness {
-        let (examined, written) = tokio::join!(
+        let (examined, written, log) = tokio::join!(
             timeout(PATIENCE, self.store.examine()),
             timeout(PATIENCE, self.store.writable()),
+            timeout(PATIENCE, check_head(&*self.store, self.sequencer.signer())),
         );
+        let log = match log {
+            Ok(Ok(())) => None,
+            Ok(Err(ConfirmationError::Unconfirmed(fault))) => Some(fault.to_string()),
+            Ok(Err(ConfirmationError::Store(error))) => Some(said(&error)),
+            Err(_) => Some(StoreError::TimedOut.to_string()),
+        };
         let examined = examined.unwrap_or(Err(StoreError::TimedOut));
         let written = written.unwrap_or(Err(StoreError::TimedOut));
         let check = |name, fault: Option<String>| Check { name, fault };
@@ -106,6 +116,7 @@ impl Gate {
         let checks = vec![
             check("store", examined.as_ref().err().map(said)),
             check("write", written.as_ref().err().map(said)),
+            check("log", log),
             check("snapshot", self.keeper.standing().err().map(|error| said_of_snapshot(&error))),
         ];
         Readiness { checks, store: examined.ok() }

@@ -10,6 +10,7 @@
 
 mod batch;
 mod mark;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod worker;

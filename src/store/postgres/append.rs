@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Begins the transaction and locks the head, in one exchange.
-const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision, fence FROM head FOR UPDATE";
+const LOCK: &str = "BEGIN; SELECT next, leaf, ts, revision, fence, checkpoint FROM head FOR UPDATE";
 
 /// The same, and makes statements that are still on their way miss the head.
-const FENCE: &str =
-    "BEGIN; UPDATE head SET fence = fence + 1 RETURNING next, leaf, ts, revision, fence";
+const FENCE: &str = "BEGIN; UPDATE head SET fence = fence + 1
+    RETURNING next, leaf, ts, revision, fence, checkpoint";
 
 /// Between the terms of an entry, which hold no control character.
 const SEPARATOR: &str = "\u{1f}";
@@ -167,8 +167,8 @@ async fn send(
     deadline: Instant,
 ) -> Result<Option<Left>, AppendError> {
     let Lookups { genesis, leaf, counts, counters, under_way, .. } = batch.lookups();
-    // A leaf before the last one is not known here.
-    let known = leaf.is_none_or(|seq| seq.get() + 1 == last.head.head.next.get());
+    // A leaf before the last one is not known here, nor whether others have signed what they left.
+    let known = leaf.is_some_and(|seq| seq.get() + 1 == last.head.head.next.get());
     if genesis || !known || under_way || !counts.is_empty() || !counters.is_empty() {
         return Ok(None);
     }
@@ -235,9 +235,10 @@ async fn write(
     batch: &mut dyn Seal,
     last: Option<Left>,
 ) -> Result<(Locked, Left), StoreError> {
-    let found = lock(writer, connection, LOCK).await?;
+    let (found, checkpoint) = lock(writer, connection, LOCK).await?;
     crash_point("locked");
-    let before = look_up(connection, &batch.lookups()).await?;
+    let mut before = look_up(connection, &batch.lookups()).await?;
+    before.checkpoint = Some(checkpoint);
     let (edge, alone) = match last {
         Some(last) if last.head == found => (last.edge, true),
         _ => (read::edge(connection, found.head.next).await?, false),
@@ -343,12 +344,13 @@ fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("57P"))
 }
 
-/// Begins a transaction that holds the head's lock.
+/// Begins a transaction that holds the head's lock. Gives the head, and the checkpoint that was signed
+/// with it.
 async fn lock(
     writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     statement: &'static str,
-) -> Result<Locked, StoreError> {
+) -> Result<(Locked, String), StoreError> {
     let row = match connection.fetch_one(statement).await {
         Err(error) if connection.used() && is_closed(&error) => {
             connection.replace(writer.connect().await?);
@@ -356,7 +358,7 @@ async fn lock(
         }
         answer => answer?,
     };
-    Ok(Locked { head: row::head(&row)?, fence: row.try_get(4)? })
+    Ok((Locked { head: row::head(&row)?, fence: row.try_get(4)? }, row.try_get(5)?))
 }
 
 async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Found, StoreError> {
