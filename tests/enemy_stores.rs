@@ -84,7 +84,7 @@ async fn what_a_database_says_of_a_session_is_overridden() {
         "lock_timeout = '1ms'",
         "idle_in_transaction_session_timeout = '1ms'",
         "idle_session_timeout = '1ms'",
-        "search_path = 'evil, pg_catalog'",
+        "search_path = evil, pg_catalog",
     ] {
         database_says(&site, setting).await;
     }

@@ -40,6 +40,9 @@ pub enum Unconfirmed {
     /// The tree is not signed by this log's key.
     #[error("the store's checkpoint is not signed by this log's key")]
     Unsigned,
+    /// The head is not the end of the signed tree.
+    #[error("the head of the log says {0} entries, its signed checkpoint {1}")]
+    HeadBeyondTree(u64, u64),
     /// The record is not in the signed tree.
     #[error("record {0} is not in the signed tree")]
     NotInTree(u64),
@@ -112,6 +115,27 @@ pub(super) async fn in_signed_tree(
         Ok(())
     } else {
         Err(outside.into())
+    }
+}
+
+/// Whether the log's head is the end of a tree that one of this process's own keys has signed.
+pub(super) async fn check_head(
+    store: &dyn Store,
+    signer: &Signer,
+) -> Result<(), ConfirmationError> {
+    let mut looks = 0;
+    loop {
+        let Some(head) = store.head().await? else { return Ok(()) };
+        let note = store.checkpoint().await?.ok_or(Unconfirmed::Unsigned)?;
+        let tree = signed_tree(&note, signer).ok_or(Unconfirmed::Unsigned)?;
+        if tree.size == head.next.get() {
+            return Ok(());
+        }
+        // An entry may have been written between the two.
+        looks += 1;
+        if looks == LOOKS {
+            return Err(Unconfirmed::HeadBeyondTree(head.next.get(), tree.size).into());
+        }
     }
 }
 

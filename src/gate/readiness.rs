@@ -9,7 +9,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Gate, GateError};
+use super::{
+    Gate, GateError,
+    confirmation::{ConfirmationError, check_head},
+};
 use crate::{ledger::StoreSettings, store::StoreError};
 
 /// How long an answer is given again.
@@ -95,12 +98,20 @@ impl Gate {
     }
 
     async fn probe_readiness(&self) -> Readiness {
-        let (examined, written, signed) = tokio::join!(
+        let (examined, written, signed, standing) = tokio::join!(
             timeout(PATIENCE, self.store.examine()),
             timeout(PATIENCE, self.store.writable()),
+            timeout(PATIENCE, check_head(&*self.store, self.sequencer.signer())),
             timeout(PATIENCE, self.sequencer.is_ready()),
         );
-        let signed = signed.unwrap_or(Err(StoreError::TimedOut));
+        let standing = standing.unwrap_or(Err(StoreError::TimedOut));
+        let log = match signed {
+            _ if standing.is_err() => standing.as_ref().err().map(said),
+            Ok(Ok(())) => None,
+            Ok(Err(ConfirmationError::Unconfirmed(fault))) => Some(fault.to_string()),
+            Ok(Err(ConfirmationError::Store(error))) => Some(said(&error)),
+            Err(_) => Some(StoreError::TimedOut.to_string()),
+        };
         let examined = examined.unwrap_or(Err(StoreError::TimedOut));
         let written = written.unwrap_or(Err(StoreError::TimedOut));
         let check = |name, fault: Option<String>| Check { name, fault };
@@ -108,7 +119,7 @@ impl Gate {
         let checks = vec![
             check("store", examined.as_ref().err().map(said)),
             check("write", written.as_ref().err().map(said)),
-            check("log", signed.as_ref().err().map(said)),
+            check("log", log),
             check("room", self.has_room().err().map(|error| error.to_string())),
             check("snapshot", self.keeper.standing().err().map(|error| said_of_snapshot(&error))),
         ];

@@ -57,7 +57,7 @@ struct Readiness {
     responses((status = 200, description = "It can", body = Readiness,
         example = json!({
             "status": "ready", "revision": 7,
-            "checks": {"snapshot": "ok", "store": "ok", "write": "ok"},
+            "checks": {"log": "ok", "snapshot": "ok", "store": "ok", "write": "ok"},
             "store": {
                 "engine": "sqlite", "version": "3.46.0",
                 "settings": {"journal_mode": "wal", "synchronous": "full"},

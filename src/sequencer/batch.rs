@@ -14,7 +14,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use super::{Draft, Mark, Receipt, SequencerSettings, SubmitError, continuation::Seen};
+use super::{Draft, Mark, Receipt, SequencerSettings, SubmitError, continuation::Seen, signed};
 use crate::{
     domain::{Clock, CounterKey, Counts, DecisionId, Digest, Quota, Seq, Used},
     ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
@@ -161,6 +161,12 @@ impl Seal for Batch<'_> {
                 let want = self.settings.origin.clone();
                 return Err(StoreError::OtherLog { found: entry.log, want });
             }
+        }
+        // What this process left has its own signature. What an operator accepts may have none.
+        let is_own = self.seen.map_or(Seq::new(0), |seen| seen.size) == head.next;
+        let mut drafts = self.groups.iter().flat_map(|group| &group.drafts);
+        if !is_own && !drafts.any(|draft| draft.kind == Kind::LedgerRecovered) {
+            signed::check(&self.settings.signer, head, edge, found)?;
         }
         let (ts, clock) = self.date(head, found)?;
         let mut pen = Pen {

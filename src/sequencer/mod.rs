@@ -16,6 +16,7 @@ mod mark;
 mod mark_file;
 #[cfg(test)]
 mod mark_tests;
+mod signed;
 #[cfg(test)]
 mod tests;
 mod timekeeper;

@@ -65,6 +65,8 @@ pub struct Found {
     pub counts: Counts,
     /// What was used, as far as it was asked for.
     pub used: Used,
+    /// The signed checkpoint of the tree at the head, where the head was looked at.
+    pub checkpoint: Option<String>,
     /// What the store's clock says.
     pub clock: StoreClock,
 }

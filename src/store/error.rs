@@ -110,6 +110,14 @@ pub enum MarkError {
         /// How many have been signed.
         mark: u64,
     },
+    /// Others have gone on with the log, and it is not signed.
+    #[error(
+        "the store's log has {size} entries, and no key of this process has signed that tree: somebody has written to the store past this service, or this key was retired. Restore the log; if it cannot be, `lexgate ledger recover` records the fork"
+    )]
+    Unsigned {
+        /// How many entries there are.
+        size: u64,
+    },
     /// The file cannot be read or written.
     #[error(
         "the high-water mark `{path}` cannot be {doing}: {error}; nothing is signed without it"

@@ -88,8 +88,8 @@ async fn send(
     deadline: Instant,
 ) -> Result<Option<Left>, AppendError> {
     let Lookups { genesis, leaf, counts, counters, under_way, .. } = batch.lookups();
-    // A leaf before the last one is not known here.
-    let known = leaf.is_none_or(|seq| seq.get() + 1 == last.head.head.next.get());
+    // A leaf before the last one is not known here, nor whether others have signed what they left.
+    let known = leaf.is_some_and(|seq| seq.get() + 1 == last.head.head.next.get());
     if genesis || !known || under_way || !counts.is_empty() || !counters.is_empty() {
         return Ok(None);
     }
@@ -157,9 +157,10 @@ async fn write(
     batch: &mut dyn Seal,
     last: Option<Left>,
 ) -> Result<(Locked, Left), StoreError> {
-    let (found, now) = lock(writer, connection, LOCK).await?;
+    let Held { locked: found, checkpoint, now } = lock(writer, connection, LOCK).await?;
     crash_point("locked");
     let mut before = look_up(connection, &batch.lookups()).await?;
+    before.checkpoint = Some(checkpoint);
     before.clock = StoreClock::At(now);
     let (edge, alone) = match last {
         Some(last) if last.head == found => (last.edge, true),
@@ -267,12 +268,21 @@ fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("57P"))
 }
 
-/// Begins a transaction that holds the head's lock. Gives the head and the server's time.
+/// What is there once the head's lock is held.
+struct Held {
+    locked: Locked,
+    /// The checkpoint that was signed with the head.
+    checkpoint: String,
+    /// The server's time.
+    now: Timestamp,
+}
+
+/// Begins a transaction that holds the head's lock.
 async fn lock(
     writer: &Writer<PgConnection, Session>,
     connection: &mut Taken<'_, PgConnection>,
     statement: &'static str,
-) -> Result<(Locked, Timestamp), StoreError> {
+) -> Result<Held, StoreError> {
     let row = match connection.fetch_one(statement).await {
         Err(error) if connection.used() && is_closed(&error) => {
             connection.replace(writer.connect().await?);
@@ -282,7 +292,8 @@ async fn lock(
     };
     let now = Timestamp::from_microsecond(row.try_get(5)?)
         .map_err(|_| StoreError::Corrupt("an instant beyond the calendar"))?;
-    Ok((Locked { head: row::head(&row)?, fence: row.try_get(4)? }, now))
+    let locked = Locked { head: row::head(&row)?, fence: row.try_get(4)? };
+    Ok(Held { locked, checkpoint: row.try_get(6)?, now })
 }
 
 async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Found, StoreError> {

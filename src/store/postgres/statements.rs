@@ -10,12 +10,13 @@ macro_rules! clock {
 
 /// Begins the transaction and locks the head, in one exchange.
 pub(super) const LOCK: &str =
-    concat!("BEGIN; SELECT next, leaf, ts, revision, fence, ", clock!(), " FROM head FOR UPDATE");
+    concat!("BEGIN; SELECT next, leaf, ts, revision, fence, ", clock!(), ", checkpoint FROM head FOR UPDATE");
 
 /// The same, and makes statements that are still on their way miss the head.
 pub(super) const FENCE: &str = concat!(
     "BEGIN; UPDATE head SET fence = fence + 1 RETURNING next, leaf, ts, revision, fence, ",
-    clock!()
+    clock!(),
+    ", checkpoint"
 );
 
 /// Between the terms of an entry, which hold no control character.

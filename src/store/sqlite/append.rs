@@ -58,7 +58,8 @@ async fn write(
     connection.execute(LOCK).await?;
     crash_point("locked");
     let head = read::head(connection).await?;
-    let found = look_up(connection, &batch.lookups()).await?;
+    let mut found = look_up(connection, &batch.lookups()).await?;
+    found.checkpoint = read::checkpoint(connection).await?;
     let edge = read::edge(connection, head.next).await?;
     let sealed = batch.seal(&head, &edge, &found)?;
     if sealed.rows.is_empty() {
