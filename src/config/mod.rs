@@ -109,12 +109,8 @@ pub struct LedgerConfig {
     #[serde(default)]
     pub witnesses: Vec<WitnessConfig>,
     /// How many recorded requests an auditor's or officer's API key may make in a minute.
-    #[serde(default = "readings_per_minute")]
+    #[serde(default = "server::readings_per_minute")]
     pub readings_per_minute: u32,
-}
-
-const fn readings_per_minute() -> u32 {
-    600
 }
 
 /// `[[ledger.witnesses]]`: whoever cosigns the log's checkpoints.

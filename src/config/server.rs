@@ -43,3 +43,8 @@ impl Default for ServerConfig {
         }
     }
 }
+
+/// `[ledger] readings_per_minute`: more than a person reads, and than a program should.
+pub(super) const fn readings_per_minute() -> u32 {
+    600
+}

@@ -205,14 +205,14 @@ async fn turn(
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_turn_is_waited_for_and_not_for_ever() {
         let turns = Arc::new(Semaphore::new(1));
         let first = turn(&turns, "busy").await.unwrap();
         let refused = turn(&turns, "other searches are under way").await.unwrap_err();
         assert_eq!(refused.to_string(), "other searches are under way: ask again later");
         let (second, ()) = tokio::join!(turn(&turns, "busy"), async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
             drop(first);
         });
         assert!(second.is_ok());

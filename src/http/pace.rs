@@ -58,13 +58,14 @@ impl Pace {
 mod tests {
     use std::future::poll_fn;
 
-    use tokio::time::{advance, timeout};
+    use tokio::time::timeout;
 
     use super::*;
 
-    /// Whether someone who moves `bytes` every `pause` is still waited for after a hundred times.
-    async fn is_waited_for(pace: &mut Pace, pause: Duration, bytes: usize) -> bool {
-        for _ in 0..100 {
+    /// Whether someone who moves `bytes` every 20 milliseconds is still waited for after so many times.
+    async fn is_waited_for(pace: &mut Pace, times: u32, bytes: usize) -> bool {
+        for _ in 0..times {
+            let pause = Duration::from_millis(20);
             if timeout(pause, poll_fn(|context| pace.stalls(context))).await.is_ok() {
                 return false;
             }
@@ -73,18 +74,18 @@ mod tests {
         true
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_slow_pace_is_waited_for_and_a_crawl_is_not() {
-        let new = || Pace::new(Duration::from_secs(10), 1_000);
-        let second = Duration::from_secs(1);
-        assert!(is_waited_for(&mut new(), second, 1_100).await);
-        assert!(!is_waited_for(&mut new(), second, 500).await);
-        assert!(!is_waited_for(&mut new(), second * 9, 1).await);
+        // A thousand bytes win a second back.
+        let new = |millis| Pace::new(Duration::from_millis(millis), 1_000);
+        assert!(is_waited_for(&mut new(5_000), 20, 100_000).await);
+        assert!(!is_waited_for(&mut new(200), 100, 1).await);
+        let mut pace = new(200);
+        let stalled = timeout(Duration::from_secs(60), poll_fn(|context| pace.stalls(context)));
+        assert!(stalled.await.is_ok(), "who stands still is not waited for");
         // Who has been fast before may not rest on it.
-        let mut pace = new();
+        let mut pace = new(200);
         pace.moves(1_000_000_000);
-        assert!(timeout(second * 9, poll_fn(|context| pace.stalls(context))).await.is_err());
-        advance(second * 2).await;
-        assert!(timeout(second, poll_fn(|context| pace.stalls(context))).await.is_ok());
+        assert!(!is_waited_for(&mut pace, 100, 1).await);
     }
 }

@@ -25,6 +25,8 @@ use watched::{Answer, Watched};
 
 /// How often it is looked for connections whose time is over.
 const SWEEP: Duration = Duration::from_millis(250);
+/// How long a connection must have been idle before it goes for another one.
+const SETTLED: Duration = Duration::from_secs(1);
 /// The pause when the system has nothing left for a new connection.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How many clients are told at once that there is no room, and how long each may listen.
@@ -57,7 +59,8 @@ pub async fn serve(
     let most = files::connections(files::raise_limit(), bounds.max_connections);
     let per_address =
         bounds.max_connections_per_address.map(|most| usize::try_from(most).unwrap_or(usize::MAX));
-    let times = Times { header: bounds.header_timeout, idle: bounds.idle_timeout };
+    let (header, idle) = (bounds.header_timeout, bounds.idle_timeout);
+    let times = Times { header, idle, settled: SETTLED };
     let places = Arc::new(Places::new(most, per_address, times));
     let door = Door {
         places,

@@ -16,9 +16,6 @@ use tokio_util::sync::CancellationToken;
 
 /// At how many connections it is looked for one that can go.
 const LOOKED_AT: usize = 512;
-/// How long a connection must have been idle before it goes for another one: its client may be reading
-/// what it was just sent.
-const SETTLED: Duration = Duration::from_secs(1);
 /// How long one that serves nothing may stay while the service ends.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -29,6 +26,9 @@ pub(super) struct Times {
     pub(super) header: Duration,
     /// Between two requests.
     pub(super) idle: Duration,
+    /// How long one must have been idle before it goes for another one: its client may be reading what it
+    /// was just sent.
+    pub(super) settled: Duration,
 }
 
 /// The open connections.
@@ -97,9 +97,9 @@ impl Places {
         let mut open = self.lock();
         let own = open.by_address.get(&address).map_or(0, BTreeSet::len);
         if own >= self.most_per_address {
-            open.give_up(Some(address))?;
+            open.give_up(Some(address), self.times.settled)?;
         } else if open.all.len() >= self.most {
-            open.give_up(None)?;
+            open.give_up(None, self.times.settled)?;
         }
         let place = Arc::new(Place {
             address,
@@ -117,7 +117,7 @@ impl Places {
 
     /// Ends one connection that serves nothing: the system has no file left.
     pub(super) fn make_room(&self) {
-        let _ = self.lock().give_up(None);
+        let _ = self.lock().give_up(None, self.times.settled);
     }
 
     /// Ends the connections that have taken too long over a header or were idle too long; `ending`: all
@@ -151,10 +151,10 @@ impl Places {
 impl Open {
     /// Ends the connection, of `address` where one is given, that has served nothing for the longest time
     /// of those that are looked at. `None` when all of them serve a request.
-    fn give_up(&mut self, address: Option<IpAddr>) -> Option<()> {
+    fn give_up(&mut self, address: Option<IpAddr>, settled: Duration) -> Option<()> {
         let can_go = |(id, place): (&u64, &Arc<Place>)| match place.phase() {
             (Phase::Serving, _) => None,
-            (Phase::Idle, lasted) if lasted < SETTLED => None,
+            (Phase::Idle, lasted) if lasted < settled => None,
             (_, lasted) => Some((lasted, *id)),
         };
         let found = match address {
@@ -255,14 +255,20 @@ fn neighbourhood(address: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    const TIMES: Times = Times { header: Duration::from_secs(10), idle: Duration::from_secs(60) };
+    const MOMENT: Duration = Duration::from_millis(40);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
 
-    fn places(most: usize, most_per_address: usize) -> Arc<Places> {
-        Arc::new(Places::new(most, Some(most_per_address), TIMES))
+    fn places(most: usize, most_per_address: usize, times: [Duration; 3]) -> Arc<Places> {
+        let [header, idle, settled] = times;
+        Arc::new(Places::new(most, Some(most_per_address), Times { header, idle, settled }))
+    }
+
+    fn wait() {
+        std::thread::sleep(MOMENT * 2);
     }
 
     #[test]
@@ -274,56 +280,61 @@ mod tests {
         assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn who_serves_nothing_goes_first_and_who_is_served_stays() {
-        let places = places(3, 3);
+    #[test]
+    fn who_serves_nothing_goes_first_and_who_is_served_stays() {
+        let places = places(3, 3, [HOUR, HOUR, MOMENT]);
         let served = places.take(address("192.0.2.1")).unwrap();
         let request = served.place.serve();
         let half_open = places.take(address("192.0.2.2")).unwrap();
+        wait();
         let idle = places.take(address("192.0.2.3")).unwrap();
         drop(idle.place.serve());
-        tokio::time::advance(Duration::from_secs(2)).await;
         let fourth = places.take(address("192.0.2.4")).unwrap();
         assert!(half_open.place.end.is_cancelled(), "it has served nothing for the longest time");
         let requests = [fourth.place.serve(), idle.place.serve()];
         assert!(places.take(address("192.0.2.5")).is_none(), "all are served");
         drop((request, requests));
-        assert!(places.take(address("192.0.2.5")).is_none(), "they may be reading their answers");
-        tokio::time::advance(Duration::from_secs(2)).await;
+        wait();
         assert!(places.take(address("192.0.2.5")).is_some());
         assert_eq!(places.len(), 2, "what is dropped has left its place");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn one_address_takes_places_from_itself_alone() {
-        let places = places(100, 2);
+    #[test]
+    fn who_has_just_been_answered_is_not_cut_off() {
+        let places = places(1, 1, [HOUR, HOUR, HOUR]);
+        let answered = places.take(address("192.0.2.1")).unwrap();
+        drop(answered.place.serve());
+        assert!(places.take(address("192.0.2.2")).is_none());
+        assert!(!answered.place.end.is_cancelled());
+    }
+
+    #[test]
+    fn one_address_takes_places_from_itself_alone() {
+        let places = places(100, 2, [HOUR, HOUR, MOMENT]);
         let neighbour = places.take(address("2001:db8::1")).unwrap();
         let own = [places.take(address("192.0.2.1")), places.take(address("192.0.2.1"))];
         let own = own.map(Option::unwrap);
-        tokio::time::advance(Duration::from_millis(5)).await;
         let third = places.take(address("192.0.2.1")).unwrap();
         assert_eq!(own.iter().filter(|one| one.place.end.is_cancelled()).count(), 1);
         assert!(!neighbour.place.end.is_cancelled() && !third.place.end.is_cancelled());
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn each_phase_has_its_time() {
-        let places = places(10, 10);
+    #[test]
+    fn each_phase_has_its_time() {
+        let places = places(10, 10, [MOMENT, HOUR, MOMENT]);
         let half_open = places.take(address("192.0.2.1")).unwrap();
         let served = places.take(address("192.0.2.1")).unwrap();
         let request = served.place.serve();
-        tokio::time::advance(Duration::from_secs(11)).await;
+        wait();
         places.sweep(false);
         assert!(half_open.place.end.is_cancelled() && !served.place.end.is_cancelled());
         drop(request);
-        tokio::time::advance(Duration::from_secs(59)).await;
+        wait();
         places.sweep(false);
-        assert!(!served.place.end.is_cancelled());
+        assert!(!served.place.end.is_cancelled(), "it may be idle for longer");
         served.place.heard();
-        tokio::time::advance(Duration::from_secs(2)).await;
+        wait();
         places.sweep(false);
-        assert!(!served.place.end.is_cancelled(), "a new request has begun");
-        places.sweep(true);
-        assert!(served.place.end.is_cancelled(), "the service ends");
+        assert!(served.place.end.is_cancelled(), "a new request has begun, and did not go on");
     }
 }

@@ -333,7 +333,7 @@ const ROWS: [Row; 10] = [
         "A limit of the app or its tenant has been reached, or every allowed backend is busy",
         "requests",
         "rate_limit_exceeded",
-        "app `desk` may use 600 requests a minute, and has: nothing was sent",
+        "app `desk` may use 600 requests a minute, and has: nothing was recorded or sent",
     ),
     (
         500,
