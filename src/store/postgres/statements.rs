@@ -9,8 +9,11 @@ macro_rules! clock {
 }
 
 /// Begins the transaction and locks the head, in one exchange.
-pub(super) const LOCK: &str =
-    concat!("BEGIN; SELECT next, leaf, ts, revision, fence, ", clock!(), ", checkpoint FROM head FOR UPDATE");
+pub(super) const LOCK: &str = concat!(
+    "BEGIN; SELECT next, leaf, ts, revision, fence, ",
+    clock!(),
+    ", checkpoint FROM head FOR UPDATE"
+);
 
 /// The same, and makes statements that are still on their way miss the head.
 pub(super) const FENCE: &str = concat!(
