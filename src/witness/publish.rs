@@ -96,15 +96,8 @@ pub struct Publisher {
     mark: Mark,
     witnesses: Vec<WitnessAddress>,
     client: reqwest::Client,
-    pace: Pace,
+    every: Duration,
     state: State,
-}
-
-/// How often something is done.
-#[derive(Clone, Copy, Debug)]
-struct Pace {
-    look: Duration,
-    publish: Duration,
 }
 
 /// What was published.
@@ -114,7 +107,6 @@ struct State {
     last: String,
     /// Whether a witness has cosigned it.
     is_cosigned: bool,
-    when: Option<Instant>,
     /// How much of the file the log was held against.
     length: Option<u64>,
     /// How much of the log each witness is known to have seen.
@@ -134,12 +126,11 @@ impl Publisher {
         witnesses: Vec<WitnessAddress>,
     ) -> Result<Self, PublisherError> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (mut pace, mut patience) = (Pace { look: LOOK, publish: EVERY }, PATIENCE);
+        let (mut every, mut patience) = (EVERY, PATIENCE);
         if let Some(within) = mark.requires_witness() {
             // A witness that does not answer must not use up the time that another one has.
-            pace.publish = EVERY.min(within / 4);
-            pace.look = LOOK.min(pace.publish);
-            patience = PATIENCE.min(within / 2);
+            every = EVERY.min(within / 4);
+            patience = PATIENCE.min(within / 4);
         }
         let client = reqwest::Client::builder()
             .timeout(patience)
@@ -147,32 +138,40 @@ impl Publisher {
             .no_proxy()
             .build()?;
         let state = State { sizes: vec![0; witnesses.len()], ..State::default() };
-        Ok(Self { store, mark, witnesses, client, pace, state })
+        Ok(Self { store, mark, witnesses, client, every, state })
     }
 
     /// Looks at the log's checkpoint again and again, and publishes what is new, until `stop` fires, and
     /// then once more.
     pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            let asked = stop.run_until_cancelled(tokio::time::sleep(self.pace.look)).await;
-            let is_last = asked.is_none();
-            match self.round(is_last).await {
-                Ok(()) => self.state.fault = None,
-                Err(error) => {
-                    let text = error.to_string();
-                    if self.state.fault.as_ref() != Some(&text) {
-                        report(&error);
-                    }
-                    self.state.fault = Some(text);
+        let (store, mark) = (self.store.clone(), self.mark.clone());
+        // Beside the publishing, which may wait for witnesses.
+        let look = async {
+            while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+                if let Err(error) = mark.read(&*store).await {
+                    tracing::debug!(%error, "the checkpoint could not be looked at");
                 }
             }
-            if is_last {
-                return;
+        };
+        let publish = async {
+            let mut is_last = false;
+            while !is_last {
+                let asked = stop.run_until_cancelled(tokio::time::sleep(self.every)).await;
+                is_last = asked.is_none();
+                let fault = self.round().await.err();
+                let text = fault.as_ref().map(ToString::to_string);
+                match fault {
+                    Some(_) if text == self.state.fault => count_failure(),
+                    Some(error) => report(&error),
+                    None => {}
+                }
+                self.state.fault = text;
             }
-        }
+        };
+        tokio::join!(look, publish);
     }
 
-    async fn round(&mut self, is_last: bool) -> Result<(), PublisherError> {
+    async fn round(&mut self) -> Result<(), PublisherError> {
         let looked = Instant::now();
         let Some((checkpoint, note)) = self.mark.read(&*self.store).await? else { return Ok(()) };
         let text = note.to_string();
@@ -180,18 +179,16 @@ impl Publisher {
         if !is_new && self.state.is_cosigned {
             self.mark.cover(looked);
         }
-        let wants = is_new || (!self.state.is_cosigned && self.mark.requires_witness().is_some());
-        let is_time = self.state.when.is_none_or(|when| when.elapsed() >= self.pace.publish);
-        if !wants || !(is_time || is_last) {
-            return Ok(());
-        }
-        self.state.when = Some(looked);
         if is_new {
             self.append(&text).await?;
-            self.state.last.clone_from(&text);
+            self.state.last = text;
             self.state.is_cosigned = false;
         }
-        self.ask_all(checkpoint, note, looked).await
+        // One that did not answer is asked again where something waits for it.
+        if is_new || (!self.state.is_cosigned && self.mark.requires_witness().is_some()) {
+            self.ask_all(checkpoint, note, looked).await?;
+        }
+        Ok(())
     }
 
     async fn ask_all(
@@ -229,14 +226,22 @@ impl Publisher {
         Ok(self.store.keep_witnessed(checkpoint.size, &text).await?)
     }
 
-    /// Appends a note to the file, unless it contradicts what other processes have appended there.
+    /// Appends a note to the file, unless the log contradicts what other processes have appended there. A
+    /// file that cannot be used keeps nothing from the witnesses.
     async fn append(&mut self, note: &str) -> Result<(), PublisherError> {
         let Some(file) = self.mark.checkpoints() else { return Ok(()) };
-        let length = self.mark.hold_against_published(&*self.store, self.state.length).await?;
-        self.state.length = Some(length);
-        let failed =
-            |error| PublisherError::File { path: file.path().display().to_string(), error };
-        file.append(note).map_err(failed)
+        match self.mark.hold_against_published(&*self.store, self.state.length).await {
+            Ok(length) => self.state.length = Some(length),
+            Err(error @ CheckpointsError::File { .. }) => {
+                report(&error.into());
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if let Err(error) = file.append(note) {
+            report(&PublisherError::File { path: file.path().display().to_string(), error });
+        }
+        Ok(())
     }
 
     /// Asks one witness; tells it once more from where it knows the log, if it says so.
@@ -319,8 +324,12 @@ fn cosignatures(witness: &WitnessAddress, note: &Note, text: &str) -> Option<Vec
     (!own.is_empty()).then_some(own)
 }
 
-fn report(error: &PublisherError) {
+fn count_failure() {
     metrics::counter!("lexgate_publish_failures_total").increment(1);
+}
+
+fn report(error: &PublisherError) {
+    count_failure();
     if matches!(error, PublisherError::Behind { .. }) {
         tracing::error!(%error, "a checkpoint was not published");
     } else {
