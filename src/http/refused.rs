@@ -19,6 +19,9 @@ use crate::gate::Refusal;
 
 /// Whose refusals are recorded, by their tags in the OpenAPI document.
 const TAGS: [&str; 2] = ["audit", "registers"];
+/// The route of the log's files, which the document describes part by part. Of those only the entries are
+/// ever refused.
+const FILES: (&str, &str) = ("/tlog/tile/{*path}", "tlogEntries");
 
 /// What the layer works with.
 #[derive(Clone, Debug)]
@@ -33,7 +36,9 @@ type Operations = BTreeMap<String, Vec<(Method, String)>>;
 impl Watch {
     /// Watches the operations of `document` that auditors and officers have.
     pub(super) fn new(shared: Arc<Shared>, document: &OpenApi) -> Self {
-        let mut operations = Operations::new();
+        let (path, name) = FILES;
+        let mut operations =
+            Operations::from([(path.to_owned(), vec![(Method::GET, name.to_owned())])]);
         for (path, item) in &document.paths.paths {
             for (method, operation) in [
                 (Method::GET, &item.get),
