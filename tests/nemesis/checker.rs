@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     time::{Duration, Instant},
 };
 
@@ -10,8 +9,8 @@ use super::{
     backends::{DEPLOYMENTS, FIRST_BYTE},
     export::roots,
     load::{Manner, Told},
-    watch::{Entry, Sighting, checkpoint},
-    world::World,
+    story::Story,
+    watch::{Entry, Sighting},
 };
 
 pub(super) use super::export::Final;
@@ -38,9 +37,9 @@ const CALL: Duration =
     Duration::from_secs(DECISION.as_secs() + 2 * 3 * (FIRST_BYTE.as_secs() + 1) + 5);
 
 /// Every entry that ever was, by its leaf: of the log that is, the one that was lost, and what was seen.
-fn every_entry<'a>(world: &'a World, done: &'a Final, seen: &'a [Sighting]) -> Vec<&'a Entry> {
-    let lost = world.loss.iter().flat_map(|loss| &loss.lost);
-    let all = done.entries.iter().chain(lost).chain(seen.iter().map(|seen| &seen.entry));
+fn every_entry<'a>(story: &'a Story, done: &'a Final) -> Vec<&'a Entry> {
+    let lost = story.loss.iter().flat_map(|loss| &loss.lost);
+    let all = done.entries.iter().chain(lost).chain(story.seen.iter().map(|seen| &seen.entry));
     let mut by_leaf = BTreeMap::new();
     for entry in all {
         by_leaf.entry(entry.leaf).or_insert(entry);
@@ -49,73 +48,80 @@ fn every_entry<'a>(world: &'a World, done: &'a Final, seen: &'a [Sighting]) -> V
 }
 
 /// Holds a round against the rules.
-pub(super) fn check(world: &World, done: &Final) {
-    let seen: Vec<Sighting> = world.watch.epochs().into_iter().flatten().collect();
-    let every = every_entry(world, done, &seen);
+pub(super) fn check(story: &Story, done: &Final) {
+    let every = every_entry(story, done);
     // A leaf that was seen in two stores counts where it was seen first.
     let mut first: BTreeMap<[u8; 32], &Sighting> = BTreeMap::new();
-    for sighting in &seen {
+    for sighting in &story.seen {
         first.entry(sighting.entry.leaf).or_insert(sighting);
     }
-    calls_have_records(world, done, &every, &first);
-    sent_before_their_outcome(world, &every, &first);
-    outcomes(world, done);
-    answers(world, done);
-    checkpoints(world, done);
-    for sighting in first.values() {
-        let ahead = sighting.entry.ts.as_second() - sighting.wall.as_second();
+    calls_have_records(story, done, &every, &first);
+    sent_before_their_outcome(story, &every, &first);
+    outcomes(story, done);
+    answers(story, done);
+    checkpoints(story, done);
+    ahead(story, &first);
+    if story.sent.is_empty() || !story.told.iter().any(|told| told.record.is_some()) {
+        story
+            .history
+            .finding(VACUOUS, format!("{} calls, none answered or none sent", story.told.len()));
+    }
+    in_time(story);
+}
+
+/// The log's time is not ahead of the true one.
+fn ahead(story: &Story, first: &BTreeMap<[u8; 32], &Sighting>) {
+    let mut sightings: Vec<_> = first.values().collect();
+    sightings.sort_by_key(|sighting| sighting.seen);
+    for Sighting { entry, wall, .. } in sightings {
+        let ahead = entry.ts.as_second() - wall.as_second();
         if ahead > AHEAD {
-            let text = format!("entry {} is {ahead} s ahead of the true time", sighting.entry.seq);
-            world.history.finding(TIME, text);
+            let text = format!("entry {} is {ahead} s ahead of the true time", entry.seq);
+            story.history.finding(TIME, text);
         }
     }
-    let told = world.load.told();
-    if world.backends.sent().is_empty() || !told.iter().any(|told| told.record.is_some()) {
-        world.history.finding(VACUOUS, format!("{} calls, none answered or none sent", told.len()));
-    }
-    in_time(world, &told);
 }
 
 fn calls_have_records(
-    world: &World,
+    story: &Story,
     done: &Final,
     every: &[&Entry],
     first: &BTreeMap<[u8; 32], &Sighting>,
 ) {
     let decisions = by_marker(every);
-    for sent in world.backends.sent() {
-        let at = world.history.at(sent.at);
+    for sent in &story.sent {
+        let at = story.history.at(sent.at);
         let deployment = DEPLOYMENTS[sent.deployment];
         let Some(marker) = sent.marker else {
             let text = String::from_utf8_lossy(&sent.body).into_owned();
-            world
+            story
                 .history
                 .finding(RECORD, format!("{at}: {deployment} got what nobody sent: {text}"));
             continue;
         };
         let Some(decision) = decisions.get(&marker) else {
             let text = format!("{at}: {deployment} got call {marker}, of which there is no record");
-            world.history.finding(RECORD, text);
+            story.history.finding(RECORD, text);
             continue;
         };
         let of = format!("{at}: {deployment} got call {marker}, record {}", decision.seq);
         if decision.body["decision"] != "allow" || decision.body["dispatch"] != true {
-            world.history.finding(RECORD, format!("{of}, which does not allow it"));
+            story.history.finding(RECORD, format!("{of}, which does not allow it"));
         }
         let candidates = decision.body["candidates"].as_array().into_iter().flatten();
         let mut of_it = candidates.filter(|candidate| candidate["deployment"] == deployment);
         if !of_it.any(|candidate| candidate["decision"] == "allow") {
-            world
+            story
                 .history
                 .finding(FORBIDDEN, format!("{of}, whose decision does not allow it there"));
         }
         if let Some(sighting) = first.get(&decision.leaf).filter(|seen| sent.at < seen.absent) {
-            let absent = world.history.at(sighting.absent);
-            world.history.finding(RECORD, format!("{of}, which was not there at {absent}"));
+            let absent = story.history.at(sighting.absent);
+            story.history.finding(RECORD, format!("{of}, which was not there at {absent}"));
         }
-        if !world.scene.loses() && !approved_then(done, first, sent.at, deployment) {
+        if !story.scene.loses() && !approved_then(done, first, sent.at, deployment) {
             let text = format!("{of}, after it was forbidden there");
-            world.history.finding(FORBIDDEN, text);
+            story.history.finding(FORBIDDEN, text);
         }
     }
 }
@@ -145,7 +151,7 @@ fn by_marker<'a>(entries: &[&'a Entry]) -> BTreeMap<u64, &'a Entry> {
 
 /// No attempt is sent once the log says how the call ended.
 fn sent_before_their_outcome(
-    world: &World,
+    story: &Story,
     every: &[&Entry],
     first: &BTreeMap<[u8; 32], &Sighting>,
 ) {
@@ -158,24 +164,24 @@ fn sent_before_their_outcome(
         ended.insert((decision, leaf), (entry.seq, seen.seen));
     }
     let decisions = by_marker(every);
-    for sent in world.backends.sent() {
+    for sent in &story.sent {
         let decision = sent.marker.and_then(|marker| decisions.get(&marker));
         let Some(decision) = decision else { continue };
         let Some((seq, seen)) = ended.get(&(decision.seq, hex(&decision.leaf))) else { continue };
         if sent.at > *seen {
-            let (at, then) = (world.history.at(sent.at), world.history.at(*seen));
+            let (at, then) = (story.history.at(sent.at), story.history.at(*seen));
             let deployment = DEPLOYMENTS[sent.deployment];
             let text = format!(
                 "{at}: {deployment} got the call of record {}, whose outcome {seq} was there at {then}",
                 decision.seq
             );
-            world.history.finding(OUTCOME, text);
+            story.history.finding(OUTCOME, text);
         }
     }
 }
 
 /// Each call that is sent has one outcome, which names every attempt unless it knows nothing.
-fn outcomes(world: &World, done: &Final) {
+fn outcomes(story: &Story, done: &Final) {
     let mut found: BTreeMap<u64, Vec<&Entry>> = BTreeMap::new();
     for entry in &done.entries {
         if let Some(decision) = entry.decision() {
@@ -183,14 +189,14 @@ fn outcomes(world: &World, done: &Final) {
         }
     }
     let mut sent: BTreeMap<(u64, usize), usize> = BTreeMap::new();
-    for call in world.backends.sent() {
+    for call in &story.sent {
         *sent.entry((call.marker.unwrap_or(0), call.deployment)).or_default() += 1;
     }
     for decision in done.entries.iter().filter(|entry| entry.body["dispatch"] == true) {
         let of_it = found.get(&decision.seq).map_or(&[][..], Vec::as_slice);
         let [outcome] = of_it else {
             let text = format!("decision {} has {} outcomes", decision.seq, of_it.len());
-            world.history.finding(OUTCOME, text);
+            story.history.finding(OUTCOME, text);
             continue;
         };
         if outcome.body["status"] == "unknown" {
@@ -206,28 +212,28 @@ fn outcomes(world: &World, done: &Final) {
                     "{deployment} got the call of record {} {got} times, outcome {} says {said}",
                     decision.seq, outcome.seq
                 );
-                world.history.finding(OUTCOME, text);
+                story.history.finding(OUTCOME, text);
             }
         }
     }
 }
 
 /// What was answered is where the answer said.
-fn answers(world: &World, done: &Final) {
-    let since = world.loss.as_ref().and_then(|loss| loss.recovered);
-    for told in world.load.told() {
+fn answers(story: &Story, done: &Final) {
+    let since = story.loss.as_ref().and_then(|loss| loss.recovered);
+    for told in &story.told {
         if since.is_none_or(|since| told.began > since) {
-            answer_is_in(world, &told, &done.entries);
+            answer_is_in(story, told, &done.entries);
         }
     }
 }
 
-fn answer_is_in(world: &World, told: &Told, log: &[Entry]) {
-    let at = world.history.at(told.ended);
+fn answer_is_in(story: &Story, told: &Told, log: &[Entry]) {
+    let at = story.history.at(told.ended);
     let Some((seq, leaf)) = &told.record else {
         if told.status == Some(200) {
             let text = format!("{at}: call {} was answered without a record", told.marker);
-            world.history.finding(ANSWERED, text);
+            story.history.finding(ANSWERED, text);
         }
         return;
     };
@@ -239,94 +245,71 @@ fn answer_is_in(world: &World, told: &Told, log: &[Entry]) {
     if !is_it {
         let text =
             format!("{at}: call {} was answered with record {seq}, which is not it", told.marker);
-        world.history.finding(ANSWERED, text);
+        story.history.finding(ANSWERED, text);
     }
 }
 
 /// Every checkpoint that a replica showed or published is one of this log.
-fn checkpoints(world: &World, done: &Final) {
-    let since = world.loss.as_ref().and_then(|loss| loss.recovered);
+fn checkpoints(story: &Story, done: &Final) {
+    let since = story.loss.as_ref().and_then(|loss| loss.recovered);
     let roots = roots(&done.entries);
-    for shown in world.watch.shown() {
+    for shown in &story.shown {
         if since.is_none_or(|since| shown.at > since) {
-            is_of(world, &roots, &shown.by, shown.size, &shown.root);
+            is_of(story, &roots, &shown.by, shown.size, &shown.root);
         }
     }
-    let before = world.loss.as_ref().map_or_else(BTreeSet::new, |loss| loss.published.clone());
-    for (by, size, root) in published(world) {
-        if !before.contains(&(by.clone(), size, root.clone())) {
-            is_of(world, &roots, &by, size, &root);
+    let before = story.loss.as_ref().map_or_else(BTreeSet::new, |loss| loss.published.clone());
+    for published in &story.published {
+        let (by, size, root) = published;
+        if !before.contains(published) {
+            is_of(story, &roots, by, *size, root);
         }
     }
 }
 
-fn is_of(world: &World, roots: &[String], by: &str, size: u64, root: &str) {
+fn is_of(story: &Story, roots: &[String], by: &str, size: u64, root: &str) {
     let known = usize::try_from(size).ok().and_then(|size| roots.get(size));
     if known.is_none_or(|known| known != root) {
         let text = format!(
             "{by}: a checkpoint of {size} entries with the root {root}, which the log never had"
         );
-        world.history.finding(ONCE, text);
+        story.history.finding(ONCE, text);
     }
-}
-
-/// What stands in the replicas' files of checkpoints: whose, size and root.
-fn published(world: &World) -> BTreeSet<(String, u64, String)> {
-    let mut all = BTreeSet::new();
-    for name in ["0", "1", "writer"] {
-        let path = world.site.path(&format!("data/ledger.checkpoints.{name}"));
-        let text = fs::read_to_string(path).unwrap_or_default();
-        // Each note begins with the log's name.
-        let lines: Vec<&str> = text.lines().collect();
-        for (n, line) in lines.iter().enumerate() {
-            let begins = *line == "lexgate.example/main";
-            if let Some((size, root)) = begins.then(|| checkpoint(&lines[n..].join("\n"))).flatten()
-            {
-                all.insert((format!("file of replica {name}"), size, root));
-            }
-        }
-    }
-    all
 }
 
 /// After a loss, and before an operator has said that the log is to go on without it.
-pub(super) fn before_recovery(world: &mut World) {
-    let files = published(world);
-    let Some(loss) = world.loss.take() else { return };
-    for told in world.load.told() {
-        if told.record.is_some() && told.began > loss.visible {
-            let (at, slot) = (world.history.at(told.ended), told.slot);
-            let (seq, _) = told.record.clone().unwrap();
+pub(super) fn check_loss(story: &Story) {
+    let Some(loss) = &story.loss else { return };
+    for told in &story.told {
+        if let Some((seq, _)) = told.record.as_ref().filter(|_| told.began > loss.visible) {
+            let (at, slot) = (story.history.at(told.ended), told.slot);
             let text = format!(
                 "{at}: replica {slot} answered with record {seq} after the log was set back"
             );
-            world.history.finding(ONCE, text);
+            story.history.finding(ONCE, text);
         } else {
-            answer_is_in(world, &told, &loss.lost);
+            answer_is_in(story, told, &loss.lost);
         }
     }
     let roots = roots(&loss.lost);
-    for (by, size, root) in &files {
-        is_of(world, &roots, by, *size, root);
+    for (by, size, root) in &story.published {
+        is_of(story, &roots, by, *size, root);
     }
-    for shown in world.watch.shown() {
-        is_of(world, &roots, &shown.by, shown.size, &shown.root);
+    for shown in &story.shown {
+        is_of(story, &roots, &shown.by, shown.size, &shown.root);
     }
-    let recovered = Some(Instant::now());
-    world.loss = Some(super::world::Loss { recovered, published: files, ..loss });
 }
 
 /// Answers come in time, and say what they may say.
-fn in_time(world: &World, told: &[Told]) {
-    for told in told {
+fn in_time(story: &Story) {
+    for told in &story.told {
         let Some(status) = told.status else { continue };
-        let at = world.history.at(told.began);
+        let at = story.history.at(told.began);
         let of = format!("{at}: {:?} {} at replica {}", told.manner, told.marker, told.slot);
         if ![200, 429, 502, 503, 504].contains(&status) {
-            world.history.finding(PROMPT, format!("{of} was answered {status}: {}", told.text));
+            story.history.finding(PROMPT, format!("{of} was answered {status}: {}", told.text));
         }
-        let stood: Duration = world.replicas[told.slot]
-            .stops
+        let stood: Duration = story.stops[told.slot]
             .iter()
             .map(|(from, until)| {
                 let until = until.unwrap_or(told.ended).min(told.ended);
@@ -338,7 +321,7 @@ fn in_time(world: &World, told: &[Told]) {
         if took > bound + BUSY + stood {
             let text =
                 format!("{of} was answered {status} after {took:?}, of which it stood {stood:?}");
-            world.history.finding(PROMPT, text);
+            story.history.finding(PROMPT, text);
         }
     }
 }

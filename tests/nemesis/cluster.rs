@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use sqlx::{Connection, PgConnection};
@@ -111,6 +112,24 @@ impl Server {
         panic!("Postgres does not start:\n{log}");
     }
 
+    /// Starts a server that was killed: what is left of it may still be going.
+    pub(super) fn up_again(&self) -> bool {
+        (0..10).any(|_| {
+            self.up() || {
+                std::thread::sleep(Duration::from_millis(300));
+                false
+            }
+        })
+    }
+
+    /// What the server wrote last.
+    pub(super) fn log(&self) -> String {
+        let log = fs::read_to_string(self.data.with_extension("log")).unwrap_or_default();
+        let mut last: Vec<&str> = log.lines().rev().take(15).collect();
+        last.reverse();
+        last.join("\n")
+    }
+
     /// Starts the server, after [`Self::kill`] too. Whether it did.
     pub(super) fn up(&self) -> bool {
         let folder = self.data.parent().expect("it has a folder");
@@ -144,6 +163,11 @@ impl Server {
         let children = String::from_utf8(children.expect("ps runs").stdout).unwrap();
         let children = children.split_whitespace().map(|pid| pid.parse().unwrap());
         std::iter::once(first).chain(children).collect()
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        let first = self.processes().first().copied();
+        first.is_some_and(|first| Path::new(&format!("/proc/{first}")).exists())
     }
 
     /// Stops every process of the server where it is.

@@ -19,7 +19,7 @@ const WIDTH: usize = 256;
 pub(super) struct Final {
     pub(super) entries: Vec<Entry>,
     /// Every organisation file that was active, by its digest.
-    contents: BTreeMap<String, String>,
+    pub(super) contents: BTreeMap<String, String>,
 }
 
 impl Final {
@@ -77,7 +77,8 @@ impl Final {
 
     /// Whether the organisation with this digest approves a deployment.
     pub(super) fn approves(&self, organisation: &str, deployment: &str) -> bool {
-        let text = self.contents.get(organisation).map_or("", String::as_str);
+        let name = organisation.trim_start_matches("sha256:");
+        let text = self.contents.get(name).expect("an export holds what was active");
         let (_, table) = text.split_once(&format!("id = \"{deployment}\"")).unwrap_or_default();
         let line = table.lines().find(|line| line.starts_with("approved = "));
         line == Some("approved = true")

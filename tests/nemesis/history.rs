@@ -29,7 +29,7 @@ pub(super) struct Finding {
     pub(super) text: String,
 }
 
-/// So many findings of one rule are told; more say the same.
+/// So many findings of one rule are told; the round's file has all.
 const EACH: usize = 5;
 
 impl History {
@@ -46,6 +46,7 @@ impl History {
     pub(super) fn finding(&self, rule: &'static str, text: String) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let known = told.findings.iter().filter(|finding| finding.rule == rule).count();
+        writeln!(told.lines, "FINDING {rule}: {text}").unwrap();
         if known < EACH {
             told.findings.push(Finding { rule, text });
         }
@@ -65,9 +66,6 @@ impl History {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("nemesis");
         fs::create_dir_all(&folder).expect("a folder can be made");
         let mut text = self.told.lock().unwrap_or_else(PoisonError::into_inner).lines.clone();
-        for finding in self.findings() {
-            writeln!(text, "FINDING {}: {}", finding.rule, finding.text).unwrap();
-        }
         for (name, log) in logs {
             writeln!(text, "\n==== replica {name}\n{log}").unwrap();
         }

@@ -45,8 +45,9 @@ pub(super) struct Told {
     pub(super) text: String,
 }
 
-/// Where each replica listens, while it does.
-pub(super) type Urls = Vec<Arc<Mutex<Option<String>>>>;
+/// Where a replica listens, while it does.
+pub(super) type Url = Arc<Mutex<Option<String>>>;
+pub(super) type Urls = Vec<Url>;
 
 #[derive(Debug)]
 struct Shared {
@@ -55,6 +56,8 @@ struct Shared {
     http: reqwest::Client,
     next: AtomicU64,
     stop: AtomicBool,
+    /// Who is left alone.
+    idle: [AtomicBool; 3],
     told: Mutex<Vec<Told>>,
 }
 
@@ -75,6 +78,7 @@ impl Load {
             http,
             next: AtomicU64::new(1),
             stop: AtomicBool::new(true),
+            idle: Default::default(),
             told: Mutex::default(),
         };
         Self { shared: Arc::new(shared), tasks: JoinSet::new(), seed: Dice::new(seed) }
@@ -88,6 +92,11 @@ impl Load {
                 self.tasks.spawn(work(self.shared.clone(), slot, dice));
             }
         }
+    }
+
+    /// Leaves a replica alone, or calls it again.
+    pub(super) fn leave(&self, slot: usize, alone: bool) {
+        self.shared.idle[slot].store(alone, Ordering::SeqCst);
     }
 
     /// Lets the calls under way end.
@@ -111,6 +120,10 @@ impl Load {
 
 async fn work(shared: Arc<Shared>, slot: usize, mut dice: Dice) {
     while !shared.stop.load(Ordering::SeqCst) {
+        if shared.idle[slot].load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        }
         let manner = dice.one_of(&[
             Manner::Decide,
             Manner::Decide,

@@ -13,6 +13,7 @@
 
 mod backends;
 mod checker;
+mod checker_tests;
 mod cluster;
 mod dice;
 mod export;
@@ -24,6 +25,7 @@ mod proxy;
 mod replica;
 mod round;
 mod stage;
+mod story;
 mod watch;
 mod world;
 

@@ -43,7 +43,8 @@ pub(super) enum Action {
     KillStore,
     /// So many seconds from the true time.
     Clock(usize, i64),
-    Network(Link),
+    /// Between a replica and the store.
+    Network(usize, Link),
     /// So many connections that send half a request.
     HalfOpen(usize, usize),
     FullDisk,
@@ -54,6 +55,8 @@ pub(super) enum Action {
     /// An organisation in which a deployment is no longer approved becomes active.
     Policies(Option<usize>),
     Backends([Mood; 3]),
+    /// Clients leave a replica alone: it learns of others' records only by looking.
+    Idle(usize),
     Copy,
     CutReplication,
     /// The store is an older one from here on.
@@ -70,13 +73,14 @@ impl Action {
             Self::PauseStore => "store paused",
             Self::KillStore => "store killed",
             Self::Clock(..) => "clock moved",
-            Self::Network(_) => "network disturbed",
+            Self::Network(..) => "network disturbed",
             Self::HalfOpen(..) => "half-open sockets",
             Self::FullDisk => "disk full",
             Self::SecondWriter => "second writer",
             Self::ForeignRows => "foreign rows",
             Self::Policies(_) => "policies switched",
             Self::Backends(_) => "backends changed",
+            Self::Idle(_) => "replica left alone",
             Self::Copy => "store copied",
             Self::CutReplication => "replication cut",
             Self::Loss => "store set back",
@@ -146,7 +150,7 @@ fn draw(scene: Scene, dice: &mut Dice) -> (Duration, Action) {
                 Link::Delays(Duration::from_millis(700)),
                 Link::CutsAfter(dice.below(600)),
             ];
-            (short, Action::Network(dice.one_of(&links)))
+            (short, Action::Network(replica, dice.one_of(&links)))
         }
         _ => (short, Action::ForeignRows),
     }
@@ -169,11 +173,18 @@ fn moods(dice: &mut Dice) -> [Mood; 3] {
 fn loss(scene: Scene, dice: &mut Dice) -> Vec<Planned> {
     let keep = if scene == Scene::Promotion { Action::CutReplication } else { Action::Copy };
     let moods = [Mood::Slow(dice.millis(0, 400)), Mood::Answers, Mood::Answers];
-    vec![
+    let (keep_at, lost_at) = (dice.millis(2_500, 3_500), dice.millis(9_000, 11_000));
+    let mut plan = vec![
         planned(0, 0, Action::Backends(moods)),
-        Planned { at: dice.millis(1_500, 2_500), lasts: Duration::ZERO, action: keep },
-        Planned { at: dice.millis(6_000, 8_000), lasts: Duration::ZERO, action: Action::Loss },
-    ]
+        Planned { at: keep_at, lasts: Duration::ZERO, action: keep },
+        Planned { at: lost_at, lasts: Duration::ZERO, action: Action::Loss },
+    ];
+    // What is lost was then written by one replica alone; the other has looked at it often enough.
+    if scene.is_postgres() && (scene == Scene::Promotion || dice.below(2) == 0) {
+        let (at, lasts) = (keep_at.saturating_sub(secs(5)), lost_at.saturating_sub(keep_at));
+        plan.push(Planned { at, lasts: lasts + secs(6), action: Action::Idle(1) });
+    }
+    plan
 }
 
 /// Everything that can happen on Postgres, once.
@@ -182,27 +193,34 @@ pub(super) fn everything_postgres() -> Vec<Planned> {
         Backends, Clock, ForeignRows, FullDisk, HalfOpen, KillReplica, KillStore, Network,
         PauseReplica, PauseStore, Policies, SecondWriter,
     };
-    let fails = Mood::Fails(secs(15));
+    let backends = |first, second| {
+        Backends([Mood::Fails(secs(first)), Mood::Fails(secs(second)), Mood::Answers])
+    };
     vec![
-        planned(0, 0, Backends([fails, Mood::Answers, Mood::Answers])),
-        planned(5, 130, PauseReplica(0)),
+        // A call goes on to the next deployment after a pause that is longer than a lease.
+        planned(0, 0, Backends([Mood::Fails(secs(15)), Mood::Answers, Mood::Answers])),
+        planned(5, 170, PauseReplica(0)),
         planned(10, 0, Policies(Some(1))),
-        planned(30, 40, HalfOpen(1, 60)),
-        planned(60, 15, Network(Link::Drops)),
-        planned(80, 12, Network(Link::Delays(secs(5)))),
-        planned(100, 10, Network(Link::CutsAfter(100))),
-        planned(115, 8, Network(Link::Refuses)),
-        planned(150, 0, Policies(None)),
-        planned(165, 25, PauseStore),
-        planned(200, 10, KillStore),
-        planned(230, 20, FullDisk),
-        planned(265, 15, ForeignRows),
-        planned(290, 20, SecondWriter),
-        planned(300, 10, KillReplica(1)),
+        planned(60, 40, HalfOpen(1, 60)),
+        planned(185, 0, Policies(None)),
+        // The next deployment is forbidden while the store cannot say so.
+        planned(225, 0, backends(34, 30)),
+        planned(245, 70, Network(0, Link::Drops)),
+        planned(246, 0, Policies(Some(2))),
+        planned(320, 0, backends(5, 5)),
+        planned(321, 0, Policies(None)),
+        planned(360, 12, Network(1, Link::Delays(secs(5)))),
+        planned(361, 10, Network(0, Link::CutsAfter(100))),
+        planned(375, 8, Network(0, Link::Refuses)),
+        planned(390, 25, PauseStore),
+        planned(425, 10, KillStore),
+        planned(465, 20, FullDisk),
+        planned(500, 15, ForeignRows),
+        planned(525, 20, SecondWriter),
+        planned(535, 10, KillReplica(1)),
+        planned(580, 20, Clock(0, 2)),
+        planned(581, 20, Clock(1, -3_600)),
     ]
-    .into_iter()
-    .chain([planned(320, 40, Clock(0, 2)), planned(330, 40, Clock(1, -3_600))])
-    .collect()
 }
 
 /// A clock that is far ahead, on one replica of two.

@@ -155,7 +155,7 @@ impl Replica {
     }
 
     fn went_on(&mut self) {
-        if let Some((_, end @ None)) = self.stops.last_mut() {
+        for (_, end) in self.stops.iter_mut().filter(|(_, end)| end.is_none()) {
             *end = Some(Instant::now());
         }
     }

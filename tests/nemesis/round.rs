@@ -8,7 +8,8 @@ use std::{
 use super::{
     checker::{self, Final},
     history::{History, Tally},
-    plan::{Planned, Scene},
+    plan::{Action, Planned, Scene},
+    story::Story,
     world::{START, World},
 };
 
@@ -17,11 +18,6 @@ use super::{
 const WELL_AGAIN: Duration = Duration::from_secs(60);
 /// How long a loss is looked at under load before an operator comes.
 const AFTER_LOSS: Duration = Duration::from_secs(6);
-
-enum Step {
-    Do(usize),
-    Undo(usize),
-}
 
 /// Plays `plan` in a world of its own, and holds what happened against the rules.
 pub(super) async fn play(name: &str, scene: Scene, seed: u64, plan: &[Planned]) -> Tally {
@@ -47,23 +43,30 @@ pub(super) async fn play(name: &str, scene: Scene, seed: u64, plan: &[Planned]) 
     for replica in &world.replicas {
         world.panics(replica);
     }
-    checker::check(&world, &done);
+    checker::check(&Story::of(&world), &done);
     summary(name, seed, &world, plan, &done)
 }
 
+/// Does what is planned when its time comes, and undoes it when it has lasted, however late it began.
 async fn disturb(world: &mut World, plan: &[Planned]) {
-    let mut steps: Vec<(Duration, Step)> = Vec::new();
-    for (n, planned) in plan.iter().enumerate() {
-        steps.push((planned.at, Step::Do(n)));
-        steps.push((planned.at + planned.lasts, Step::Undo(n)));
-    }
-    steps.sort_by_key(|(at, _)| *at);
     let began = Instant::now();
-    for (at, step) in steps {
-        tokio::time::sleep_until((began + at).into()).await;
-        match step {
-            Step::Do(n) => world.perform(plan[n].action).await,
-            Step::Undo(n) => world.undo(plan[n].action).await,
+    let mut to_do: Vec<&Planned> = plan.iter().collect();
+    to_do.sort_by_key(|planned| planned.at);
+    let mut to_do = to_do.into_iter().peekable();
+    let mut to_undo: Vec<(Instant, Action)> = Vec::new();
+    loop {
+        to_undo.sort_by_key(|(at, _)| std::cmp::Reverse(*at));
+        let doing = to_do.peek().map(|planned| began + planned.at);
+        let undoing = to_undo.last().map(|(at, _)| *at);
+        let Some(next) = doing.into_iter().chain(undoing).min() else { return };
+        tokio::time::sleep_until(next.into()).await;
+        if doing.is_some_and(|at| at <= next) {
+            let planned = to_do.next().unwrap();
+            world.perform(planned.action).await;
+            to_undo.push((Instant::now() + planned.lasts, planned.action));
+        } else {
+            let (_, action) = to_undo.pop().unwrap();
+            world.undo(action).await;
         }
         ended(world);
     }
@@ -92,9 +95,14 @@ async fn after_loss(world: &mut World) {
             world.history.finding("2 told once", text);
         }
     }
-    checker::before_recovery(world);
+    let story = Story::of(world);
+    checker::check_loss(&story);
+    if let Some(loss) = &mut world.loss {
+        (loss.recovered, loss.published) = (Some(Instant::now()), story.published);
+    }
+    // In order, it would wait for the outcomes of what it sent, which it may not write.
     for replica in &mut world.replicas {
-        replica.terminate().await;
+        replica.kill();
     }
     let said = ["ledger", "recover", "--accept-loss", "--reason", "the nemesis set the store back"];
     for slot in 0..if world.scene.is_postgres() { 2 } else { 1 } {

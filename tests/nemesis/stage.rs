@@ -12,7 +12,7 @@ use tokio::task::block_in_place;
 
 use super::{
     cluster::{Cluster, SMALL, Server},
-    process,
+    process::{self, Watchdog},
     proxy::{Link, Proxy},
     watch::{self, Entry},
 };
@@ -20,14 +20,16 @@ use crate::harness::Site;
 
 /// The database's name.
 const LOG: &str = "log";
+/// The way to the store that is nobody's but a command's or a second writer's.
+pub(super) const OTHERS: usize = 2;
 /// The position of a row that no service wrote.
 const FOREIGN: u32 = 1_000_000_000;
 
 #[derive(Debug)]
 pub(super) struct Postgres {
     cluster: Cluster,
-    /// Between the services and the server.
-    pub(super) network: Proxy,
+    /// Between each replica and the server, and between all others and it.
+    pub(super) networks: Vec<Proxy>,
     /// Between the primary and its standby.
     replication: Option<Proxy>,
     promoted: bool,
@@ -37,6 +39,7 @@ pub(super) struct Postgres {
 pub(super) struct Sqlite {
     folder: PathBuf,
     lock: Option<SqliteConnection>,
+    _watchdog: Watchdog,
 }
 
 #[derive(Debug)]
@@ -55,15 +58,18 @@ impl Stage {
             replication = Some(link);
         }
         cluster.primary.sql(&["CREATE DATABASE log TABLESPACE small"]).await;
-        let network = Proxy::to(cluster.primary.port).await;
-        Self::Postgres(Box::new(Postgres { cluster, network, replication, promoted: false }))
+        let mut networks = Vec::new();
+        for _ in 0..=OTHERS {
+            networks.push(Proxy::to(cluster.primary.port).await);
+        }
+        Self::Postgres(Box::new(Postgres { cluster, networks, replication, promoted: false }))
     }
 
-    /// The address for the services.
-    pub(super) fn services_url(&self) -> String {
+    /// The address for a replica, or for [`OTHERS`].
+    pub(super) fn service_url(&self, slot: usize) -> String {
         match self {
             Self::Postgres(stage) => {
-                format!("postgres://postgres@127.0.0.1:{}/{LOG}", stage.network.port)
+                format!("postgres://postgres@127.0.0.1:{}/{LOG}", stage.networks[slot].port)
             }
             Self::Sqlite(_) => format!("sqlite://{SMALL}/lexgate.db"),
         }
@@ -80,8 +86,9 @@ impl Stage {
     /// The site's folder for a SQLite file becomes a file system that can be filled.
     pub(super) fn sqlite(site: &Arc<Site>) -> Self {
         let folder = site.path(SMALL);
+        let _watchdog = Watchdog::over(&site.path("."), &folder);
         block_in_place(|| process::mount(&folder));
-        Self::Sqlite(Sqlite { folder, lock: None })
+        Self::Sqlite(Sqlite { folder, lock: None, _watchdog })
     }
 
     fn small(&self) -> PathBuf {
@@ -154,7 +161,11 @@ impl Stage {
         match self {
             Self::Postgres(stage) if stage.promoted => {
                 let primary = &stage.cluster.primary;
-                assert!(primary.up(), "the former primary starts, to be read");
+                assert!(
+                    primary.up_again(),
+                    "the former primary does not start:\n{}",
+                    primary.log()
+                );
                 let all = watch::all(&primary.url(LOG)).await;
                 block_in_place(|| primary.kill());
                 all
@@ -181,9 +192,11 @@ impl Stage {
             stage.cluster.primary.kill();
             standby.promote();
         });
-        stage.network.switch_to(standby.port);
+        for network in &stage.networks {
+            network.switch_to(standby.port);
+        }
         stage.promoted = true;
-        stage.network.set(Link::Passes);
+        stage.all(Link::Passes);
     }
 }
 
@@ -193,14 +206,20 @@ impl Postgres {
         standby.unwrap_or(&self.cluster.primary)
     }
 
+    /// Every way to the store.
+    pub(super) fn all(&self, link: Link) {
+        for network in &self.networks {
+            network.set(link);
+        }
+    }
+
     pub(super) fn kill(&self) {
         block_in_place(|| self.server().kill());
     }
 
-    pub(super) fn up(&self) {
-        // A server that was killed may still be going.
-        let started = (0..5).any(|_| self.server().up());
-        assert!(started, "Postgres does not start after it was killed");
+    /// Starts the server after [`Self::kill`]; a full disk may not let it.
+    pub(super) fn up(&self) -> bool {
+        self.server().is_running() || self.server().up_again()
     }
 
     /// The standby gets nothing any more.
@@ -210,13 +229,13 @@ impl Postgres {
 
     /// Keeps everybody out while `statements` run.
     async fn alone(&self, statements: &[&str]) {
-        self.network.set(Link::Refuses);
+        self.all(Link::Refuses);
         let out = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                    WHERE datname = 'log' AND pid <> pg_backend_pid()";
         let mut all = vec!["ALTER DATABASE log ALLOW_CONNECTIONS false", out];
         all.extend(statements);
         self.server().sql(&all).await;
-        self.network.set(Link::Passes);
+        self.all(Link::Passes);
     }
 
     async fn copy(&self) {
@@ -234,30 +253,32 @@ impl Postgres {
     }
 
     /// Somebody with the service's own role writes rows.
-    pub(super) async fn write_foreign_rows(&self) {
-        let mut connection = PgConnection::connect(&self.server().url(LOG)).await.unwrap();
+    pub(super) async fn write_foreign_rows(&self) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect(&self.server().url(LOG)).await?;
         let open = format!("INSERT INTO open_dispatches VALUES ({FOREIGN}, gen_random_uuid())");
-        sqlx::query(&open).execute(&mut connection).await.unwrap();
+        sqlx::query(&open).execute(&mut connection).await?;
         let entry = "INSERT INTO entries (seq, id, ts, kind, leaf, entry, terms) \
                      SELECT next, gen_random_uuid(), 0, 'decision', sha256('foreign'), 'foreign', '{}' FROM head";
         // A service may take the place first.
         for _ in 0..100 {
             if sqlx::query(entry).execute(&mut connection).await.is_ok() {
-                return;
+                break;
             }
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
+        Ok(())
     }
 
     /// An administrator takes them out again.
-    pub(super) async fn remove_foreign_rows(&self) {
-        let mut connection = PgConnection::connect(&self.server().url(LOG)).await.unwrap();
+    pub(super) async fn remove_foreign_rows(&self) -> Result<(), sqlx::Error> {
+        let mut connection = PgConnection::connect(&self.server().url(LOG)).await?;
         let remove = format!(
             "BEGIN; SET LOCAL session_replication_role = replica; \
              DELETE FROM entries WHERE entry = 'foreign'; \
              DELETE FROM open_dispatches WHERE seq = {FOREIGN}; COMMIT"
         );
-        sqlx::raw_sql(&remove).execute(&mut connection).await.unwrap();
+        sqlx::raw_sql(&remove).execute(&mut connection).await?;
+        Ok(())
     }
 }
 
@@ -269,7 +290,7 @@ impl Sqlite {
     /// Takes the write lock, and keeps it.
     async fn lock(&mut self) {
         let url = format!("sqlite://{}", self.file().display());
-        let mut connection = SqliteConnection::connect(&url).await.unwrap();
+        let Ok(mut connection) = SqliteConnection::connect(&url).await else { return };
         for _ in 0..200 {
             if sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.is_ok() {
                 break;

@@ -14,11 +14,12 @@ use tokio::{
 use super::{
     backends::Backends,
     history::History,
-    load::{Load, Urls},
+    load::{Load, Url, Urls},
     plan::{Action, Scene},
     proxy::Link,
     replica::Replica,
-    stage::Stage,
+    stage::{OTHERS, Postgres, Stage},
+    story::Published,
     watch::{Entry, Watch},
 };
 use crate::harness::{Service, Site, Store};
@@ -29,7 +30,7 @@ pub(super) const START: Duration = Duration::from_secs(60);
 const STRANGER: &str = "127.0.0.9:0";
 
 /// A store was set back, and what it had held.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Loss {
     /// When the older store was there for the services.
     pub(super) visible: Instant,
@@ -37,7 +38,7 @@ pub(super) struct Loss {
     /// When an operator said that the log is to go on.
     pub(super) recovered: Option<Instant>,
     /// The checkpoints in the replicas' files until then.
-    pub(super) published: BTreeSet<(String, u64, String)>,
+    pub(super) published: BTreeSet<Published>,
 }
 
 pub(super) struct World {
@@ -51,6 +52,8 @@ pub(super) struct World {
     pub(super) watch: Watch,
     pub(super) loss: Option<Loss>,
     writer: Option<Replica>,
+    /// Clients call it too, while it is there.
+    writer_url: Url,
     half_open: Vec<TcpStream>,
 }
 
@@ -61,7 +64,7 @@ impl World {
         let mut setup = Service::setup(Store::Sqlite).organisation(&backends.organisation(None));
         if scene.is_postgres() {
             let postgres = Stage::postgres(scene == Scene::Promotion).await;
-            setup = setup.env("LEXGATE_STORE__URL", &postgres.services_url());
+            setup = setup.env("LEXGATE_STORE__URL", &postgres.service_url(OTHERS));
             stage = Some(postgres);
         } else {
             setup = setup.env("LEXGATE_STORE__URL", "sqlite://small/lexgate.db");
@@ -77,15 +80,19 @@ impl World {
         }
         // Processes of one machine share a mark. Replicas are on machines of their own.
         let marks = if scene.is_postgres() { ["a", "b"] } else { ["a", "a"] };
-        let replica = |(name, mark): (&'static str, &str)| {
+        let replica = |(slot, mark): (usize, &str)| {
             let mark = format!("data/ledger.mark.{mark}");
-            Replica::of(&site, name, &[("LEXGATE_LEDGER__MARK_FILE", mark)])
+            let url = stage.service_url(slot);
+            let env = [("LEXGATE_LEDGER__MARK_FILE", mark), ("LEXGATE_STORE__URL", url)];
+            Replica::of(&site, ["0", "1"][slot], &env)
         };
-        let mut replicas: Vec<_> = ["0", "1"].into_iter().zip(marks).map(replica).collect();
+        let mut replicas: Vec<_> = marks.into_iter().enumerate().map(replica).collect();
         for replica in replicas.iter_mut().take(if scene.is_postgres() { 2 } else { 1 }) {
             assert!(replica.start(START).await, "a replica starts:\n{}", replica.log());
         }
-        let urls: Urls = replicas.iter().map(|replica| replica.url.clone()).collect();
+        let writer_url = Url::default();
+        let urls = replicas.iter().map(|replica| replica.url.clone());
+        let urls: Urls = urls.chain([writer_url.clone()]).collect();
         let load = Load::new(urls.clone(), site.key("caller"), seed);
         let watch = Watch::start(&stage.direct_url(), &urls);
         Self {
@@ -99,6 +106,7 @@ impl World {
             watch,
             loss: None,
             writer: None,
+            writer_url,
             half_open: Vec::new(),
         }
     }
@@ -113,17 +121,13 @@ impl World {
                 self.start(1, Duration::from_secs(10)).await;
             }
             Action::PauseStore => self.stage.pause().await,
-            Action::KillStore => self.postgres(super::stage::Postgres::kill),
+            Action::KillStore => self.postgres(Postgres::kill),
             Action::Clock(slot, seconds) => self.replicas[slot].set_clock(seconds),
-            Action::Network(link) => self.postgres(|stage| stage.network.set(link)),
+            Action::Network(slot, link) => self.postgres(|stage| stage.networks[slot].set(link)),
             Action::HalfOpen(slot, count) => self.open_half(slot, count).await,
             Action::FullDisk => self.stage.fill(),
             Action::SecondWriter => self.second_writer("data/ledger.mark.writer", None).await,
-            Action::ForeignRows => {
-                if let Some(stage) = self.stage.as_postgres() {
-                    stage.write_foreign_rows().await;
-                }
-            }
+            Action::ForeignRows => self.foreign_rows(true).await,
             Action::Policies(forbidden) => {
                 let file = forbidden.map_or_else(
                     || "config/organisation.toml".to_owned(),
@@ -133,8 +137,9 @@ impl World {
                 self.end_writer().await;
             }
             Action::Backends(moods) => self.backends.set(moods),
+            Action::Idle(slot) => self.load.leave(slot, true),
             Action::Copy => self.stage.copy().await,
-            Action::CutReplication => self.postgres(super::stage::Postgres::cut_replication),
+            Action::CutReplication => self.postgres(Postgres::cut_replication),
             Action::Loss => self.lose().await,
         }
     }
@@ -153,17 +158,18 @@ impl World {
                 }
             }
             Action::PauseStore => self.stage.resume().await,
-            Action::KillStore => self.postgres(super::stage::Postgres::up),
+            Action::KillStore => self.postgres(|stage| {
+                stage.up();
+            }),
             Action::Clock(slot, _) => self.replicas[slot].set_clock(0),
-            Action::Network(_) => self.postgres(|stage| stage.network.set(Link::Passes)),
+            Action::Network(slot, _) => {
+                self.postgres(|stage| stage.networks[slot].set(Link::Passes));
+            }
             Action::HalfOpen(..) => self.half_open.clear(),
             Action::FullDisk => self.stage.drain(),
             Action::SecondWriter => self.end_writer().await,
-            Action::ForeignRows => {
-                if let Some(stage) = self.stage.as_postgres() {
-                    stage.remove_foreign_rows().await;
-                }
-            }
+            Action::ForeignRows => self.foreign_rows(false).await,
+            Action::Idle(slot) => self.load.leave(slot, false),
             Action::Policies(_)
             | Action::Backends(_)
             | Action::Copy
@@ -172,8 +178,18 @@ impl World {
         }
     }
 
-    fn postgres(&self, act: impl FnOnce(&super::stage::Postgres)) {
+    fn postgres(&self, act: impl FnOnce(&Postgres)) {
         act(self.stage.as_postgres().expect("the scene is on Postgres"));
+    }
+
+    /// Writes them, or takes them out; a store that is away lets nobody.
+    async fn foreign_rows(&self, write: bool) {
+        let Some(stage) = self.stage.as_postgres() else { return };
+        let act = async {
+            if write { stage.write_foreign_rows().await } else { stage.remove_foreign_rows().await }
+        };
+        let done = tokio::time::timeout(Duration::from_secs(3), act).await;
+        self.history.say(format!("foreign rows: {done:?}"));
     }
 
     /// Starts what is not up; a store that is away may not let it.
@@ -217,6 +233,7 @@ impl World {
             "LEXGATE_POLICIES__ACTIVATE_ON_START",
             if activates.is_some() { "true" } else { "false" },
         );
+        writer.url = self.writer_url.clone();
         let started = writer.start(Duration::from_secs(15)).await;
         let what = if started { "listens" } else { "does not start" };
         self.history.say(format!("the second writer {what}"));
@@ -264,7 +281,9 @@ impl World {
         self.stage.drain();
         self.stage.resume().await;
         if let Some(stage) = self.stage.as_postgres() {
-            stage.network.set(Link::Passes);
+            assert!(stage.up(), "Postgres does not start again");
+            stage.remove_foreign_rows().await.expect("foreign rows can be taken out");
+            stage.all(Link::Passes);
         }
         self.half_open.clear();
         self.end_writer().await;
