@@ -43,6 +43,7 @@ mod lab;
 mod ledger;
 mod lesson;
 mod limits;
+mod nemesis;
 mod openapi;
 mod oracle;
 mod personal;
