@@ -84,7 +84,7 @@ impl Pass {
     fn is_valid(&self, now: Moment) -> bool {
         let time = self.gate.confirmed.time(now);
         let is_over = self.grant().until.is_some_and(|until| time >= until);
-        !is_over && self.is_mine(now)
+        !is_over && self.is_mine(now) && self.may_sign()
     }
 
     /// Whether nobody has taken this process for dead since the call was decided: its outcome would be
@@ -93,10 +93,15 @@ impl Pass {
         self.gate.lease.held_since(now) == Some(self.recorded.lease)
     }
 
+    /// Whether this process may still sign what becomes of the call, and still knows which snapshot decides.
+    fn may_sign(&self) -> bool {
+        self.gate.sequencer.standing().is_ok() && self.gate.keeper.standing().is_ok()
+    }
+
     async fn ask(&self) -> Result<bool, GateError> {
         let gate = &*self.gate;
         for _ in 0..ATTEMPTS {
-            let judge = gate.keeper.current();
+            let judge = gate.keeper.deciding()?;
             let snapshot = judge.snapshot();
             let revision = snapshot.digests.revision;
             let now = Moment::now(&*gate.clock);
@@ -184,7 +189,7 @@ impl Gate {
     /// The active revision, as the store says now.
     pub(in crate::gate) async fn ask_revision(&self) -> Result<Revision, GateError> {
         let asked = Moment::now(&*self.clock);
-        let head = in_time(self.store.head()).await?.ok_or(GateError::Corrupt)?;
+        let head = in_time(self.sequencer.head()).await?.ok_or(GateError::Corrupt)?;
         self.confirmed.note(head.revision, asked, head.ts);
         Ok(head.revision)
     }
