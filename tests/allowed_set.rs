@@ -340,7 +340,7 @@ fn call(number: u64, subjects: usize, model: usize, stream: bool) -> ModelCall {
     ModelCall {
         request,
         endpoint: Endpoint::ChatCompletions,
-        body: Fields::parse(&body.to_owned().into()).unwrap(),
+        body: Fields::parse(&body.clone().into()).unwrap(),
         received: body.into(),
         headers: Vec::new(),
         stream,

@@ -78,15 +78,19 @@ async fn links_are_followed_and_a_config_map_is_served() {
     }
     symlink("nowhere", dir.join("base/.#own.cedar")).unwrap();
     assert_eq!(ids(&site), whole);
-    assert_eq!(whole["not_taken"], serde_json::json!([]));
+    // The example has one file that is not a policy.
+    assert_eq!(whole["not_taken"], serde_json::json!(["README.md"]));
 
-    // What is no policy is named, at the check and at the start.
-    site.write("policies/README.md", "read me");
-    assert_eq!(ids(&site)["not_taken"], serde_json::json!(["README.md"]));
+    // What is not a policy is named, at the check and at the start.
+    site.write("policies/base/NOTES.md", "read me");
+    assert_eq!(ids(&site)["not_taken"], serde_json::json!(["README.md", "base/NOTES.md"]));
     let said = check(&site);
-    assert!(said.stdout.contains("not taken, 1 file: README.md"), "{}", said.stdout);
+    let named = "not taken, 2 files: README.md, base/NOTES.md";
+    assert!(said.stdout.contains(named), "{}", said.stdout);
     let service = Service::on(site.into()).await;
-    assert!(service.stderr().contains("README.md"), "{}", service.stderr());
+    for name in ["README.md", "base/NOTES.md"] {
+        assert!(service.stderr().contains(name), "{}", service.stderr());
+    }
 }
 
 #[tokio::test]
@@ -185,7 +189,7 @@ async fn policies_that_are_too_deep_are_faults_and_end_nothing() {
         (chain(" && ", 20_000), "joins more than"),
         ("!".repeat(5_000) + "true", "joins more than"),
         ("if true then true else ".repeat(500) + "true", "joins more than"),
-        (["true"; 5_000].join(" } when { "), "joins more than"),
+        (vec!["true"; 5_000].join(" } when { "), "joins more than"),
         (format!("context{} == 1", ".data".repeat(5_000)), "joins more than"),
         (format!("{}1{}", "[".repeat(5_000), "]".repeat(5_000)), "brackets lie more than"),
     ] {
@@ -320,6 +324,7 @@ fn slips() -> Vec<(&'static str, String, String)> {
         format!("api_key = \"{CANARY}\"\napi_key_env = \"X\""),
         format!("password = \"{CANARY}\""),
         format!("api_key \"{CANARY}\""),
+        format!("api_key_env = \"{CANARY}\""),
     ] {
         add(organisation, backend, to);
     }
@@ -344,8 +349,11 @@ async fn no_slip_of_the_pen_shows_a_secret() {
         }
         let mut command = site.command(&["serve"]);
         command.envs(trace);
-        if to.contains("url") {
-            command.env_remove("LEXGATE_STORE__URL");
+        // What the environment overrides is not read in the file.
+        for (key, name) in [("url", "LEXGATE_STORE__URL"), ("listen", "LEXGATE_SERVER__LISTEN")] {
+            if to.contains(key) {
+                command.env_remove(name);
+            }
         }
         let said = format!("{:?}", refused(&site, command));
         assert!(!said.contains(CANARY) && !said.contains("Kanarien"), "{file}: {to}\n{said}");
@@ -368,7 +376,11 @@ async fn no_variable_and_no_address_shows_a_secret() {
         "LEXGATE_STORE__MIGRATE",
         "LEXGATE_LEDGER__ORIGIN",
         "LEXGATE_STORE__URL",
-        "LEXGATE_API_KEYS",
+        "LEXGATE_LEDGER__MAX_CLOCK_SKEW",
+        "LEXGATE_LEDGER__REQUIRE_WITNESS",
+        "LEXGATE_SERVER__BODY_BUDGET",
+        "LEXGATE_SERVER__BODY_TIMEOUT",
+        "LEXGATE_API_KEYS__X",
         "LEXGATE_SECRETS__X",
         "LEXGATE_SECRETS__X__VALUE",
         "LEXGATE_LEDGER__WITNESSES",

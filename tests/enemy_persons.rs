@@ -265,7 +265,9 @@ fn bytes(hex: &str) -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from(b"0123456789abcdef"[usize::from(n)]));
+    bytes.iter().flat_map(digits).collect()
 }
 
 async fn execute(store: Store, url: &str, statement: &str) {

@@ -102,9 +102,15 @@ async fn execute(site: &Site, sql: &str) {
     }
 }
 
+/// The time, as the services that are tested have it.
+#[expect(clippy::disallowed_methods, reason = "a test has no clock of its own")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
 /// An assessment that ends so many seconds from now: until then data may go from Germany to Singapore.
 fn assessment(seconds: u64) -> (String, SystemTime) {
-    let ends = SystemTime::now() + Duration::from_secs(seconds);
+    let ends = now() + Duration::from_secs(seconds);
     let since = ends.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let until = jiff::Timestamp::from_millisecond(since.as_millis().try_into().unwrap()).unwrap();
     let text = format!(
@@ -130,7 +136,7 @@ async fn postgres_a_fallback_needs_clauses_that_hold_when_it_is_sent() {
         .organisation(&text)
         .start()
         .await;
-    let until = |end: SystemTime| end.duration_since(SystemTime::now()).unwrap_or_default();
+    let until = |end: SystemTime| end.duration_since(now()).unwrap_or_default();
     let disturb = async {
         eventually("the call is under way", async || !frankfurt.seen().is_empty()).await;
         assert!(until(ends) > Duration::ZERO, "the machine was too slow for this test");

@@ -34,7 +34,7 @@ const ELSEWHERE: [(&str, &str); 2] = [
 fn call() -> Value {
     json!({
         "action": "infer", "model": "assistant", "purpose": "dpv:ServiceProvision",
-        "location": "DE-HE",
+        "location": "DE",
         "data": { "personal": true, "categories": ["dpv-pd:Contact"], "subjects": ["DE"] },
     })
 }
@@ -48,6 +48,20 @@ async fn until(what: &str, holds: impl AsyncFn() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     panic!("not in time: {what}");
+}
+
+/// Waits until the service is not ready, and says these words of it: what it has found is said for a second.
+async fn unready(service: &Service, words: &str) {
+    until(&format!("it is not ready, and says {words:?}"), async || {
+        let answer = service.get("/readyz", "caller").await;
+        answer.status == 503 && answer.text().contains(words)
+    })
+    .await;
+}
+
+/// Waits until the service is ready.
+async fn ready(service: &Service) {
+    until("it is ready", async || service.get("/readyz", "caller").await.status == 200).await;
 }
 
 /// The detail of a refusal: with 503.
@@ -122,12 +136,13 @@ async fn set_back_under(env: &[(&str, &str)], mark: &str) {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     for service in [&first, &second] {
-        let detail = refused(&service.decide(&call()).await);
-        assert!(detail.contains("an old backup was restored"), "{detail}");
+        until("it has seen that the log was set back", async || {
+            refused(&service.decide(&call()).await).contains("an old backup was restored")
+        })
+        .await;
         let repeated = refused(&again(service).await);
         assert!(repeated.contains("an old backup was restored"), "{repeated}");
-        let ready = refused(&service.get("/readyz", "caller").await);
-        assert!(ready.contains("an old backup was restored"), "{ready}");
+        unready(service, "an old backup was restored").await;
         refused(&Answer::of(service.anonymous("GET", "/tlog/checkpoint")).await);
         assert!(service.stderr().contains("nothing is signed any more"), "{}", service.stderr());
         let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
@@ -206,7 +221,7 @@ async fn postgres_a_synchronous_standby_has_every_answered_record() {
         assert_eq!(there.get(seq), Some(id), "record {seq:?} was answered, and is lost");
     }
     decide(&service, 3).await;
-    assert_eq!(service.get("/readyz", "caller").await.status, 200);
+    ready(&service).await;
 }
 
 both_stores! {
@@ -293,7 +308,7 @@ both_stores! {
         site.replace("config/lexgate.toml", "[ledger]\n", "[ledger]\nrequire_witness = \"4s\"\n");
         let ran = site.run(&["serve"]);
         assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-        assert!(ran.stderr.contains("`require_witness` is set, and there is no witness"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("`require_witness` is set, and no witness is named"), "{}", ran.stderr);
         site.append("config/lexgate.toml", &format!(
             "[[ledger.witnesses]]\nurl = \"{}\"\nkey = \"{}\"\n", witness.url, witness.vkey
         ));
@@ -305,10 +320,10 @@ both_stores! {
         until("nothing is decided without a witness", async || !allowed().await).await;
         let detail = refused(&service.decide(&call()).await);
         assert!(detail.contains("no witness has cosigned the log for"), "{detail}");
-        assert!(refused(&service.get("/readyz", "caller").await).contains("`[ledger] require_witness`"));
+        unready(&service, "`[ledger] require_witness`").await;
         assert_eq!(service.get("/v1/audit/checkpoint", "auditor").await.status, 200, "all else goes on");
         let _witness = Witness::listening(dir.path(), &service.site.vkey, &address);
         until("the witness is back", &allowed).await;
-        assert_eq!(service.get("/readyz", "caller").await.status, 200);
+        ready(&service).await;
     }
 }

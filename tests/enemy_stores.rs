@@ -213,11 +213,11 @@ impl Limited {
         Self { child, url: line.expect("it listens") }
     }
 
-    /// How large its files may be.
+    /// How large its files may be, by the soft limit: only some may raise a hard one again.
     fn files(&self, size: &str) {
         let process = self.child.id().to_string();
         let mut set = Command::new("prlimit");
-        set.args(["--pid", &process, &format!("--fsize={size}")]);
+        set.args(["--pid", &process, &format!("--fsize={size}:")]);
         assert!(set.status().unwrap().success(), "prlimit");
     }
 }
@@ -328,8 +328,8 @@ async fn another_machine_proves_that_it_is_the_one() {
         sql(&cluster.url, "SELECT pg_reload_conf()").await;
         authority
     };
-    let server = cluster.url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
-    let ((open, _a), (denying, _b)) = (between(&server, false).await, between(&server, true).await);
+    let host = cluster.url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let ((open, _a), (denying, _b)) = (between(&host, false).await, between(&host, true).await);
     let folder = TempDir::new();
     let ca = folder.path().join("ca.pem");
     let site = Service::setup(Store::Sqlite).prepare().await;

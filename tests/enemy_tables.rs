@@ -44,7 +44,9 @@ async fn head(site: &Site) -> (Seq, Digest) {
 
 /// Bytes as SQL has them.
 fn blob(store: Store, bytes: &[u8]) -> String {
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from(b"0123456789abcdef"[usize::from(n)]));
+    let hex: String = bytes.iter().flat_map(digits).collect();
     match store {
         Store::Sqlite => format!("x'{hex}'"),
         Store::Postgres => format!("'\\x{hex}'"),
@@ -302,14 +304,14 @@ both_stores! {
     }
 
     async fn only_what_this_machine_lists_is_read_for_a_backend(store: Store) {
-        for (key, line, want) in [
-            ("api_key_env", "api_key_env = \"PATH\"", "environment = [\"DASHSCOPE_API_KEY\""),
-            ("ca_file", "ca_file = \"/dev/zero\"", "ca_files = [\"/dev/zero\"]"),
+        for (named, line, want) in [
+            ("variable `PATH`", "api_key_env = \"PATH\"", "environment = [\"DASHSCOPE_API_KEY\""),
+            ("authority `/dev/zero`", "ca_file = \"/dev/zero\"", "ca_files = [\"/dev/zero\"]"),
         ] {
             let site = Service::setup(store).reached(LAPTOP, line).prepare().await;
             let ran = site.run(&["serve"]);
             assert_eq!(ran.code, Some(1), "{}", ran.stderr);
-            assert!(ran.stderr.contains(key) && ran.stderr.contains(want), "{}", ran.stderr);
+            assert!(ran.stderr.contains(named) && ran.stderr.contains(want), "{}", ran.stderr);
             assert!(!ran.stderr.contains(&std::env::var("PATH").unwrap()), "{}", ran.stderr);
         }
         let site = Service::setup(store).prepare().await;

@@ -21,7 +21,7 @@ const DAYS: i64 = 120;
 fn call() -> Value {
     json!({
         "action": "infer", "model": "assistant", "purpose": "dpv:ServiceProvision",
-        "location": "DE-HE",
+        "location": "DE",
         "data": { "personal": true, "categories": ["dpv-pd:Contact"], "subjects": ["DE"] },
     })
 }
@@ -79,9 +79,21 @@ async fn all_in_the_past(service: &Service) {
     }
 }
 
+/// Waits until the service is not ready, and gives why: what it has found is said for a second.
+async fn unready(service: &Service) -> String {
+    for _ in 0..300 {
+        let answer = service.get("/readyz", "caller").await;
+        if answer.status != 200 {
+            return detail(&answer);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("it stays ready: {}", service.stderr());
+}
+
 /// Waits until the service answers a decision so, and is so ready.
 async fn until(service: &Service, status: u16) {
-    for _ in 0..100 {
+    for _ in 0..300 {
         let answer = service.decide(&call()).await.status;
         if answer == status && service.get("/readyz", "caller").await.status == status {
             return;
@@ -102,8 +114,8 @@ both_stores! {
             watch.set(&offset);
             let refused = detail(&service.decide(&call()).await);
             assert!(refused.contains("this machine's clock"), "{offset}: {refused}");
-            let unready = detail(&service.get("/readyz", "caller").await);
-            assert!(unready.contains("`[ledger] max_clock_skew`"), "{offset}: {unready}");
+            let fault = unready(&service).await;
+            assert!(fault.contains("`[ledger] max_clock_skew`"), "{offset}: {fault}");
             watch.set("+0");
             until(&service, 200).await;
         }
@@ -176,7 +188,8 @@ async fn postgres_a_replica_with_a_wrong_clock_joins_nobody() {
     watch.set("+1h");
     let refused = detail(&second.decide(&call()).await);
     assert!(refused.contains("this machine's clock"), "{refused}");
-    detail(&second.get("/readyz", "caller").await);
+    let fault = unready(&second).await;
+    assert!(fault.contains("this machine's clock"), "{fault}");
     decide(&first, 2).await;
     assert_eq!(first.get("/readyz", "caller").await.status, 200);
     all_in_the_past(&first).await;

@@ -87,7 +87,7 @@ const UNLAWFUL: &[Forgery] = &[
         "passed over, and never allowed",
         |log| {
             log.records[SENT_OUTCOME].body["skipped"] =
-                json!([{ "deployment": RIYADH, "reason": "full" }])
+                json!([{ "deployment": RIYADH, "reason": "full" }]);
         },
         "the call of decision 2 passed over `mistral-small@dc-riyadh`",
     ),
@@ -95,7 +95,7 @@ const UNLAWFUL: &[Forgery] = &[
         "tried and passed over",
         |log| {
             log.records[SENT_OUTCOME].body["skipped"] =
-                json!([{ "deployment": SINGAPORE, "reason": "full" }])
+                json!([{ "deployment": SINGAPORE, "reason": "full" }]);
         },
         "entry 3: is a `outcome` that contradicts itself: a deployment was tried, and was passed over",
     ),
@@ -122,7 +122,7 @@ const UNLAWFUL: &[Forgery] = &[
         "tried on after an answer",
         |log| {
             log.records[SENT_OUTCOME].body["attempts"] =
-                attempts(log, &[(FRANKFURT, 1_100, 1_500, None), (SINGAPORE, 2_000, 2_900, None)])
+                attempts(log, &[(FRANKFURT, 1_100, 1_500, None), (SINGAPORE, 2_000, 2_900, None)]);
         },
         "after an attempt that did not fail",
     ),
@@ -357,7 +357,7 @@ fn a_record_in_the_wrong_place_is_found() {
                 "a revision that was not active",
                 |log| {
                     log.records[ACROSS].body["snapshot"] =
-                        log.records[SECOND_SNAPSHOT].body["snapshot"].clone()
+                        log.records[SECOND_SNAPSHOT].body["snapshot"].clone();
                 },
                 "entry 7: decided under revision 2, while another snapshot (revision 1) was active",
             ),

@@ -144,8 +144,8 @@ async fn one_address_leaves_places_to_others() {
             }
             // It took the place of one whose headers had not been read.
             let mut again = connect_from(&service, "127.0.0.7").await;
-            let head = head(&service, "/v1/decisions", &key, 100);
-            let _ = again.write_all(head.as_bytes()).await;
+            let half = head(&service, "/v1/decisions", &key, 100);
+            let _ = again.write_all(half.as_bytes()).await;
             held.push(again);
         }
     };
@@ -164,10 +164,14 @@ async fn one_address_leaves_places_to_others() {
 async fn a_body_that_does_not_come_is_not_waited_for() {
     let service = setup().env("LEXGATE_SERVER__BODY_TIMEOUT", "1s").start().await;
     let key = service.site.key("caller").to_owned();
-    for (path, words) in [(CHAT, "slow-body"), ("/v1/decisions", "urn:lexgate:problem:slow-body")] {
+    // As long as each of them takes.
+    for (path, length, words) in [
+        (CHAT, 1_000_000, "slow-body"),
+        ("/v1/decisions", 200_000, "urn:lexgate:problem:slow-body"),
+    ] {
         for drips in [false, true] {
             let mut stream = connect(&service).await;
-            stream.write_all(head(&service, path, &key, 1_000_000).as_bytes()).await.unwrap();
+            stream.write_all(head(&service, path, &key, length).as_bytes()).await.unwrap();
             let (mut reader, mut writer) = stream.split();
             let drip = async {
                 while writer.write_all(b" ").await.is_ok() && drips {

@@ -382,7 +382,7 @@ both_stores! {
             "garbage" => vec![Step::Send(b"\0\x01not http\r\n\r\n".to_vec())],
             "nothing" => vec![],
             "html" => answer("200 OK", "content-type: text/html\r\n", b"<html>"),
-            "untyped" => answer("200 OK", "", b"{}"),
+            "untyped" => answer("200 OK", "", b"it works"),
             "redirect" => {
                 let location = format!("location: {target}/chat/completions\r\n{json}");
                 answer("307 Temporary Redirect", &location, b"{}")

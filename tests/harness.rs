@@ -398,9 +398,9 @@ impl Service {
 
     /// The same, started by another program, such as `["prlimit", "--nofile=256"]`.
     pub(crate) async fn on_by(site: Arc<Site>, starter: &'static [&'static str]) -> Self {
-        let (started, env) = (site.clone(), Vec::new());
+        let (of, env) = (site.clone(), Vec::new());
         let process =
-            tokio::task::spawn_blocking(move || Process::start_blocking(&started, env, starter));
+            tokio::task::spawn_blocking(move || Process::start_blocking(&of, env, starter));
         Self { site, process: process.await.expect("it starts") }
     }
 
@@ -547,10 +547,10 @@ impl Process {
         let mut command = site.command(&["serve"]);
         command.envs(env);
         if let Some((program, arguments)) = starter.split_first() {
-            let mut started = Command::new(program);
-            started.args(arguments).arg(PROGRAM).arg("serve").stdin(Stdio::null());
-            started.current_dir(site.dir.path()).env_remove("LEXGATE_LOG").envs(&site.env);
-            command = started;
+            let mut outer = Command::new(program);
+            outer.args(arguments).arg(PROGRAM).arg("serve").stdin(Stdio::null());
+            outer.current_dir(site.dir.path()).env_remove("LEXGATE_LOG").envs(&site.env);
+            command = outer;
         }
         let mut child = command
             .stdout(Stdio::piped())

@@ -290,12 +290,17 @@ both_stores! {
             fs::write(exported.file(&path), write_bundle(&others).unwrap()).unwrap();
             exported.fault(&site.vkey, &[])
         };
-        let allowed = br#""decision":"allow""#;
-        let forged = rewritten(&|entries| {
-            let at = entries[2].windows(allowed.len()).rposition(|part| part == allowed).unwrap();
-            entries[2].splice(at..at + allowed.len(), *br#""decision":"deny""#);
-        });
-        assert!(forged.starts_with("entry 2: was changed"), "{forged}");
+        let forged = |from: &[u8], to: &[u8]| {
+            rewritten(&|entries| {
+                let at = entries[2].windows(from.len()).rposition(|part| part == from).unwrap();
+                entries[2].splice(at..at + from.len(), to.iter().copied());
+            })
+        };
+        let other = forged(br#""app":"support-copilot""#, br#""app":"billing""#);
+        assert!(other.starts_with("entry 2: was changed"), "{other}");
+        // This one says nothing that can be.
+        let denied = forged(br#""decision":"allow""#, br#""decision":"deny""#);
+        assert!(denied.starts_with("entry 2: is a `decision` that contradicts itself"), "{denied}");
         let swapped = rewritten(&|entries| entries.swap(2, 3));
         assert!(swapped.starts_with("entry 2: says that it is entry 3"), "{swapped}");
         let missing = rewritten(&|entries| drop(entries.remove(3)));

@@ -90,10 +90,12 @@ impl Walk<'_> {
                 if all.iter().any(is_object) {
                     self.undecided.insert(format!("{place}: an object, where a scalar stays"));
                 }
-            } else if !self.table.holds(kind, &["data", "needs", "references"], name)
-                && !(is_root && self.table.is_refused(name))
-            {
-                self.undecided.insert(place);
+            } else {
+                let is_decided = self.table.holds(kind, &["data", "needs", "references"], name)
+                    || is_root && self.table.is_refused(name);
+                if !is_decided {
+                    self.undecided.insert(place);
+                }
             }
         }
     }

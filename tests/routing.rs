@@ -304,7 +304,7 @@ both_stores! {
             steps.extend(whole(&completion()));
             steps
         };
-        let (laptop, frankfurt) = (Backend::start(slow(400)).await, Backend::start(slow(60)).await);
+        let (laptop, frankfurt) = (Backend::start(slow(3_000)).await, Backend::start(slow(60)).await);
         let singapore = Backend::polite().await;
         let all = "deployments = [\"smollm2@laptop\", \"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]";
         let models = format!(
@@ -316,7 +316,10 @@ both_stores! {
         let call = async |claims, model| served_by(&service.openai(CHAT, claims, &chat(model)).await);
         let three = tokio::join!(
             call(&GERMAN[..], "loaded"),
-            async { tokio::time::sleep(Duration::from_millis(100)).await; call(&GERMAN[..], "loaded").await },
+            async {
+                eventually("the laptop is asked", async || !laptop.seen().is_empty()).await;
+                call(&GERMAN[..], "loaded").await
+            },
         );
         assert_eq!(three, (LAPTOP.to_owned(), FRANKFURT.to_owned()));
 

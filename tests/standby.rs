@@ -33,13 +33,16 @@ impl Pair {
         let copy =
             ["-h", "127.0.0.1", "-p", of, "-U", "postgres", "-R", "-X", "stream", "-c", "fast"];
         pair.run("pg_basebackup", &[&["-D", &data], &copy[..]].concat());
+        let mut connection = PgConnection::connect(&pair.primary.url).await.unwrap();
+        // A standby that takes fewer connections than its primary does not start.
+        let row = sqlx::query("SHOW max_connections").fetch_one(&mut connection).await.unwrap();
+        let most: String = row.get(0);
         let options = format!(
-            "-c listen_addresses=127.0.0.1 -c port={port} -c cluster_name=s1 -c unix_socket_directories='{}'",
+            "-c listen_addresses=127.0.0.1 -c port={port} -c cluster_name=s1 -c max_connections={most} -c unix_socket_directories='{}'",
             pair.folder.display()
         );
         let log = pair.folder.join("standby.log").display().to_string();
         pair.run("pg_ctl", &["-D", &data, "-l", &log, "-w", "-t", "60", "-o", &options, "start"]);
-        let mut connection = PgConnection::connect(&pair.primary.url).await.unwrap();
         for sql in ["ALTER SYSTEM SET synchronous_standby_names = 's1'", "SELECT pg_reload_conf()"]
         {
             sqlx::query(sql).execute(&mut connection).await.unwrap();
@@ -83,7 +86,8 @@ impl Pair {
     /// One of Postgres's programs, as the user to whom the cluster belongs.
     fn run(&self, program: &str, arguments: &[&str]) {
         let ran = self.command(program, arguments).status().expect("Postgres's programs are there");
-        assert!(ran.success(), "{program} {arguments:?}");
+        let said = std::fs::read_to_string(self.folder.join("standby.log")).unwrap_or_default();
+        assert!(ran.success(), "{program} {arguments:?}: {said}");
     }
 
     fn command(&self, program: &str, arguments: &[&str]) -> Command {

@@ -46,16 +46,22 @@ pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), F
         };
         let id = &deployment.id;
         match &backend.key {
-            Some(KeySource::Secret(name)) if !config.secrets.named.contains_key(name) => fault(
-                "api_key",
-                format!(
-                    "deployment `{id}` has the key `{name}`, and `[secrets]` does not say where that is"
-                ),
-                format!(
-                    "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
-                ),
-            ),
+            // The key itself may be written where its name belongs.
+            Some(KeySource::Secret(name)) if !config.secrets.named.contains_key(name) => {
+                let name = if source::is_word(name) { name.as_str() } else { "…" };
+                fault(
+                    "api_key",
+                    format!(
+                        "deployment `{id}` has the key `{name}`, and `[secrets]` does not say where that is"
+                    ),
+                    format!(
+                        "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
+                    ),
+                );
+            }
             Some(KeySource::Environment(name)) if !config.secrets.environment.contains(name) => {
+                let hidden = "…".to_owned();
+                let name = if source::is_variable(name) { name } else { &hidden };
                 fault(
                     "api_key_env",
                     format!(
@@ -65,7 +71,7 @@ pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), F
                         "if its value may be sent to that backend, write `environment = {}` below `[secrets]` of this machine's configuration",
                         listed(config.secrets.environment.iter().chain([name]))
                     ),
-                )
+                );
             }
             _ => {}
         }

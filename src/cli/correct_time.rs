@@ -14,7 +14,6 @@ use crate::{
     gate::fresh_id,
     ledger::{ClockCorrectedBody, Kind, canonical, timestamp_text},
     sequencer::{Draft, SubmitError},
-    store,
 };
 
 /// Go back to the real time after a clock was wrong, and record that.
@@ -40,7 +39,7 @@ impl CorrectTime {
     pub(super) async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
         let signer = app::read_signer(&config).map_err(Faults::from)?;
-        let store = store::open(config.store.url.expose()).await.map_err(AppError::from)?;
+        let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let mark = app::open_mark(&config, &*store, &signer).await.map_err(AppError::from)?;
         let head = store.head().await.map_err(AppError::from)?;
         let now = store.now().await.map_err(AppError::from)?;

@@ -24,6 +24,7 @@ use crate::{
         read_bundle, write_bundle,
     },
     store::{Store, Stored},
+    telemetry,
 };
 
 /// Write the ledger as static files that anybody can verify.
@@ -42,6 +43,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        telemetry::log_plain();
         let config = self.config.load()?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let (size, contents) = write_export(&*store, &self.dir, false).await?;

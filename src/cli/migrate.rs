@@ -3,7 +3,10 @@
 use clap::Args;
 
 use super::{ConfigFile, Failure, output};
-use crate::app::{self, AppError};
+use crate::{
+    app::{self, AppError},
+    telemetry,
+};
 
 /// Bring the store's tables up to date.
 #[derive(Debug, Args)]
@@ -14,6 +17,7 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        telemetry::log_plain();
         let config = self.config.load()?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         store.migrate().await.map_err(AppError::from)?;

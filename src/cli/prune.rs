@@ -280,9 +280,9 @@ async fn remove_chunk(store: &dyn Store, chunk: SeqRange) -> Result<bool, Failur
     let head = store.head().await.map_err(AppError::from)?;
     let as_of = head.map_or(Seq::new(0), |head| head.next);
     let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
-    let held = held(store, &holds, chunk.first, chunk.last).await?;
+    let staying = held(store, &holds, chunk.first, chunk.last).await?;
     let mut from = chunk.first.get();
-    for stop in held.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
+    for stop in staying.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
         if from < stop {
             let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
             if store.remove_bodies(part, as_of).await.map_err(AppError::from)?.is_none() {

@@ -1,5 +1,7 @@
 //! Faults of the configuration: where, what is wrong, what is wanted. Never what is written there.
 
+use std::ops::Range;
+
 use figment::error::{Actual, Kind};
 
 use crate::{
@@ -81,7 +83,7 @@ fn quoteless(message: &str) -> String {
     for (n, part) in message.split('`').enumerate() {
         match (n % 2 == 1, part.chars().count() <= 2 || is_word(part) && shown.contains("expected"))
         {
-            (true, true) => shown.push_str(&format!("`{part}`")),
+            (true, true) => shown.extend(["`", part, "`"]),
             (true, false) => shown.push('…'),
             (false, _) => shown.push_str(part),
         }
@@ -93,8 +95,10 @@ fn quoteless(message: &str) -> String {
 pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
     let faults = error.clone().into_iter().map(|error| {
         let path: Vec<&str> = error.path.iter().map(String::as_str).collect();
-        let from_environment =
-            error.metadata.as_ref().is_some_and(|metadata| metadata.name.contains("environment"));
+        // What is missing is missing where its table is, whichever source was read last.
+        let is_of_file = matches!(error.kind, Kind::MissingField(_)) && has(file, &path);
+        let from_environment = !is_of_file
+            && error.metadata.as_ref().is_some_and(|it| it.name.contains("environment"));
         let span = match &error.kind {
             Kind::UnknownField(name, _) => {
                 let mut path = path.clone();
@@ -124,7 +128,13 @@ pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             let name = format!("LEXGATE_{}", path.collect::<Vec<_>>().join("__").to_uppercase());
             return SourceFile::new(&name, "").fault(0..0, message).help(help);
         }
-        concealed(file.fault(span, message)).help(help)
+        // The message says an unknown key that is a word, and so its line may be shown as well.
+        let unknown = match &error.kind {
+            Kind::UnknownField(name, _) if is_word(name) => Some(name.as_str()),
+            _ => None,
+        };
+        let known: Vec<&str> = KEYS.into_iter().chain(unknown).collect();
+        without_values(file.fault(span, message), &known).help(help)
     });
     Faults(faults.collect())
 }
@@ -146,12 +156,24 @@ fn said(kind: &Kind) -> String {
             let one_of = if expected.len() > 1 { "one of " } else { "" };
             format!("unknown field: found {name}, expected {one_of}`{}`", expected.join("`, `"))
         }
-        // The words of our own types: they quote none of what they read.
-        Kind::Message(message) => message.clone(),
+        Kind::Message(message) => unquoted(message),
         Kind::MissingField(_) | Kind::DuplicateField(_) | Kind::InvalidLength(..) => {
             kind.to_string()
         }
         _ => "the value cannot be read".to_owned(),
+    }
+}
+
+/// The words of our own types, without the value that some of them begin with.
+fn unquoted(message: &str) -> String {
+    let verbs = ["` is not ", "` is no ", "` is a ", "` cannot "];
+    let end = verbs.iter().filter_map(|verb| message.rfind(verb)).max();
+    let parts = end.and_then(|end| message.get(1..end).zip(message.get(end + 1..)));
+    match parts {
+        Some((value, rest)) if message.starts_with('`') && !KEYS.contains(&value) => {
+            format!("the value{rest}")
+        }
+        _ => message.to_owned(),
     }
 }
 
@@ -169,12 +191,22 @@ const fn noun(actual: &Actual) -> &'static str {
     }
 }
 
+/// Whether the file says something at `path`.
+fn has(file: &SourceFile, path: &[&str]) -> bool {
+    walk(file, path).1 == path.len()
+}
+
 /// The bytes of the value at `path`, or of the nearest table around it.
 #[must_use]
-pub fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
+pub fn locate(file: &SourceFile, path: &[&str]) -> Range<usize> {
+    walk(file, path).0
+}
+
+/// The bytes of what is found on the way along `path`, and how far that leads.
+fn walk(file: &SourceFile, path: &[&str]) -> (Range<usize>, usize) {
     use toml::de::{DeTable, DeValue};
-    let Ok(table) = DeTable::parse(&file.text) else { return 0..0 };
-    let mut span = 0..0;
+    let Ok(table) = DeTable::parse(&file.text) else { return (0..0, 0) };
+    let (mut span, mut steps) = (0..0, 0);
     let mut here = DeValue::Table(table.into_inner());
     for key in path {
         let next = match here {
@@ -191,7 +223,29 @@ pub fn locate(file: &SourceFile, path: &[&str]) -> std::ops::Range<usize> {
         };
         let Some((at, value)) = next else { break };
         span = at;
+        steps += 1;
         here = value.into_inner();
     }
-    span
+    (span, steps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_type_do_not_repeat_the_value() {
+        for (message, want) in [
+            ("`hush` is not a duration, such as `5s`", "the value is not a duration, such as `5s`"),
+            ("`hu`sh` is not a code", "the value is not a code"),
+            ("`a` is not b` is not a code", "the value is not a code"),
+            ("`hush` cannot name a log: want no `+`", "the value cannot name a log: want no `+`"),
+            ("`hush` is a log's key", "the value is a log's key"),
+            ("`refresh` is no duration", "`refresh` is no duration"),
+            ("`command` names no program", "`command` names no program"),
+            ("want 64 digits", "want 64 digits"),
+        ] {
+            assert_eq!(unquoted(message), want);
+        }
+    }
 }

@@ -219,7 +219,7 @@ mod tests {
         breaker.busy(&bad, start, Duration::from_secs(9_999), true);
         assert_eq!(breaker.refusal(&good, start), None);
         let later = start + LONGEST_BUSY;
-        assert!(breaker.is_limited(&bad, later - Duration::from_secs(1)));
+        assert!(breaker.is_limited(&bad, start + (LONGEST_BUSY / 2)));
         assert!(!breaker.is_limited(&bad, later));
         // One call tries, and a failed trial keeps the same caller away for longer.
         assert_eq!(breaker.begin(&bad, later), Ok(true));

@@ -170,7 +170,7 @@ impl Standing {
         let is_trial = known.breaker.begin(app, now)?;
         drop(known);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Trial { standing: self.clone(), app: app.clone(), is_trial })
+        Ok(Trial { standing: self.clone(), app: app.clone(), is_test: is_trial })
     }
 
     /// How many calls are under way there and wait in its queue.
@@ -279,7 +279,7 @@ pub struct Contradiction {
 pub struct Trial {
     standing: Arc<Standing>,
     app: AppId,
-    is_trial: bool,
+    is_test: bool,
 }
 
 impl Trial {
@@ -308,7 +308,7 @@ impl Trial {
         let settings = self.standing.address.breaker;
         let mut known = lock(&self.standing.known);
         let was_failing = known.breaker.is_failing(now);
-        let cool_down = known.breaker.failed(&self.app, now, settings, self.is_trial);
+        let cool_down = known.breaker.failed(&self.app, now, settings, self.is_test);
         if let Some(cool_down) = cool_down {
             tracing::warn!(deployment = %self.standing.deployment, app = %self.app, ?cool_down, "the breaker is open");
         }
@@ -339,7 +339,7 @@ impl Trial {
 impl Drop for Trial {
     fn drop(&mut self) {
         self.standing.in_flight.fetch_sub(1, Ordering::Relaxed);
-        if self.is_trial {
+        if self.is_test {
             lock(&self.standing.known).breaker.let_go(&self.app);
         }
     }

@@ -15,7 +15,11 @@ pub fn parse<T: DeserializeOwned>(file: &SourceFile) -> Result<T, Fault> {
     toml::from_str(&file.text).map_err(|error| {
         let span = error.span().unwrap_or(0..0);
         let fault = file.fault(span, error.message().trim().to_owned());
-        let fault = without_secrets(file, fault);
+        let line = fault.source.clone();
+        let mut fault = without_secrets(file, fault);
+        if fault.source != line {
+            fault.message = without_found(&fault.message);
+        }
         match error.message() {
             text if text.starts_with("unknown field") => {
                 fault.help("remove the key, or correct its spelling")
@@ -24,4 +28,43 @@ pub fn parse<T: DeserializeOwned>(file: &SourceFile) -> Result<T, Fault> {
             _ => fault,
         }
     })
+}
+
+/// What was wanted, without the value that was found.
+fn without_found(message: &str) -> String {
+    let wanted = message.rsplit_once(", expected ").map(|(_, wanted)| wanted);
+    match (message.split_once(": "), wanted) {
+        (Some((what, _)), Some(wanted)) if what.starts_with("invalid ") => {
+            format!("{what}: expected {wanted}")
+        }
+        _ => message.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "they are read, and looked at no further")]
+    struct Row {
+        tier: Option<bool>,
+        api_key: Option<String>,
+        password: Option<bool>,
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_shown_unless_it_may_be_a_secret() {
+        for (text, want) in [
+            ("tier = 'x'", "invalid type: string \"x\", expected a boolean"),
+            ("api_key = 4711", "invalid type: expected a string"),
+            ("password = 'a, expected b: c'", "invalid type: expected a boolean"),
+        ] {
+            let fault = parse::<Row>(&SourceFile::new("a.toml", text)).unwrap_err();
+            assert_eq!(fault.message, want, "{text}");
+        }
+    }
 }

@@ -164,10 +164,10 @@ impl Judge {
         let reached = reached.to_vec();
         Ok(Explanation {
             judged,
+            reached,
             considered,
             counterfactuals,
             allowed_deployments,
-            reached,
             cut_short,
         })
     }

@@ -64,9 +64,6 @@ impl Reaper {
     /// # Errors
     /// When the store cannot be written.
     pub async fn take_lease(&self) -> Result<(), GateError> {
-        // A process that may sign nothing lets go of what it holds; and a lease by a clock that was set
-        // would outlive the process.
-        self.gate.sequencer.standing()?;
         self.gate.renew_lease(self.process).await
     }
 
@@ -215,6 +212,9 @@ impl Reaper {
 impl Gate {
     /// Says in the store that `process` lives, and remembers here since when that is said without a gap.
     async fn renew_lease(&self, process: Uuid) -> Result<(), GateError> {
+        // A process that may sign nothing lets go of what it holds; and a lease by a clock that was set
+        // would outlive the process.
+        self.sequencer.standing()?;
         let asked = Moment::now(&*self.clock);
         let now = self.store.now().await?;
         let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);

@@ -300,7 +300,7 @@ mod tests {
     use super::*;
 
     const ONE: &str = "lexgate.example/main\n5\nAAAA\n\n\u{2014} lexgate.example/main AAAAAAA=\n";
-    const TWO: &str = "lexgate.example/main\n7\nBBBB\n\n\u{2014} lexgate.example/main BBBBBBB=\n\u{2014} witness CCCCCCC=\n";
+    const TWO: &str = "lexgate.example/main\n7\nBBBB\n\n\u{2014} lexgate.example/main BBBBBBA=\n\u{2014} witness CCCCCCA=\n";
 
     #[test]
     fn notes_are_told_apart_however_they_were_appended() {
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn what_is_torn_is_not_a_note() {
-        for torn in [&TWO[..TWO.len() - 1], &TWO[..TWO.len() - 20], "lexgate.example/main\n7\n"] {
+        for torn in [&TWO[..TWO.len() - 1], &TWO[..TWO.len() - 16], "lexgate.example/main\n7\n"] {
             assert!(Note::parse_all(&format!("{ONE}{torn}")).is_err(), "{torn:?}");
         }
         assert!(Note::parse_all(&format!("{}{TWO}", &ONE[..ONE.len() - 1])).is_err());

@@ -8,6 +8,7 @@
 mod bits;
 mod calls;
 mod keys;
+mod late;
 mod pruned;
 pub(super) mod shape;
 mod span;
@@ -21,7 +22,7 @@ use super::{
     DecisionRef, ErasureBody, GenesisBody, RecoveryBody, TreeHead,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Ended, EndedLate, Examined, Examiner, What},
+    examine::{Ended, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::{Note, VerifierKey},
     tile::Tile,
@@ -401,45 +402,6 @@ impl Verifier {
         self.calls.check_outcome(ended, (decided, entry.ts), past)?;
         for attempt in &ended.attempts {
             past.sent(&self.reigns.sent(entry.seq, decision, attempt));
-        }
-        Ok(())
-    }
-
-    /// Once for each outcome that says nothing, and behind it; its attempts went where the decision allows.
-    fn end_late(
-        &mut self,
-        entry: &Examined,
-        late: &EndedLate,
-        past: &mut dyn Past,
-    ) -> Result<(), ChainFault> {
-        let EndedLate { outcome, ended } = late;
-        let decision = ended.decision;
-        let fault = |why| Err(ChainFault::Late(decision.seq, why));
-        let is_new = self.late.add(decision.seq);
-        match self.unknown.remove(&decision.seq) {
-            Some(known) if known == outcome.seq => {}
-            Some(_) => return fault("but adds to another record than its outcome"),
-            // Both may have been removed because their retention period ended.
-            None if self.shelf.removed.has(outcome.seq) && is_new => {}
-            None => return fault("which has no outcome `unknown` that it could add to"),
-        }
-        if self.leaf_at(outcome.seq, past) != Some(outcome.leaf) {
-            return fault("but names another leaf hash for its outcome");
-        }
-        if self.leaf_at(decision.seq, past) != Some(decision.leaf) {
-            return fault("but names another leaf hash for the decision");
-        }
-        if ended.committed {
-            self.committed.add(entry.seq);
-        }
-        let is_here = !self.shelf.removed.has(decision.seq);
-        let Some(decided) = self.shelf.written(decision.seq).filter(|_| is_here) else {
-            self.unpaired += 1;
-            return Ok(());
-        };
-        self.calls.check_outcome(ended, (decided, entry.ts), past)?;
-        for attempt in &ended.attempts {
-            past.sent(&self.reigns.sent(entry.seq, decision.seq, attempt));
         }
         Ok(())
     }

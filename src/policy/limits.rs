@@ -36,9 +36,8 @@ pub(super) fn survey(file: &SourceFile, is_schema: bool) -> Survey {
         begun: None,
         found: Survey::default(),
     };
-    let mut tokens = Tokens { text: &file.text, at: 0 };
     let mut id = Annotation::None;
-    while let Some((span, token)) = tokens.next() {
+    for (span, token) in (Tokens { text: &file.text, at: 0 }) {
         id = id.follow(token, &mut reader.found.ids);
         reader.take(span, token);
         // One fault is enough: a text that is too deep is not read on.

@@ -198,11 +198,11 @@ async fn leave_lost(found: &mut Vec<Signed>, store: &dyn Store) -> Result<u64, S
         found.drain(..at);
         return Ok(0);
     }
-    let lost = Entry::parse(&last.entry).ok().and_then(|entry| {
+    let before = Entry::parse(&last.entry).ok().and_then(|entry| {
         let body: RecoveryBody = serde_json::from_str(entry.body.get()).ok()?;
         Checkpoint::read(&Note::parse(&body.lost).ok()?).ok()
     });
-    Ok(lost.map_or(0, |lost| lost.size))
+    Ok(before.map_or(0, |checkpoint| checkpoint.size))
 }
 
 #[cfg(test)]

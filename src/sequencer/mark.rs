@@ -174,13 +174,12 @@ impl Mark {
         };
         let keys = self.0.log.as_ref().map(|(_, keys)| keys);
         let corrupt = StoreError::Corrupt("the checkpoint is not signed by this log's key");
-        let (checkpoint, note) = match keys {
-            Some(keys) => signed(&text, keys).map_err(|_| corrupt)?,
-            None => {
-                let note = Note::parse(&text).map_err(|_| corrupt)?;
-                let corrupt = StoreError::Corrupt("the checkpoint is not one");
-                (Checkpoint::read(&note).map_err(|_| corrupt)?, note)
-            }
+        let (checkpoint, note) = if let Some(keys) = keys {
+            signed(&text, keys).map_err(|_| corrupt)?
+        } else {
+            let note = Note::parse(&text).map_err(|_| corrupt)?;
+            let corrupt = StoreError::Corrupt("the checkpoint is not one");
+            (Checkpoint::read(&note).map_err(|_| corrupt)?, note)
         };
         self.hold(store, before, &checkpoint, &note).await?;
         Ok(Some((checkpoint, note)))
@@ -191,6 +190,7 @@ impl Mark {
     /// # Errors
     /// When it does not, which stops all signing, or the store fails.
     pub(super) async fn read_head(&self, store: &dyn Store) -> Result<Option<Head>, StoreError> {
+        self.standing()?;
         let before = self.seen();
         let head = store.head().await?;
         let Some(seen) = before.filter(|seen| seen.size > Seq::new(0)) else { return Ok(head) };

@@ -5,4 +5,4 @@ mod folder;
 mod secrecy;
 
 pub use folder::{PolicyFolder, decides, read_file, read_policy_folder};
-pub use secrecy::{is_word, shown_path, without_secrets, without_values};
+pub use secrecy::{is_variable, is_word, shown_path, without_secrets, without_values};

@@ -46,7 +46,7 @@ fn is_secret(key: &str) -> bool {
         let distance = strsim::damerau_levenshtein(&last, secret);
         distance == 0 || secret.len() > 3 && distance <= 2
     };
-    SECRET.iter().any(|secret| is_like(&secret))
+    SECRET.iter().any(is_like)
         || ["pass", "secret", "token", "key"].iter().any(|part| last.contains(part))
 }
 
@@ -101,6 +101,13 @@ pub fn is_word(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
+}
+
+/// Whether `name` has the look of an environment variable's name, and not that of a secret.
+#[must_use]
+pub fn is_variable(name: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    (1..=64).contains(&name.len()) && name.bytes().all(fits)
 }
 
 /// A path as it may be shown: whoever writes a key where the path of its file belongs shall not find it in a
@@ -178,6 +185,15 @@ mod tests {
         }
         for secret in ["", "Hunter", "sk-live-x", "a1b2c3d4e5", "0123456789abcdef"] {
             assert!(!is_word(secret), "{secret}");
+        }
+        for (name, want) in [
+            ("FRANKFURT_API_KEY", true),
+            ("KEY_2", true),
+            ("", false),
+            ("hunter2", false),
+            ("sk-live-x", false),
+        ] {
+            assert_eq!(is_variable(name), want, "{name}");
         }
         assert_eq!(shown_path(Path::new("src/no-such.key")), "src/no-such.key");
         for secret in

@@ -98,7 +98,7 @@ mod tests {
             "sqlite://data/lexgate.db",
             "sqlite:///var/lib/lexgate.db?mode=rwc",
             "postgres://lexgate:p%3Fw@db.example:5432/lexgate?sslmode=verify-full",
-            "postgresql://lexgate@/lexgate?host=/run/postgresql",
+            "postgresql:///lexgate?host=/run/postgresql&user=lexgate",
             "postgres://lexgate@[::1]/lexgate?options[search_path]=a",
             "postgres://127.0.0.1",
         ] {

@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     StoreError,
-    standing::{Admission, Standing},
+    standing::{Admission, Standing, Turn},
 };
 
 /// How long it may take to get a connection.
@@ -96,13 +96,14 @@ impl<C: Connection, A: Admission<C>> Writer<C, A> {
         self.standing.check()?;
         let mut slot =
             timeout(CONNECT, self.slot.lock()).await.map_err(|_| StoreError::TimedOut)?;
-        match slot.take().filter(|(_, made)| self.standing.takes(made.elapsed())) {
-            Some((connection, made)) => Ok(Taken { slot, connection, made, used: true }),
-            None => {
-                let (connection, made) = self.connect().await?;
-                Ok(Taken { slot, connection, made, used: false })
-            }
-        }
+        let turn = self.admission.turn().await?;
+        let known = slot.take().filter(|(_, made)| self.standing.takes(made.elapsed()));
+        let used = known.is_some();
+        let (connection, made) = match known {
+            Some(known) => known,
+            None => self.connect().await?,
+        };
+        Ok(Taken { connection, made, used, turn, slot })
     }
 
     /// A new connection, and when it was made.
@@ -119,10 +120,14 @@ impl<C: Connection, A: Admission<C>> Writer<C, A> {
 
 /// The writer's connection. It is thrown away unless it is given back.
 pub(super) struct Taken<'a, C> {
-    slot: MutexGuard<'a, Option<(C, Moment)>>,
     connection: C,
     made: Moment,
     used: bool,
+    /// Given back before the next writer of this process comes, whose turn it would end too: both are by one
+    /// file. Fields are dropped in this order.
+    #[expect(dead_code, reason = "it is kept, not read")]
+    turn: Turn,
+    slot: MutexGuard<'a, Option<(C, Moment)>>,
 }
 
 impl<C> Taken<'_, C> {

@@ -17,8 +17,8 @@ pub enum StoreError {
     /// The address names no store.
     #[error("{0}")]
     Address(#[from] AddressError),
-    /// The folder of the `SQLite` file cannot be made, or looked at.
-    #[error("cannot make or read the folder `{path}`")]
+    /// The folder of the `SQLite` file, or the file beside it, cannot be made or looked at.
+    #[error("cannot make or read `{path}`")]
     Folder {
         /// The folder.
         path: String,

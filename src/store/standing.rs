@@ -2,15 +2,19 @@
 //! connections may be used. Not what is asked, which each database knows of itself.
 
 use std::{
+    fs::{File, TryLockError},
     future::Future,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use super::{AppendError, StoreError};
+
+/// How often it is looked whether another process has ended its turn.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// A setting of the database under which the ledger would lose what it has answered, or read something
 /// else than was written.
@@ -25,10 +29,48 @@ pub struct SettingFault {
     pub want: &'static str,
 }
 
-/// What a new connection must pass before it is used.
+/// What a new connection must pass before it is used, and what a writer waits for.
 pub(super) trait Admission<C>: Send + Sync {
     /// Sets what can be set, and reads everything back.
     fn admit(&self, connection: &mut C) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Waits until no other process writes, where the database does not see to that by itself.
+    fn turn(&self) -> impl Future<Output = Result<Turn, StoreError>> + Send {
+        async { Ok(Turn::default()) }
+    }
+}
+
+/// That no other process writes, for as long as it is kept.
+#[derive(Debug, Default)]
+pub(super) struct Turn(Option<Arc<File>>);
+
+impl Turn {
+    /// Waits for the lock on `file`, until `patience` is over.
+    pub(super) async fn on(file: &Arc<File>, patience: Duration) -> Result<Self, StoreError> {
+        let until = Instant::now() + patience;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(Some(file.clone()))),
+                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                    tokio::time::sleep(PAUSE).await;
+                }
+                Err(TryLockError::WouldBlock) => return Err(StoreError::TimedOut),
+                Err(TryLockError::Error(error)) => {
+                    return Err(StoreError::Database(sqlx::Error::Io(error)));
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if let Some(file) = &self.0
+            && let Err(error) = file.unlock()
+        {
+            tracing::warn!(%error, "the lock beside the store could not be given back");
+        }
+    }
 }
 
 /// What is known of the database. Shared by all of its connections.

@@ -42,7 +42,7 @@ pub(super) struct Sent {
 }
 
 pub(super) struct Backends {
-    backends: Vec<Backend>,
+    all: Vec<Backend>,
     moods: Arc<Mutex<[Mood; 4]>>,
     sent: Arc<Mutex<Vec<Sent>>>,
 }
@@ -66,7 +66,7 @@ impl Backends {
             };
             backends.push(Backend::start(script).await);
         }
-        Self { backends, moods, sent }
+        Self { all: backends, moods, sent }
     }
 
     pub(super) fn set(&self, moods: [Mood; 3]) {
@@ -82,7 +82,7 @@ impl Backends {
     /// What the organisation file says of them; `forbidden` is not approved.
     pub(super) fn organisation(&self, forbidden: Option<usize>) -> String {
         let mut text = String::new();
-        for (n, (id, backend)) in DEPLOYMENTS.iter().zip(&self.backends).enumerate() {
+        for (n, (id, backend)) in DEPLOYMENTS.iter().zip(&self.all).enumerate() {
             let approved = n != DEPLOYMENTS.len() - 1 && Some(n) != forbidden;
             write!(
                 text,

@@ -37,7 +37,9 @@ fn decision(seq: u64, marker: u64) -> Entry {
 }
 
 fn outcome(seq: u64, of: &Entry, attempts: &[&str]) -> Entry {
-    let leaf: String = of.leaf.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits =
+        |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from(b"0123456789abcdef"[usize::from(n)]));
+    let leaf: String = of.leaf.iter().flat_map(digits).collect();
     let attempts: Vec<Value> = attempts.iter().map(|id| json!({ "deployment": id })).collect();
     let body = json!({
         "decision": { "seq": of.seq, "leaf": leaf }, "status": "ok", "attempts": attempts,
@@ -120,7 +122,9 @@ const BREACHES: [Breach; 19] = [
     ("1", "a denial was sent", |_, done| done.entries[1].body["decision"] = json!("deny")),
     ("1", "what was not to be sent was", |_, done| done.entries[1].body["dispatch"] = json!(false)),
     ("1", "sent to a deployment that the decision denies", |story, _| story.sent[0].deployment = 2),
-    ("1", "sent before it was there", |story, _| story.sent[0].at = story.seen[1].absent - MS),
+    ("1", "sent before it was there", |story, _| {
+        story.sent[0].at = story.seen[1].absent.checked_sub(MS).unwrap()
+    }),
     ("1", "sent after it was forbidden", |story, done| {
         let forbids = activation(3, "sha256:forbids");
         let (absent, seen) = (story.history.began, story.history.began + MS * 10);

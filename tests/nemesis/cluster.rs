@@ -24,7 +24,8 @@ pub(super) struct Cluster {
     pub(super) primary: Server,
     pub(super) standby: Option<Server>,
     /// Before the folder: the servers end first.
-    _watchdog: Watchdog,
+    #[expect(dead_code, reason = "it is kept, not read")]
+    watchdog: Watchdog,
     folder: TempDir,
 }
 
@@ -41,7 +42,7 @@ impl Cluster {
         let folder = TempDir::new();
         let path = folder.path().to_owned();
         let small = path.join(SMALL);
-        let _watchdog = Watchdog::over(&path, &small);
+        let watchdog = Watchdog::over(&path, &small);
         let primary = block_in_place(|| {
             process::mount(&small);
             for owned in [&path, &small] {
@@ -52,15 +53,15 @@ impl Cluster {
             initdb.arg("-D").arg(&data);
             initdb.args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8"]);
             process::run(initdb.arg("--no-sync"));
-            Server::start(data)
+            Server::start(&data)
         });
         let tablespace = format!("CREATE TABLESPACE small LOCATION '{}'", small.display());
         primary.sql(&[&tablespace]).await;
-        Self { primary, standby: None, _watchdog, folder }
+        Self { primary, standby: None, watchdog, folder }
     }
 
     /// Makes an asynchronous standby that follows the primary through `port`.
-    pub(super) async fn follow(&mut self, port: u16) {
+    pub(super) fn follow(&mut self, port: u16) {
         let path = self.folder.path().to_owned();
         let standby = block_in_place(|| {
             // The copy's tablespace is the primary's own folder otherwise.
@@ -79,7 +80,7 @@ impl Cluster {
             copy.arg("-T").arg(format!("{from}={}", small.display()));
             copy.arg("-d").arg(format!("host=127.0.0.1 port={port} user=postgres"));
             process::run(&mut copy);
-            Server::start(data)
+            Server::start(&data)
         });
         self.standby = Some(standby);
     }
@@ -100,10 +101,10 @@ impl Drop for Cluster {
 }
 
 impl Server {
-    fn start(data: PathBuf) -> Self {
+    fn start(data: &Path) -> Self {
         for _ in 0..3 {
             // Another program may take the free port first.
-            let server = Self { data: data.clone(), port: process::free_port() };
+            let server = Self { data: data.to_owned(), port: process::free_port() };
             if server.up() {
                 return server;
             }

@@ -37,10 +37,10 @@ impl History {
         Self { began: Instant::now(), told: Arc::default() }
     }
 
-    pub(super) fn say(&self, line: String) {
+    pub(super) fn say(&self, line: impl AsRef<str>) {
         let at = self.began.elapsed().as_secs_f64();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        writeln!(told.lines, "{at:8.3} {line}").unwrap();
+        writeln!(told.lines, "{at:8.3} {}", line.as_ref()).unwrap();
     }
 
     pub(super) fn finding(&self, rule: &'static str, text: String) {

@@ -31,7 +31,8 @@ pub(super) struct Replica {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    _watchdog: Watchdog,
+    #[expect(dead_code, reason = "it is kept, not read")]
+    watchdog: Watchdog,
 }
 
 impl Replica {
@@ -115,8 +116,8 @@ impl Replica {
             log.push_str(line);
             log.push('\n');
         });
-        let _watchdog = Watchdog::of(child.id());
-        self.running = Some(Running { child, _watchdog });
+        let watchdog = Watchdog::of(child.id());
+        self.running = Some(Running { child, watchdog });
         let until = Instant::now() + patience;
         while self.url().is_none() {
             if self.has_ended() || Instant::now() > until {

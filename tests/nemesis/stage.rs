@@ -39,7 +39,8 @@ pub(super) struct Postgres {
 pub(super) struct Sqlite {
     folder: PathBuf,
     lock: Option<SqliteConnection>,
-    _watchdog: Watchdog,
+    #[expect(dead_code, reason = "it is kept, not read")]
+    watchdog: Watchdog,
 }
 
 #[derive(Debug)]
@@ -54,7 +55,7 @@ impl Stage {
         let mut replication = None;
         if with_standby {
             let link = Proxy::to(cluster.primary.port).await;
-            cluster.follow(link.port).await;
+            cluster.follow(link.port);
             replication = Some(link);
         }
         cluster.primary.sql(&["CREATE DATABASE log TABLESPACE small"]).await;
@@ -86,9 +87,9 @@ impl Stage {
     /// The site's folder for a SQLite file becomes a file system that can be filled.
     pub(super) fn sqlite(site: &Arc<Site>) -> Self {
         let folder = site.path(SMALL);
-        let _watchdog = Watchdog::over(&site.path("."), &folder);
+        let watchdog = Watchdog::over(&site.path("."), &folder);
         block_in_place(|| process::mount(&folder));
-        Self::Sqlite(Sqlite { folder, lock: None, _watchdog })
+        Self::Sqlite(Sqlite { folder, lock: None, watchdog })
     }
 
     fn small(&self) -> PathBuf {

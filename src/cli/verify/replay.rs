@@ -259,12 +259,12 @@ fn read_proposal(bundle: &[u8], organisation: Vec<u8>) -> Result<Proposal, Strin
 fn in_time<T: Send + 'static>(
     make: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let (send, made) = mpsc::channel();
+    let (send, answer) = mpsc::channel();
     let thread = thread::Builder::new().stack_size(STACK);
     thread
         .spawn(move || drop(send.send(make())))
         .map_err(|error| format!("its snapshot cannot be built: {error}"))?;
-    made.recv_timeout(PATIENCE).unwrap_or_else(|_| {
+    answer.recv_timeout(PATIENCE).unwrap_or_else(|_| {
         Err(format!("its snapshot cannot be built within {} seconds", PATIENCE.as_secs()))
     })
 }

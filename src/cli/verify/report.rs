@@ -117,8 +117,8 @@ fn calls(verified: &Verified) {
     line(format!(
         "every decision names the snapshot then active; all {contents} contents are here, unchanged"
     ));
-    line("every outcome belongs to one decision, and no decision has two".to_owned());
-    line("every attempt went where its decision allows, and after it".to_owned());
+    line("every outcome belongs to one decision, and no decision has two");
+    line("every attempt went where its decision allows, and after it");
     line(match report.open.len() {
         0 => "every call that the gateway sent has its outcome".to_owned(),
         n => format!(
@@ -163,8 +163,8 @@ fn unchecked(verified: &Verified) {
     }
 }
 
-fn line(text: String) {
-    output::line(&format!("  {text}"));
+fn line(text: impl AsRef<str>) {
+    output::line(&format!("  {}", text.as_ref()));
 }
 
 /// How many records are of kinds that this version does not know.

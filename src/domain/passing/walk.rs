@@ -55,7 +55,7 @@ impl<'t> Walk<'t> {
         values: impl Iterator<Item = &'a str>,
     ) -> Walked {
         let stays = self.table.headers.get(name).map(|header| &header.stays);
-        self.pointer = name.to_owned();
+        name.clone_into(&mut self.pointer);
         for value in values.flat_map(|value| value.split(',')) {
             let value = value.trim();
             if value.is_empty() || stays.is_some_and(|stays| stays.contains(value)) {
@@ -200,13 +200,12 @@ impl<'t> Walk<'t> {
             }
             return Ok(false);
         }
-        match tag.others.get(&word) {
-            Some(need) => self.open(need, text)?,
-            None => {
-                let why = UNKNOWN.to_owned();
-                let need = Need { field: join(&tag.at, &word), why, is_reference: false };
-                self.open(&need, text)?;
-            }
+        if let Some(need) = tag.others.get(&word) {
+            self.open(need, text)?;
+        } else {
+            let why = UNKNOWN.to_owned();
+            let need = Need { field: join(&tag.at, &word), why, is_reference: false };
+            self.open(&need, text)?;
         }
         Ok(true)
     }

@@ -18,6 +18,8 @@ pub(in crate::gate) const LEASE: Duration = Duration::from_secs(10);
 /// How much earlier a process believes its own lease to end than others do: what it has begun to write
 /// until then is written while it holds.
 const MARGIN: Duration = Duration::from_secs(1);
+/// For how long a process believes in a lease of its own.
+const OWN_LEASE: Duration = LEASE.saturating_sub(MARGIN);
 /// For how long the store's word for the active revision is believed.
 const CONFIRMED: Duration = Duration::from_millis(500);
 
@@ -58,8 +60,7 @@ impl Lease {
     /// there; `done` the one at which the store had answered.
     pub(in crate::gate) fn renewed(&self, asked: Moment, done: Moment) {
         let mut term = lock(&self.0);
-        let is_unbroken =
-            term.renewed.is_some_and(|renewed| renewed.is_within(LEASE - MARGIN, done));
+        let is_unbroken = term.renewed.is_some_and(|renewed| renewed.is_within(OWN_LEASE, done));
         term.number += u64::from(!is_unbroken);
         term.renewed = Some(asked);
     }
@@ -69,13 +70,17 @@ impl Lease {
     pub(in crate::gate) fn held_since(&self, now: Moment) -> Option<u64> {
         let term = *lock(&self.0);
         let renewed = term.renewed?;
-        renewed.is_within(LEASE - MARGIN, now).then_some(term.number)
+        renewed.is_within(OWN_LEASE, now).then_some(term.number)
     }
 }
 
 /// What the store said last of the active snapshot and of the ledger's time.
 #[derive(Debug, Default)]
-pub(in crate::gate) struct Confirmed(Mutex<Heard>);
+pub(in crate::gate) struct Confirmed {
+    last: Mutex<Heard>,
+    /// Held by the one that asks the store for all.
+    asking: tokio::sync::Mutex<()>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Heard {
@@ -87,22 +92,33 @@ struct Heard {
 impl Confirmed {
     /// At `asked` or later `revision` was the active one, and an entry of the time `ts` was the last one.
     pub(in crate::gate) fn note(&self, revision: Revision, asked: Moment, ts: Timestamp) {
-        let mut heard = lock(&self.0);
+        let mut heard = lock(&self.last);
         heard.ts = heard.ts.max(Some(ts));
         if heard.active.is_none_or(|(_, last)| asked.monotonic >= last.monotonic) {
             heard.active = Some((revision, asked));
         }
     }
 
-    /// Whether `revision` was the active one a moment ago, as the store said.
+    /// Whether `revision` was the active one a moment ago, as the store said; `None` where it said nothing
+    /// of it, or of an earlier one.
+    pub(in crate::gate) fn heard(&self, revision: Revision, now: Moment) -> Option<bool> {
+        let (known, at) = lock(&self.last).active?;
+        (known >= revision && at.is_within(CONFIRMED, now)).then_some(known == revision)
+    }
+
+    /// Whether it surely was.
     pub(in crate::gate) fn is_active(&self, revision: Revision, now: Moment) -> bool {
-        let active = lock(&self.0).active;
-        active.is_some_and(|(known, at)| known == revision && at.is_within(CONFIRMED, now))
+        self.heard(revision, now) == Some(true)
+    }
+
+    /// Waits until no other call asks the store, which may then have been heard.
+    pub(in crate::gate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.asking.lock().await
     }
 
     /// The time: of the clock or of the last entry that is known, whichever is later.
     pub(in crate::gate) fn time(&self, now: Moment) -> Timestamp {
-        lock(&self.0).ts.map_or(now.wall, |ts| ts.max(now.wall))
+        lock(&self.last).ts.map_or(now.wall, |ts| ts.max(now.wall))
     }
 }
 
@@ -163,6 +179,8 @@ mod tests {
         assert!(
             confirmed.is_active(Revision(2), heard) && !confirmed.is_active(Revision(1), heard)
         );
+        let said = |revision| confirmed.heard(Revision(revision), heard);
+        assert_eq!([said(1), said(2), said(3)], [Some(false), Some(true), None]);
         assert_eq!(confirmed.time(heard), ahead, "the ledger's time does not go back");
         assert_eq!(Confirmed::default().time(start), start.wall);
     }

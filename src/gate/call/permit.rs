@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::{
     super::{
         Gate, GateError, Judge, ModelCall, Recorded,
-        decide::{in_time, instant},
+        decide::{LOOKUP, in_time, instant},
     },
     fresh::Moment,
 };
@@ -104,9 +104,7 @@ impl Pass {
             let judge = gate.keeper.deciding()?;
             let snapshot = judge.snapshot();
             let revision = snapshot.digests.revision;
-            let now = Moment::now(&*gate.clock);
-            let is_active =
-                gate.confirmed.is_active(revision, now) || gate.ask_revision().await? == revision;
+            let is_active = gate.is_active(revision).await?;
             let now = Moment::now(&*gate.clock);
             let time = gate.confirmed.time(now);
             if !is_active || snapshot.valid_until.is_some_and(|until| time >= until) {
@@ -186,6 +184,23 @@ impl Permit for Pass {
 }
 
 impl Gate {
+    /// Whether `revision` is the active one. Where that was not heard a moment ago the store is asked, once
+    /// for all calls that wait: if each of them asked, it would be slow exactly when many have to know.
+    async fn is_active(&self, revision: Revision) -> Result<bool, GateError> {
+        let heard = || self.confirmed.heard(revision, Moment::now(&*self.clock));
+        if let Some(is_active) = heard() {
+            return Ok(is_active);
+        }
+        let asked = async {
+            let _turn = self.confirmed.turn().await;
+            match heard() {
+                Some(is_active) => Ok(is_active),
+                None => self.ask_revision().await.map(|active| active == revision),
+            }
+        };
+        timeout(LOOKUP, asked).await.map_err(|_| GateError::LedgerUnavailable)?
+    }
+
     /// The active revision, as the store says now.
     pub(in crate::gate) async fn ask_revision(&self) -> Result<Revision, GateError> {
         let asked = Moment::now(&*self.clock);

@@ -157,15 +157,12 @@ impl Open {
             (Phase::Idle, lasted) if lasted < settled => None,
             (_, lasted) => Some((lasted, *id)),
         };
-        let found = match address {
-            Some(address) => {
-                let ids = self.by_address.get(&address)?.iter().take(LOOKED_AT);
-                ids.filter_map(|id| can_go((id, self.all.get(id)?))).max()
-            }
-            None => {
-                let round = self.all.range(self.hand..).chain(self.all.range(..self.hand));
-                round.take(LOOKED_AT).filter_map(can_go).max()
-            }
+        let found = if let Some(address) = address {
+            let ids = self.by_address.get(&address)?.iter().take(LOOKED_AT);
+            ids.filter_map(|id| can_go((id, self.all.get(id)?))).max()
+        } else {
+            let round = self.all.range(self.hand..).chain(self.all.range(..self.hand));
+            round.take(LOOKED_AT).filter_map(can_go).max()
         };
         let last = self.all.keys().next_back().copied().unwrap_or_default();
         let step = u64::try_from(LOOKED_AT).unwrap_or(u64::MAX);

@@ -294,7 +294,7 @@ mod tests {
             let problem = user(&[("x-lexgate-end-user", empty)], body).unwrap_err();
             assert_eq!(problem.errors[0].pointer, "x-lexgate-end-user", "{empty:?}");
         }
-        for named in [r#"Ju\u0308rgen"#, r#"\u3000J\u00fcrgen\n"#] {
+        for named in [r"Ju\u0308rgen", r"\u3000J\u00fcrgen\n"] {
             let body = format!(r#"{{"model":"m","metadata":{{"lexgate_end_user":"{named}"}}}}"#);
             assert_eq!(user(&[], &body).unwrap().as_deref(), Some("J\u{fc}rgen"), "{named}");
         }

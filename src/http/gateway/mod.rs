@@ -260,12 +260,12 @@ async fn model_call(
         |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
     let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
     let mut needed = passing::needed(endpoint.root(), body.members()).map_err(Failure::refused)?;
-    let headers_on = passed_on(&headers, &mut needed)?;
+    let headers_on = passed_on(&headers, &mut needed).map_err(Failure::refused)?;
     let judge = shared.gate.keeper().current();
     let organisation = &judge.snapshot().organisation;
     let mut request = claims::take(&headers, &mut body, organisation, app, endpoint.action())?;
     request.passes = needed.iter().map(|one| one.field.clone()).collect();
-    check_passes(organisation, app, &request, &needed)?;
+    check_passes(organisation, app, &request, &needed).map_err(Failure::refused)?;
     let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
     let wants_usage = endpoint.wants_usage(&body).map_err(|error| malformed(&error))?;
     Ok(ModelCall {
@@ -285,7 +285,7 @@ async fn model_call(
 fn passed_on(
     headers: &HeaderMap,
     needed: &mut Vec<NeededPass>,
-) -> Result<Vec<(&'static str, String)>, Failure> {
+) -> Result<Vec<(&'static str, String)>, RefusedBody> {
     let mut passed = Vec::new();
     for name in PASSED_ON {
         let values = headers.get_all(name).iter().map(HeaderValue::to_str);
@@ -298,11 +298,11 @@ fn passed_on(
         let Some(values) = values else {
             let detail =
                 format!("`{name}` must contain only visible ASCII characters, and one version");
-            return Err(Failure::refused(RefusedBody(FieldFault::new(name, detail))));
+            return Err(RefusedBody(FieldFault::new(name, detail)));
         };
         if name != VERSION {
             let betas = passing::needed_by_header(name, values.iter().copied());
-            needed.extend(betas.map_err(Failure::refused)?);
+            needed.extend(betas?);
         }
         if !values.is_empty() {
             passed.push((name, values.join(",")));
@@ -317,7 +317,7 @@ fn check_passes(
     app: &AppId,
     request: &CallRequest,
     needed: &[NeededPass],
-) -> Result<(), Failure> {
+) -> Result<(), RefusedBody> {
     let name = request.deployment.as_ref().or(request.model.as_ref());
     let candidates = name.map(|name| organisation.deployments_of(name)).unwrap_or_default();
     let Some(app) = organisation.apps.get(app).filter(|_| !candidates.is_empty()) else {
@@ -329,7 +329,7 @@ fn check_passes(
     };
     let Some(needed) = needed.iter().find(|one| one.field == missing.field) else { return Ok(()) };
     let detail = format!("`{}` is not passed on: {}; {missing}", needed.pointer, needed.why);
-    Err(Failure::refused(RefusedBody(FieldFault::new(needed.pointer.clone(), detail))))
+    Err(RefusedBody(FieldFault::new(needed.pointer.clone(), detail)))
 }
 
 fn answer(served: &Served, body: ReplyBody) -> Response {

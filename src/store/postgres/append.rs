@@ -250,7 +250,8 @@ async fn execute(
             .bind(sealed.used.values().map(ToString::to_string).collect::<Vec<_>>());
     }
     let (here, bound) = sealed.clock_columns();
-    let row = query.bind(here).bind(bound).fetch_one(connection).await?;
+    let revision = revision_column(expected.head.revision);
+    let row = query.bind(here).bind(bound).bind(revision).fetch_one(connection).await?;
     Ok(row.try_get::<i64, _>(0)? == 1)
 }
 

@@ -27,14 +27,16 @@ pub(super) const SEPARATOR: &str = "\u{1f}";
 
 /// The statement that moves the head and writes the entries, and what is named `beside`, or nothing. The
 /// parameter `here` is this machine's time, and `bound` says how far that and the entries' may be from the
-/// server's.
+/// server's; `revision` is the one that the head must name: who has changed that alone is not written over.
 macro_rules! statement {
-    ($here:literal, $bound:literal, $beside:expr) => {
+    ($here:literal, $bound:literal, $revision:literal, $beside:expr) => {
         concat!(
             "
 WITH moved AS (
     UPDATE head SET next = $1, leaf = $2, ts = $3, revision = $4, checkpoint = $15
-    WHERE next = $5 AND leaf = $6 AND fence = $7
+    WHERE next = $5 AND leaf = $6 AND fence = $7 AND revision = ",
+            $revision,
+            "
         AND greatest(abs($3 - ",
             clock!(),
             "), abs(",
@@ -59,7 +61,7 @@ SELECT count(*) FROM moved"
 }
 
 /// For entries that have nothing beside them.
-pub(super) const WRITE: &str = statement!("$16::bigint", "$17::bigint", "");
+pub(super) const WRITE: &str = statement!("$16::bigint", "$17::bigint", "$18::bigint", "");
 
 /// What calls open and close, and what their entries commit to.
 macro_rules! calls {
@@ -81,12 +83,14 @@ macro_rules! calls {
 
 /// For entries of calls. Apart from those that follow, because most batches have nothing else beside
 /// them, and a statement costs Postgres by its length.
-pub(super) const WRITE_CALLS: &str = statement!("$23::bigint", "$24::bigint", calls!());
+pub(super) const WRITE_CALLS: &str =
+    statement!("$23::bigint", "$24::bigint", "$25::bigint", calls!());
 
 /// The same, and what entries claim and use, whose data left, and the tiles that they fill.
 pub(super) const WRITE_BESIDE: &str = statement!(
     "$38::bigint",
     "$39::bigint",
+    "$40::bigint",
     concat!(
         calls!(),
         ", claimed AS (

@@ -86,7 +86,8 @@ impl SqliteStore {
         let mut made = tokio::fs::OpenOptions::new();
         let _ = made.write(true).create_new(true).mode(0o600).open(&file).await;
         let options = parsed
-            .create_if_missing(true)
+            // It is there by now. One that is gone later must not be made anew, empty.
+            .create_if_missing(false)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(BUSY)
@@ -95,7 +96,7 @@ impl SqliteStore {
             .disable_statement_logging();
         let standing = Arc::new(Standing::default());
         let folder = folder.unwrap_or(Path::new(".")).to_owned();
-        let session = Session::new(file, standing.clone());
+        let session = Session::new(file, standing.clone())?;
         let (admission, takes) = (session.clone(), standing.clone());
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
@@ -139,7 +140,10 @@ impl SqliteStore {
         let (times, pause) = EMPTYINGS;
         let mut is_empty = false;
         for _ in 0..times {
+            // Nobody writes meanwhile, neither here nor in another process.
+            let writer = self.writer.take().await?;
             is_empty = within(OPERATION, personal::checkpoint(&mut connection)).await?;
+            writer.give_back();
             if is_empty {
                 self.must_empty.store(false, Ordering::Relaxed);
                 break;
@@ -160,6 +164,7 @@ impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::SQLITE).await?;
         let (mut connection, _) = self.writer.connect().await?;
+        let _turn = self.session.turn().await?;
         let migration = async {
             // Two processes may start at once; SQLite knows no other lock.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
@@ -372,6 +377,7 @@ impl Store for SqliteStore {
     }
 
     async fn examine(&self) -> Result<StoreSettings, StoreError> {
+        self.session.examine_file()?;
         let mut connection = self.any_connection().await?;
         let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
         if within(OPERATION, read::reaches_beyond_head(connection.get()?)).await? {

@@ -2,7 +2,9 @@
 //! asked for, and says nothing.
 
 use std::{
-    os::unix::fs::MetadataExt as _,
+    ffi::OsString,
+    fs::File,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::PathBuf,
     sync::{Arc, OnceLock},
 };
@@ -13,7 +15,8 @@ use crate::{
     ledger::StoreSettings,
     store::{
         SettingFault, StoreError,
-        standing::{Admission, Standing},
+        bound::CONNECT,
+        standing::{Admission, Standing, Turn},
     },
 };
 
@@ -54,11 +57,24 @@ pub(super) struct Session {
     /// Device and inode of the file that was opened first.
     opened: Arc<OnceLock<(u64, u64)>>,
     standing: Arc<Standing>,
+    /// Whose lock means that no other process writes or empties the write-ahead log: `SQLite` before 3.51.3
+    /// may lose pages when two connections do so at once (its "WAL-reset bug").
+    lock: Arc<File>,
 }
 
 impl Session {
-    pub(super) fn new(file: PathBuf, standing: Arc<Standing>) -> Self {
-        Self { file, opened: Arc::default(), standing }
+    /// # Errors
+    /// When the file beside the database, whose lock is its writers' turn, cannot be made.
+    pub(super) fn new(file: PathBuf, standing: Arc<Standing>) -> Result<Self, StoreError> {
+        let mut beside = OsString::from(&file);
+        beside.push("-lock");
+        let mut options = File::options();
+        let lock = options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let lock = lock.open(&beside).map_err(|error| StoreError::Folder {
+            path: PathBuf::from(beside).display().to_string(),
+            error,
+        })?;
+        Ok(Self { file, opened: Arc::default(), standing, lock: Arc::new(lock) })
     }
 
     /// Device and inode of what is at the path now.
@@ -89,6 +105,14 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether the file is still the one that was opened, and remembers what was found.
+    pub(super) fn examine_file(&self) -> Result<(), StoreError> {
+        self.check_file().map_err(|fault| {
+            self.standing.found(Err(&fault));
+            fault.into()
+        })
     }
 
     /// Asks for everything again, and remembers what was found.
@@ -129,5 +153,9 @@ impl Admission<SqliteConnection> for Session {
             self.standing.found(Err(fault));
         }
         read
+    }
+
+    async fn turn(&self) -> Result<Turn, StoreError> {
+        Turn::on(&self.lock, CONNECT).await
     }
 }
