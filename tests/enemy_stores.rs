@@ -328,8 +328,9 @@ async fn another_machine_proves_that_it_is_the_one() {
         sql(&cluster.url, "SELECT pg_reload_conf()").await;
         authority
     };
-    let host = cluster.url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
-    let ((open, _a), (denying, _b)) = (between(&host, false).await, between(&host, true).await);
+    let address = cluster.url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let ((open, _a), (denying, _b)) =
+        (between(&address, false).await, between(&address, true).await);
     let folder = TempDir::new();
     let ca = folder.path().join("ca.pem");
     let site = Service::setup(Store::Sqlite).prepare().await;

@@ -26,6 +26,8 @@ use crate::{
 
 /// How often the store is asked whether another process has activated something.
 const POLL: Duration = Duration::from_secs(5);
+/// How soon it is asked at the earliest, where a fact ends.
+const SOONEST: Duration = Duration::from_millis(10);
 /// How often an activation is tried again because another was faster.
 const ATTEMPTS: usize = 5;
 
@@ -238,16 +240,20 @@ impl Keeper {
 
     /// Follows the store and the calendar until `stop` fires.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut shortest = SOONEST;
         loop {
             let until_change = self.current().snapshot().valid_until.map_or(POLL, |until| {
                 let wait = until.duration_since(self.office.clock.now());
                 Duration::try_from(wait).unwrap_or(Duration::ZERO)
             });
-            let wait = until_change.clamp(Duration::from_millis(10), POLL);
+            let wait = until_change.clamp(shortest, POLL);
             if stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_none() {
                 return;
             }
-            match self.refresh().await {
+            let refreshed = self.refresh().await;
+            // What has failed is not asked for again at once, however long the snapshot has been past.
+            shortest = if refreshed.is_ok() { SOONEST } else { POLL };
+            match refreshed {
                 // Said once, when it began.
                 Ok(()) | Err(GateError::NoSnapshot(_)) => {}
                 Err(error) => {

@@ -112,7 +112,7 @@ pub enum MarkError {
     },
     /// Others have gone on with the log, and it is not signed.
     #[error(
-        "the store's log has {size} entries, and no key of this process has signed that tree: somebody has written to the store past this service, or this key was retired. Restore the log; if it cannot be, `lexgate ledger recover` records the fork"
+        "the store's log has {size} entries, and no key of this process has signed that tree: somebody has written to the store past this service, or this key was retired. Restart a service whose key was changed; else keep the database as it is for those who look into it, and restore the log"
     )]
     Unsigned {
         /// How many entries there are.

@@ -123,7 +123,7 @@ const BREACHES: [Breach; 19] = [
     ("1", "what was not to be sent was", |_, done| done.entries[1].body["dispatch"] = json!(false)),
     ("1", "sent to a deployment that the decision denies", |story, _| story.sent[0].deployment = 2),
     ("1", "sent before it was there", |story, _| {
-        story.sent[0].at = story.seen[1].absent.checked_sub(MS).unwrap()
+        story.sent[0].at = story.seen[1].absent.checked_sub(MS).unwrap();
     }),
     ("1", "sent after it was forbidden", |story, done| {
         let forbids = activation(3, "sha256:forbids");

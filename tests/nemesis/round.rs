@@ -24,7 +24,7 @@ pub(super) async fn play(name: &str, scene: Scene, seed: u64, plan: &[Planned]) 
     let history = History::begin();
     history.say(format!("{name}: {scene:?}, LEXGATE_NEMESIS_SEED={seed}"));
     let mut world = World::build(scene, seed, history.clone()).await;
-    history.say("the world is there".to_owned());
+    history.say("the world is there");
     world.load.start();
     disturb(&mut world, plan).await;
     if scene.loses() {

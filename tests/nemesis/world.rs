@@ -277,7 +277,7 @@ impl World {
 
     /// Ends every disturbance, whether it is going on or not.
     pub(super) async fn heal(&mut self) {
-        self.history.say("heal".to_owned());
+        self.history.say("heal");
         self.stage.drain();
         self.stage.resume().await;
         if let Some(stage) = self.stage.as_postgres() {
