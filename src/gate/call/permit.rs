@@ -12,10 +12,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    super::{
-        Gate, GateError, Judge, ModelCall, Recorded,
-        decide::{LOOKUP, in_time, instant},
-    },
+    super::{Gate, GateError, Judge, ModelCall, Recorded, decide::instant},
     fresh::Moment,
 };
 use crate::{
@@ -24,6 +21,9 @@ use crate::{
     facts::BackendAddress,
 };
 
+/// How long the store may take to say which snapshot is active, in front of a send: on a busy machine too. A
+/// decision is not waited for any more then.
+const ASK: Duration = Duration::from_secs(2);
 /// How long the snapshot that has become active may take to be read.
 const REFRESH: Duration = Duration::from_secs(2);
 /// How often it is asked again because the snapshot moved meanwhile.
@@ -195,16 +195,21 @@ impl Gate {
             let _turn = self.confirmed.turn().await;
             match heard() {
                 Some(is_active) => Ok(is_active),
-                None => self.ask_revision().await.map(|active| active == revision),
+                None => self.ask_revision(ASK).await.map(|active| active == revision),
             }
         };
-        timeout(LOOKUP, asked).await.map_err(|_| GateError::LedgerUnavailable)?
+        timeout(ASK, asked).await.map_err(|_| GateError::LedgerUnavailable)?
     }
 
     /// The active revision, as the store says now.
-    pub(in crate::gate) async fn ask_revision(&self) -> Result<Revision, GateError> {
+    pub(in crate::gate) async fn ask_revision(
+        &self,
+        patience: Duration,
+    ) -> Result<Revision, GateError> {
         let asked = Moment::now(&*self.clock);
-        let head = in_time(self.sequencer.head()).await?.ok_or(GateError::Corrupt)?;
+        let head = timeout(patience, self.sequencer.head()).await;
+        let head = head.map_err(|_| GateError::LedgerUnavailable)??;
+        let head = head.ok_or(GateError::Corrupt)?;
         self.confirmed.note(head.revision, asked, head.ts);
         Ok(head.revision)
     }

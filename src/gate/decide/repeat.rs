@@ -81,7 +81,7 @@ impl Gate {
         request: &CallRequest,
         recorded: &Recorded,
     ) -> Result<bool, GateError> {
-        let revision = self.ask_revision().await?;
+        let revision = self.ask_revision(LOOKUP).await?;
         let time = self.confirmed.time(Moment::now(&*self.clock));
         let is_past = |judge: &Judge| {
             let snapshot = judge.snapshot();
