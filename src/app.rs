@@ -27,7 +27,7 @@ use crate::{
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
     source,
-    store::{self, Store, StoreError, StoreOptions},
+    store::{self, Patience, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };
@@ -208,6 +208,7 @@ pub async fn reach_store(config: &Config) -> Result<Arc<dyn Store>, StoreError> 
     let options = StoreOptions {
         insecure_tls: config.store.insecure_tls,
         require_synchronous_standby: config.store.require_synchronous_standby,
+        patience: Patience::new(config.store.patience),
     };
     store::open_with(config.store.url.expose(), options).await
 }

@@ -199,6 +199,8 @@ impl Setup {
         let mut env = self.env;
         env.entry("LEXGATE_STORE__URL".to_owned()).or_insert(self.store.fresh().await);
         env.entry("LEXGATE_SERVER__LISTEN".to_owned()).or_insert("127.0.0.1:0".to_owned());
+        // The machine may be busy; a test that is about this time sets it.
+        env.entry("LEXGATE_STORE__PATIENCE".to_owned()).or_insert("5s".to_owned());
         // Tests ask again and again until something has happened.
         let readings = "LEXGATE_LEDGER__READINGS_PER_MINUTE".to_owned();
         env.entry(readings).or_insert("1000000".to_owned());

@@ -86,13 +86,22 @@ impl<'de> Deserialize<'de> for Bytes {
 
 /// Reads a duration from 100 milliseconds to a day, such as `10s`.
 pub(super) fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    duration_between(deserializer, Duration::from_millis(100), DAY, "100ms to a day")
+}
+
+/// Reads a duration from `least` to `most`, which `range` says in words.
+pub(super) fn duration_between<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    least: Duration,
+    most: Duration,
+    range: &str,
+) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let parsed = text.parse::<SignedDuration>().ok();
     let parsed = parsed.and_then(|duration| Duration::try_from(duration).ok());
-    let fits = |duration: &Duration| *duration >= Duration::from_millis(100) && *duration <= DAY;
-    parsed.filter(fits).ok_or_else(|| {
+    parsed.filter(|duration| (least..=most).contains(duration)).ok_or_else(|| {
         D::Error::custom(format!(
-            "`{text}` is not a duration from 100ms to a day: write it as `10s` or `2m`"
+            "`{text}` is not a duration from {range}: write it as `10s` or `2m`"
         ))
     })
 }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Every key and table of the configuration.
-const KEYS: [&str; 53] = [
+const KEYS: [&str; 54] = [
     "activate_on_start",
     "allow_removal",
     "api_keys",
@@ -45,6 +45,7 @@ const KEYS: [&str; 53] = [
     "organisation",
     "origin",
     "otlp_endpoint",
+    "patience",
     "personal_values",
     "policies",
     "readings_per_minute",

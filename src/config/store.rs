@@ -1,10 +1,11 @@
 //! `[store]`: where the ledger lies.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
-use super::amount::Bytes;
+use super::amount::{self, Bytes};
+use crate::store::Patience;
 
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize)]
@@ -18,6 +19,9 @@ pub struct StoreConfig {
     pub insecure_tls: bool,
     /// Whether a commit must have reached another machine.
     pub require_synchronous_standby: bool,
+    /// How long a record may wait for the store before its call is refused.
+    #[serde(deserialize_with = "patience")]
+    pub patience: Duration,
     /// How much room is left to what closes calls: with less than this on the disk of a `SQLite` store,
     /// nothing else is written.
     pub min_free: Bytes,
@@ -30,9 +34,14 @@ impl Default for StoreConfig {
             migrate: true,
             insecure_tls: false,
             require_synchronous_standby: false,
+            patience: Patience::default().append(),
             min_free: Bytes::from_mib(512),
         }
     }
+}
+
+fn patience<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    amount::duration_between(deserializer, Patience::SHORTEST, Patience::LONGEST, "100ms to 5s")
 }
 
 /// A store's address, which may hold a password and so is not printed.

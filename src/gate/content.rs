@@ -10,7 +10,6 @@ use serde::Deserialize;
 
 use super::{
     Gate, GateError, Opened, Vault,
-    decide::LOOKUP,
     vault::{Kept, Unsealed, ValueKey, WIDTH},
 };
 use crate::{
@@ -123,8 +122,7 @@ impl Gate {
         let key = if let Some(user) = user {
             user.key.clone()
         } else {
-            let key = tokio::time::timeout(LOOKUP, vault.tenant_key(&caller.tenant)).await;
-            key.map_err(|_| GateError::LedgerUnavailable)??
+            self.in_time(vault.tenant_key(&caller.tenant)).await?
         };
         let (nonce, input, output) = (vault.random()?, vault.random()?, vault.random()?);
         Ok(Some(Keeping { key, nonce, input, output, keeps: mode == ContentMode::Sealed }))

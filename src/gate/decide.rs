@@ -2,10 +2,7 @@
 
 mod repeat;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use jiff::Timestamp;
 use tracing::Span;
@@ -24,15 +21,11 @@ use crate::{
     domain::{CallRequest, Caller, DecisionId, Digest, FieldFault, LimitState, Reached, Seq},
     ledger::{self, DecisionBody, Entry, Kind},
     sequencer::{Draft, Receipt, SubmitError},
-    store::{Claim, Claimed, StoreError, Stored},
+    store::{Claim, Claimed, Stored},
 };
 
 /// How often a call is judged again because the snapshot moved.
 const ATTEMPTS: usize = 5;
-
-/// How long it may take to look up what an idempotency key was used for. With the time that a
-/// record may wait, a caller is still refused within two seconds.
-pub(super) const LOOKUP: Duration = Duration::from_millis(400);
 
 /// A caller's own name for a request, under which the first answer is given again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -260,7 +253,7 @@ impl Gate {
     /// time, which is not before the ledger's.
     async fn catch_up(&self, now: Timestamp) -> Result<Timestamp, GateError> {
         self.keeper.refresh().await?;
-        let head = in_time(self.sequencer.head()).await?;
+        let head = self.in_time(self.sequencer.head()).await?;
         let now = now.max(instant(&*self.clock));
         Ok(head.map_or(now, |head| now.max(head.ts)))
     }
@@ -272,8 +265,7 @@ impl Gate {
         request: &CallRequest,
     ) -> Result<Option<Kept>, GateError> {
         let (Some(vault), Some(user)) = (&self.vault, &request.end_user) else { return Ok(None) };
-        let sealed = tokio::time::timeout(LOOKUP, vault.seal(&caller.tenant, user)).await;
-        sealed.map_err(|_| GateError::LedgerUnavailable)?.map(Some)
+        self.in_time(vault.seal(&caller.tenant, user)).await.map(Some)
     }
 
     /// The decision of `request`, and its way into the ledger.
@@ -373,16 +365,18 @@ impl Gate {
 
     /// What an idempotency key was used for.
     async fn claimed(&self, claim: &Claim) -> Result<Option<Claimed>, GateError> {
-        in_time(self.store.idempotent(&claim.scope, &claim.key)).await
+        self.in_time(self.store.idempotent(&claim.scope, &claim.key)).await
     }
-}
 
-/// What was looked up. A store that hangs is a ledger that cannot be written.
-pub(super) async fn in_time<T>(
-    lookup: impl Future<Output = Result<T, StoreError>>,
-) -> Result<T, GateError> {
-    let found = tokio::time::timeout(LOOKUP, lookup).await;
-    Ok(found.map_err(|_| GateError::LedgerUnavailable)??)
+    /// What was looked up in front of a decision. A store that hangs is a ledger that cannot be written.
+    pub(super) async fn in_time<T, E: Into<GateError>>(
+        &self,
+        lookup: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, GateError> {
+        let patience = self.store.patience().lookup();
+        let found = tokio::time::timeout(patience, lookup).await;
+        found.map_err(|_| GateError::LedgerUnavailable)?.map_err(Into::into)
+    }
 }
 
 /// The gate's word for why the sequencer took nothing.

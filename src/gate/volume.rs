@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use jiff::Timestamp;
 
-use super::{Gate, GateError, Judge, Recorded, decide::in_time, memo::Decided};
+use super::{Gate, GateError, Judge, Recorded, memo::Decided};
 use crate::{
     domain::{
         AppId, Asked, CallRequest, Caller, Candidate, CountKey, Counts, Data, Export, Exported,
@@ -111,7 +111,7 @@ impl Gate {
         let counts = if keys.is_empty() {
             Counts::default()
         } else {
-            in_time(self.store.exported(&keys)).await?
+            self.in_time(self.store.exported(&keys)).await?
         };
         Ok(Tally { counts, now })
     }

@@ -22,7 +22,7 @@ mod tests;
 mod timekeeper;
 mod worker;
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{io, sync::Arc, thread};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -46,10 +46,6 @@ pub use continuation::root_at;
 pub use mark::{Mark, MarkSettings, read_mark};
 pub use mark_file::reset_mark;
 pub use timekeeper::check_clocks;
-
-/// How long a caller waits for its record, in all: long enough for a store that gives up
-/// ([`crate::store`]) to be heard, short enough for the caller to be refused within two seconds.
-const PATIENCE: Duration = Duration::from_millis(1_500);
 
 /// A record that waits for its place.
 #[derive(Clone, Debug)]
@@ -240,7 +236,7 @@ impl Sequencer {
         Ok(handle)
     }
 
-    /// Writes a record; waits less than two seconds. A record whose caller no longer waits is not
+    /// Writes a record; waits as long as the store's patience says. A record whose caller no longer waits is not
     /// written, unless it is an outcome.
     ///
     /// # Errors
@@ -281,7 +277,7 @@ impl Sequencer {
                 TryAcquireError::NoPermits => SubmitError::QueueFull,
                 TryAcquireError::Closed => SubmitError::Closed,
             })?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.store.patience().append();
         let mut answers = self.send(drafts, Some(deadline), room, whole)?;
         match timeout_at(deadline, &mut answers).await {
             Ok(Ok(answers)) => Ok(answers),

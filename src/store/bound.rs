@@ -18,10 +18,6 @@ use super::{
     standing::{Admission, Standing, Turn},
 };
 
-/// How long it may take to get a connection.
-pub(super) const CONNECT: Duration = Duration::from_secs(1);
-/// How long an append may take, from its first statement until its commit is confirmed.
-pub(super) const APPEND: Duration = Duration::from_millis(1_500);
 /// How long any other operation may take.
 pub(super) const OPERATION: Duration = Duration::from_secs(5);
 /// How long a migration may take.
@@ -49,7 +45,7 @@ pub(super) struct Borrowed<DB: Database>(Option<PoolConnection<DB>>);
 
 impl<DB: Database> Borrowed<DB> {
     pub(super) async fn from(pool: &Pool<DB>) -> Result<Self, StoreError> {
-        Ok(Self(Some(within(CONNECT, pool.acquire()).await?)))
+        Ok(Self(Some(within(pool.options().get_acquire_timeout(), pool.acquire()).await?)))
     }
 
     /// The connection, for one operation.
@@ -91,11 +87,17 @@ impl<C: Connection, A: Admission<C>> Writer<C, A> {
         Self { options, admission, standing, slot: Mutex::new(None) }
     }
 
+    /// When an append that begins now must have been confirmed.
+    pub(super) fn deadline(&self) -> Instant {
+        Instant::now() + self.standing.patience.append()
+    }
+
     /// The connection, new if there is none that may be used.
     pub(super) async fn take(&self) -> Result<Taken<'_, C>, StoreError> {
         self.standing.check()?;
-        let mut slot =
-            timeout(CONNECT, self.slot.lock()).await.map_err(|_| StoreError::TimedOut)?;
+        let patience = self.standing.patience.connect();
+        let slot = timeout(patience, self.slot.lock()).await;
+        let mut slot = slot.map_err(|_| StoreError::TimedOut)?;
         let turn = self.admission.turn().await?;
         let known = slot.take().filter(|(_, made)| self.standing.takes(made.elapsed()));
         let used = known.is_some();
@@ -114,7 +116,7 @@ impl<C: Connection, A: Admission<C>> Writer<C, A> {
             self.admission.admit(&mut connection).await?;
             Ok::<_, StoreError>(connection)
         };
-        Ok((within(CONNECT, connected).await?, made))
+        Ok((within(self.standing.patience.connect(), connected).await?, made))
     }
 }
 

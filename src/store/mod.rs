@@ -11,6 +11,7 @@ pub(crate) mod contract;
 mod crash;
 mod error;
 mod migrations;
+mod patience;
 mod personal;
 mod postgres;
 mod row;
@@ -30,6 +31,7 @@ pub use batch::{
 };
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, ClockError, MarkError, StoreError};
+pub use patience::Patience;
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
 pub use standing::SettingFault;
 
@@ -90,6 +92,11 @@ pub struct Claimed {
 /// A database that holds one ledger.
 #[async_trait]
 pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
+    /// How long it is waited for.
+    fn patience(&self) -> Patience {
+        Patience::default()
+    }
+
     /// Makes the tables, or brings them up to date.
     async fn migrate(&self) -> Result<(), StoreError>;
 
@@ -211,6 +218,8 @@ pub struct StoreOptions {
     pub insecure_tls: bool,
     /// Whether a commit must have reached another machine.
     pub require_synchronous_standby: bool,
+    /// How long it is waited for.
+    pub patience: Patience,
 }
 
 /// What a row is that no commit of a sequencer can have left.
@@ -249,7 +258,7 @@ pub async fn open(url: &str) -> Result<Arc<dyn Store>, StoreError> {
 pub async fn open_with(url: &str, options: StoreOptions) -> Result<Arc<dyn Store>, StoreError> {
     address::check(url)?;
     let opened: Result<Arc<dyn Store>, StoreError> = if url.starts_with("sqlite") {
-        sqlite::SqliteStore::open(url).await.map(|store| Arc::new(store) as _)
+        sqlite::SqliteStore::open(url, options.patience).await.map(|store| Arc::new(store) as _)
     } else {
         postgres::PostgresStore::open(url, options).map(|store| Arc::new(store) as _)
     };

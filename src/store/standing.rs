@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AppendError, StoreError};
+use super::{AppendError, Patience, StoreError};
 
 /// How often it is looked whether another process has ended its turn.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -76,6 +76,8 @@ impl Drop for Turn {
 /// What is known of the database. Shared by all of its connections.
 #[derive(Debug)]
 pub(super) struct Standing {
+    /// How long it is waited for.
+    pub(super) patience: Patience,
     fault: Mutex<Option<SettingFault>>,
     /// Connections made before are not used any more.
     since: Mutex<Instant>,
@@ -83,14 +85,13 @@ pub(super) struct Standing {
     append_failed: AtomicBool,
 }
 
-impl Default for Standing {
-    fn default() -> Self {
-        let since = Mutex::new(Instant::now());
-        Self { fault: Mutex::default(), since, append_failed: AtomicBool::new(false) }
-    }
-}
-
 impl Standing {
+    /// Nothing is known yet.
+    pub(super) fn new(patience: Patience) -> Self {
+        let since = Mutex::new(Instant::now());
+        Self { patience, fault: Mutex::default(), since, append_failed: AtomicBool::new(false) }
+    }
+
     /// The fault for which nothing is read or written.
     pub(super) fn fault(&self) -> Option<SettingFault> {
         lock(&self.fault).clone()
@@ -157,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_fault_refuses_until_it_is_mended() {
-        let standing = Standing::default();
+        let standing = Standing::new(Patience::default());
         assert!(standing.check().is_ok());
         standing.found(Err(&fault("off")));
         let refused = standing.check().unwrap_err().to_string();
@@ -168,7 +169,7 @@ mod tests {
 
     #[test]
     fn sessions_end_with_what_they_began_under() {
-        let standing = Standing::default();
+        let standing = Standing::new(Patience::default());
         let before = Instant::now();
         assert!(standing.takes(Duration::ZERO));
         std::thread::sleep(Duration::from_millis(2));

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 
 use super::{files::Export, recent::Recent, recount::Recount, stream::STACK};
 use crate::{
-    domain::{Call, CallRequest, DataRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
+    domain::{CallRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
     ledger::{
@@ -127,7 +127,7 @@ impl<'a> Replay<'a> {
         let recorded: DecisionBody =
             serde_json::from_str(entry.body.get()).map_err(|error| error.to_string())?;
         let judge = self.judge(pinned, attempt.started)?;
-        let request = request(&recorded.call);
+        let request = CallRequest::from(&recorded.call);
         // A call that names what is not there any more goes nowhere.
         let Ok(judged) = judge.judge_afresh(&recorded.caller.app, &request, &recorded.reached)
         else {
@@ -178,7 +178,7 @@ impl<'a> Replay<'a> {
             Ok(judge) => judge,
             Err(error) => return Some(error),
         };
-        let request = request(&recorded.call);
+        let request = CallRequest::from(&recorded.call);
         self.recount.decision(seq, ts, recorded, &request, judge.snapshot());
         let how = How {
             dispatch: recorded.dispatch,
@@ -271,28 +271,4 @@ fn in_time<T: Send + 'static>(
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The question that resolves to `call`.
-fn request(call: &Call) -> CallRequest {
-    let texts = |codes: &[crate::domain::JurisdictionCode]| {
-        codes.iter().map(ToString::to_string).collect::<Vec<_>>()
-    };
-    CallRequest {
-        action: call.action,
-        model: call.model.clone(),
-        deployment: call.deployment.as_ref().map(ToString::to_string),
-        data: call.data.as_ref().map(|data| DataRequest {
-            personal: data.personal,
-            categories: data.categories.clone(),
-            subjects: texts(&data.subjects),
-            subject_count: Some(data.subject_count),
-            location: data.location.as_ref().map(ToString::to_string),
-        }),
-        passes: call.passes.clone(),
-        purpose: call.purpose.clone(),
-        audience: Some(texts(&call.audience)),
-        location: Some(call.location.to_string()),
-        end_user: None,
-    }
 }

@@ -21,9 +21,6 @@ use crate::{
     facts::BackendAddress,
 };
 
-/// How long the store may take to say which snapshot is active, in front of a send: on a busy machine too. A
-/// decision is not waited for any more then.
-const ASK: Duration = Duration::from_secs(2);
 /// How long the snapshot that has become active may take to be read.
 const REFRESH: Duration = Duration::from_secs(2);
 /// How often it is asked again because the snapshot moved meanwhile.
@@ -191,14 +188,15 @@ impl Gate {
         if let Some(is_active) = heard() {
             return Ok(is_active);
         }
+        let patience = self.store.patience().confirmation();
         let asked = async {
             let _turn = self.confirmed.turn().await;
             match heard() {
                 Some(is_active) => Ok(is_active),
-                None => self.ask_revision(ASK).await.map(|active| active == revision),
+                None => self.ask_revision(patience).await.map(|active| active == revision),
             }
         };
-        timeout(ASK, asked).await.map_err(|_| GateError::LedgerUnavailable)?
+        timeout(patience, asked).await.map_err(|_| GateError::LedgerUnavailable)?
     }
 
     /// The active revision, as the store says now.

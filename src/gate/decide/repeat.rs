@@ -8,7 +8,7 @@ use super::{
         confirmation::{ConfirmationError, in_signed_tree},
         memo::How,
     },
-    LOOKUP, Recorded, in_time,
+    Recorded,
 };
 use crate::{
     domain::{CallRequest, Caller, Seq, Verdict},
@@ -29,7 +29,7 @@ impl Gate {
         if known.is_none_or(|known| known.request != claim.request) {
             return Err(GateError::KeyReused);
         }
-        let stored = in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
+        let stored = self.in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
         let recorded = Recorded::read(&stored)?;
         self.check_repeated(caller, request, &stored, &recorded).await?;
         if self.still_answers(caller, request, &recorded).await? {
@@ -49,7 +49,7 @@ impl Gate {
     ) -> Result<(), GateError> {
         let leaf = ledger::leaf_of(&stored.entry);
         let signed = in_signed_tree(&*self.store, self.sequencer.signer(), stored.seq, leaf);
-        match tokio::time::timeout(LOOKUP, signed).await {
+        match tokio::time::timeout(self.store.patience().lookup(), signed).await {
             Err(_) => return Err(GateError::LedgerUnavailable),
             Ok(Err(ConfirmationError::Store(error))) => return Err(error.into()),
             Ok(Err(ConfirmationError::Unconfirmed(error))) => {
@@ -81,7 +81,7 @@ impl Gate {
         request: &CallRequest,
         recorded: &Recorded,
     ) -> Result<bool, GateError> {
-        let revision = self.ask_revision(LOOKUP).await?;
+        let revision = self.ask_revision(self.store.patience().lookup()).await?;
         let time = self.confirmed.time(Moment::now(&*self.clock));
         let is_past = |judge: &Judge| {
             let snapshot = judge.snapshot();

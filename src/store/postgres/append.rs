@@ -22,7 +22,7 @@ use crate::{
     ledger::{Edge, SeqRange, Tile},
     store::{
         AppendError, Found, Head, Lookups, Row, Seal, Sealed, StoreClock, StoreError, Stored,
-        bound::{APPEND, Taken, Writer, until},
+        bound::{Taken, Writer, until},
         crash_point,
         row::{self, revision_column, seq_column},
     },
@@ -64,7 +64,7 @@ pub(super) async fn append(
     batch: &mut dyn Seal,
 ) -> Result<(), AppendError> {
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
-    let deadline = Instant::now() + APPEND;
+    let deadline = writer.deadline();
     let last = known.take();
     let sent = match last.as_ref().filter(|last| last.alone) {
         Some(last) => send(&mut connection, batch, last, deadline).await?,
@@ -141,7 +141,7 @@ pub(super) async fn settle(
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let mut connection = writer.take().await?;
-    let deadline = Instant::now() + APPEND;
+    let deadline = writer.deadline();
     until(deadline, lock(writer, &mut connection, FENCE)).await?;
     let stored = until(deadline, read::record_by_id(&mut connection, id)).await?;
     until(deadline, connection.execute("COMMIT")).await?;

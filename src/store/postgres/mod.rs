@@ -20,9 +20,9 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AppendError, BEYOND_HEAD, Claimed, Head, ROWS_OF_A_BATCH, RecordQuery, Seal,
+    Active, AppendError, BEYOND_HEAD, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal,
     SettingFault, Store, StoreError, StoreOptions, Stored,
-    bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
+    bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against, migrations,
     standing::{Admission, Standing},
 };
@@ -56,7 +56,7 @@ impl PostgresStore {
     pub(super) fn open(url: &str, with: StoreOptions) -> Result<Self, StoreError> {
         let options =
             tls::options(url, with)?.application_name("lexgate").disable_statement_logging();
-        let standing = Arc::new(Standing::default());
+        let standing = Arc::new(Standing::new(with.patience));
         let session = Session::new(&options, with, standing.clone())?;
         let bounded = session.options(options.clone());
         // Searches are planned for the terms that they name.
@@ -65,7 +65,7 @@ impl PostgresStore {
         let (admission, takes) = (session.clone(), standing.clone());
         let pool = PgPoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(CONNECT)
+            .acquire_timeout(with.patience.connect())
             .before_acquire(move |_, about| {
                 let takes = takes.takes(about.age);
                 Box::pin(async move { Ok(takes) })
@@ -113,16 +113,21 @@ async fn find_tables(connection: &mut PgConnection, schema: &str) -> Result<(), 
 
 #[async_trait]
 impl Store for PostgresStore {
+    fn patience(&self) -> Patience {
+        self.standing.patience
+    }
+
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::POSTGRES).await?;
         // A connection of its own: migrations may take longer than what the others are allowed.
         let session = self.session.unbounded();
         let options = session.options(self.options.clone());
-        let mut connection = within(CONNECT, options.connect()).await?;
-        within(CONNECT, session.admit(&mut connection)).await?;
+        let patience = self.standing.patience.connect();
+        let mut connection = within(patience, options.connect()).await?;
+        within(patience, session.admit(&mut connection)).await?;
         within(OPERATION, find_tables(&mut connection, &session.schema)).await?;
         within(MIGRATION, migrator.run_direct(&mut connection)).await?;
-        within(CONNECT, connection.close()).await
+        within(patience, connection.close()).await
     }
 
     async fn is_migrated(&self) -> Result<bool, StoreError> {

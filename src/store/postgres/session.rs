@@ -12,7 +12,7 @@ use sqlx::{Executor as _, PgConnection, Row as _, postgres::PgConnectOptions};
 use crate::{
     ledger::StoreSettings,
     store::{
-        SettingFault, StoreError, StoreOptions,
+        Patience, SettingFault, StoreError, StoreOptions,
         standing::{Admission, Standing},
     },
 };
@@ -101,12 +101,20 @@ const SETTINGS: &[Setting] = &[
 ];
 
 /// What a session may not exceed, so that a replica that hangs or is cut off does not keep the head's
-/// lock from the others.
-const BOUNDS: &[(&str, &str)] = &[
-    ("statement_timeout", "5s"),
-    ("lock_timeout", "1s"),
-    ("idle_in_transaction_session_timeout", "10s"),
-];
+/// lock from the others. An unbounded one is held to nothing.
+fn bounds(patience: Option<Patience>) -> [(&'static str, String); 3] {
+    let lock = patience.map(|patience| match patience.connect().as_millis() {
+        // As the server prints it.
+        millis if millis.is_multiple_of(1000) => format!("{}s", millis / 1000),
+        millis => format!("{millis}ms"),
+    });
+    let bound = |value: &str| patience.map_or_else(|| "0".to_owned(), |_| value.to_owned());
+    [
+        ("statement_timeout", bound("5s")),
+        ("lock_timeout", lock.unwrap_or_else(|| "0".to_owned())),
+        ("idle_in_transaction_session_timeout", bound("10s")),
+    ]
+}
 
 /// What a commit waits for, where it waits for the local disk at least.
 const DURABLE: [&str; 3] = ["on", "remote_apply", "remote_write"];
@@ -134,7 +142,7 @@ const ASK: &str = "SELECT pg_catalog.current_setting('server_version'),
 pub(super) struct Session {
     /// The schema of the tables.
     pub(super) schema: String,
-    is_bounded: bool,
+    bound: Option<Patience>,
     requires_standby: bool,
     standing: Arc<Standing>,
     /// Whether it was said that standbys may lag.
@@ -152,12 +160,13 @@ impl Session {
         let schema = schema(options.get_options().unwrap_or_default())?;
         let requires_standby = with.require_synchronous_standby;
         let has_warned = Arc::default();
-        Ok(Self { schema, is_bounded: true, requires_standby, standing, has_warned })
+        let bound = Some(with.patience);
+        Ok(Self { schema, bound, requires_standby, standing, has_warned })
     }
 
     /// The same for migrations, which may take long.
     pub(super) fn unbounded(&self) -> Self {
-        Self { is_bounded: false, ..self.clone() }
+        Self { bound: None, ..self.clone() }
     }
 
     /// Tables of the same names in a temporary schema are searched last.
@@ -171,10 +180,7 @@ impl Session {
         let set = set.map(|Setting(name, value, _)| (*name, value.replace(' ', "\\ ")));
         let options = options.options(set).options([("search_path", self.search_path())]);
         // A migration may take its time, whatever a role says.
-        let bound = |(name, value): &(&'static str, &'static str)| {
-            (*name, if self.is_bounded { *value } else { "0" })
-        };
-        options.options(BOUNDS.iter().map(bound))
+        options.options(bounds(self.bound))
     }
 
     /// Each setting with the value that it must have, and what else is to be said.
@@ -186,8 +192,8 @@ impl Session {
             };
             (*name, (*value).to_owned(), remedy)
         });
-        let bounds = BOUNDS.iter().filter(|_| self.is_bounded);
-        let bounds = bounds.map(|(name, value)| (*name, (*value).to_owned(), NOT_TAKEN));
+        let bounds = self.bound.into_iter().flat_map(|patience| bounds(Some(patience)));
+        let bounds = bounds.map(|(name, value)| (name, value, NOT_TAKEN));
         let path = ("search_path", self.search_path(), NOT_TAKEN);
         wanted.chain(bounds).chain([path]).collect()
     }
@@ -335,7 +341,7 @@ mod tests {
     #[test]
     fn no_setting_is_listed_twice() {
         let mut names: Vec<_> = SETTINGS.iter().map(|setting| setting.0).collect();
-        names.extend(BOUNDS.iter().map(|bound| bound.0));
+        names.extend(bounds(None).map(|bound| bound.0));
         let all = names.len();
         names.sort_unstable();
         names.dedup();

@@ -87,8 +87,9 @@ fn is_local(host: &str) -> bool {
 mod tests {
     use super::*;
 
-    const INSECURE: StoreOptions =
-        StoreOptions { insecure_tls: true, require_synchronous_standby: false };
+    fn insecure() -> StoreOptions {
+        StoreOptions { insecure_tls: true, ..StoreOptions::default() }
+    }
 
     fn mode(url: &str, with: StoreOptions) -> Result<PgSslMode, String> {
         options(url, with).map(|options| options.get_ssl_mode()).map_err(|error| error.to_string())
@@ -106,9 +107,9 @@ mod tests {
                 let refused = mode(&url, StoreOptions::default()).unwrap_err();
                 assert!(refused.contains(lower) && refused.contains("insecure_tls"), "{refused}");
                 assert!(!refused.contains("hush"), "{refused}");
-                assert!(mode(&url, INSECURE).is_ok(), "{url}");
+                assert!(mode(&url, insecure()).is_ok(), "{url}");
             }
-            let said = mode(&format!("postgres://u@{host}/d"), INSECURE);
+            let said = mode(&format!("postgres://u@{host}/d"), insecure());
             assert!(matches!(said, Ok(PgSslMode::VerifyFull)), "the word alone lowers nothing");
         }
         let through = mode("postgres://u@localhost/d?host=db.internal", StoreOptions::default());

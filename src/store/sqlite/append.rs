@@ -1,7 +1,6 @@
 //! Writes to `SQLite`.
 
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{personal::is_held_since, read, session::Session};
@@ -10,7 +9,7 @@ use crate::{
     ledger::{SeqRange, Tile},
     store::{
         AppendError, Found, Lookups, Row, Seal, Sealed, StoreClock, StoreError, Stored,
-        bound::{APPEND, Writer, until},
+        bound::{Writer, until},
         crash_point,
         row::{self, revision_column, seq_column},
     },
@@ -24,7 +23,7 @@ pub(super) async fn append(
     batch: &mut dyn Seal,
 ) -> Result<(), AppendError> {
     let mut connection = writer.take().await.map_err(AppendError::NotCommitted)?;
-    let deadline = Instant::now() + APPEND;
+    let deadline = writer.deadline();
     let written =
         until(deadline, write(&mut connection, batch)).await.map_err(AppendError::NotCommitted)?;
     let end = if written { "COMMIT" } else { "ROLLBACK" };
@@ -42,7 +41,7 @@ pub(super) async fn settle(
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let mut connection = writer.take().await?;
-    let deadline = Instant::now() + APPEND;
+    let deadline = writer.deadline();
     until(deadline, connection.execute(LOCK)).await?;
     let stored = until(deadline, read::record_by_id(&mut connection, id)).await?;
     until(deadline, connection.execute("ROLLBACK")).await?;

@@ -29,9 +29,9 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AddressError, AppendError, BEYOND_HEAD, Claimed, Head, ROWS_OF_A_BATCH, RecordQuery,
-    Seal, Store, StoreError, Stored,
-    bound::{Borrowed, CONNECT, MIGRATION, OPERATION, Writer, within},
+    Active, AddressError, AppendError, BEYOND_HEAD, Claimed, Head, Patience, ROWS_OF_A_BATCH,
+    RecordQuery, Seal, Store, StoreError, Stored,
+    bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against, migrations,
     standing::{Admission, Standing},
 };
@@ -68,7 +68,7 @@ impl fmt::Debug for SqliteStore {
 }
 
 impl SqliteStore {
-    pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
+    pub(super) async fn open(url: &str, patience: Patience) -> Result<Self, StoreError> {
         let parsed = SqliteConnectOptions::from_str(url)?;
         let file = parsed.get_filename().to_owned();
         // Each connection would have a memory of its own.
@@ -94,13 +94,13 @@ impl SqliteStore {
             // What is erased or pruned leaves no bytes behind.
             .pragma("secure_delete", "ON")
             .disable_statement_logging();
-        let standing = Arc::new(Standing::default());
+        let standing = Arc::new(Standing::new(patience));
         let folder = folder.unwrap_or(Path::new(".")).to_owned();
         let session = Session::new(file, standing.clone())?;
         let (admission, takes) = (session.clone(), standing.clone());
         let pool = SqlitePoolOptions::new()
             .max_connections(READERS)
-            .acquire_timeout(CONNECT)
+            .acquire_timeout(patience.connect())
             .before_acquire(move |_, about| {
                 let takes = takes.takes(about.age);
                 Box::pin(async move { Ok(takes) })
@@ -136,7 +136,7 @@ impl SqliteStore {
         self.must_empty.store(true, Ordering::Relaxed);
         // A connection of its own, which waits for nobody: appends would wait for it.
         let options = self.options.clone().busy_timeout(Duration::ZERO);
-        let mut connection = within(CONNECT, options.connect()).await?;
+        let mut connection = within(self.standing.patience.connect(), options.connect()).await?;
         let (times, pause) = EMPTYINGS;
         let mut is_empty = false;
         for _ in 0..times {
@@ -155,12 +155,16 @@ impl SqliteStore {
                 "the write-ahead log of the store still holds erased bytes, because somebody reads; emptying it is tried again"
             );
         }
-        within(CONNECT, connection.close()).await
+        within(self.standing.patience.connect(), connection.close()).await
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
+    fn patience(&self) -> Patience {
+        self.standing.patience
+    }
+
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::SQLITE).await?;
         let (mut connection, _) = self.writer.connect().await?;
@@ -173,7 +177,7 @@ impl Store for SqliteStore {
             Ok::<_, StoreError>(())
         };
         within(MIGRATION, migration).await?;
-        within(CONNECT, connection.close()).await
+        within(self.standing.patience.connect(), connection.close()).await
     }
 
     async fn is_migrated(&self) -> Result<bool, StoreError> {

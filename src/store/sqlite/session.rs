@@ -15,7 +15,6 @@ use crate::{
     ledger::StoreSettings,
     store::{
         SettingFault, StoreError,
-        bound::CONNECT,
         standing::{Admission, Standing, Turn},
     },
 };
@@ -156,6 +155,6 @@ impl Admission<SqliteConnection> for Session {
     }
 
     async fn turn(&self) -> Result<Turn, StoreError> {
-        Turn::on(&self.lock, CONNECT).await
+        Turn::on(&self.lock, self.standing.patience.connect()).await
     }
 }
