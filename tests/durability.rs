@@ -296,7 +296,7 @@ impl Cluster {
     async fn setup(backend: &Backend) -> (Self, Setup) {
         let cluster = tokio::task::spawn_blocking(Self::start).await.unwrap();
         let setup = with(Store::Postgres, backend).env("LEXGATE_STORE__URL", &cluster.url);
-        (cluster, setup)
+        (cluster, setup.patience_as_shipped())
     }
 
     pub(crate) async fn ctl(&self, command: &'static str) {
@@ -466,7 +466,7 @@ async fn a_full_queue_is_refused_on_postgres() {
 #[tokio::test]
 async fn a_locked_sqlite_file_is_an_outage_and_no_loss() {
     let backend = slow_backend().await;
-    let service = with(Store::Sqlite, &backend).start().await;
+    let service = with(Store::Sqlite, &backend).patience_as_shipped().start().await;
     let client = Client::of(&service);
     let path = service.site.path("data/lexgate.db");
     let mut other =

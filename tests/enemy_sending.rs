@@ -164,6 +164,7 @@ async fn postgres_a_fallback_needs_the_store_s_word() {
     let cluster = tokio::task::spawn_blocking(Cluster::start).await.unwrap();
     let (text, _) = assessment(3_600);
     let service = with(Service::setup(Store::Postgres), &laptop, &frankfurt, &singapore)
+        .patience_as_shipped()
         .env("LEXGATE_STORE__URL", &cluster.url)
         .organisation(&text)
         .start()

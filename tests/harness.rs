@@ -180,6 +180,11 @@ impl Setup {
         self
     }
 
+    /// How long the store is waited for, as it is unless an operator says otherwise: for tests of that time.
+    pub(crate) fn patience_as_shipped(self) -> Self {
+        self.env("LEXGATE_STORE__PATIENCE", "1500ms")
+    }
+
     /// Writes everything, and starts nothing.
     pub(crate) async fn prepare(self) -> Site {
         let dir = TempDir::new();

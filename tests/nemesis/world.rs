@@ -61,7 +61,8 @@ impl World {
     pub(super) async fn build(scene: Scene, seed: u64, history: History) -> Self {
         let backends = Backends::start().await;
         let mut stage = None;
-        let mut setup = Service::setup(Store::Sqlite).organisation(&backends.organisation(None));
+        let setup = Service::setup(Store::Sqlite).patience_as_shipped();
+        let mut setup = setup.organisation(&backends.organisation(None));
         if scene.is_postgres() {
             let postgres = Stage::postgres(scene == Scene::Promotion).await;
             setup = setup.env("LEXGATE_STORE__URL", &postgres.service_url(OTHERS));
