@@ -36,7 +36,7 @@ fn says(seen: &Seen, text: &str) -> bool {
     seen.json()["messages"][0]["content"] == text
 }
 
-async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(60);
     while !holds().await {
         assert!(Instant::now() < patience, "{what}");

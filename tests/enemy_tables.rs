@@ -160,6 +160,23 @@ both_stores! {
         service.export_and_verify();
     }
 
+    async fn an_activation_that_was_taken_back_is_missed(store: Store) {
+        let service = Service::start(store).await;
+        let site = service.site.clone();
+        drop(service);
+        // What was allowed is no more, by a second activation.
+        site.replace("config/organisation.toml", "approved = true", "approved = false");
+        let again = [("LEXGATE_POLICIES__ACTIVATE_ON_START", "true")];
+        let service = Service::on_with(site.clone(), &again).await;
+        assert_eq!(service.records_of("bundle_activated").await.len(), 2);
+        drop(service);
+        write(&site, &taken_back(store, 2)).await;
+        let mut serve = site.command(&["serve"]);
+        let ran = serve.env("LEXGATE_POLICIES__ACTIVATE_ON_START", "false").output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(!ran.status.success() && said.contains("activated another snapshot"), "{said}");
+    }
+
     async fn an_entry_that_nobody_signed_activates_nothing(store: Store) {
         let theirs = Backend::polite().await;
         let service = Service::start(store).await;

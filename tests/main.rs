@@ -26,6 +26,7 @@ mod enemy_files;
 mod enemy_health;
 mod enemy_load;
 mod enemy_persons;
+mod enemy_rows;
 mod enemy_sending;
 mod enemy_signing;
 mod enemy_stores;

@@ -21,6 +21,7 @@ use super::{
     Budget, Gate, GateError,
     call::UnderWay,
     decide::{instant, refused},
+    limits::Returned,
 };
 use crate::{
     domain::{AppId, Caller, Held, KeyName, Limits, Measure, Period, Quota, Rate},
@@ -58,6 +59,8 @@ pub(super) struct Use {
     /// Room for the answers of backends.
     pub(super) answers: Arc<Budget>,
     pub(super) under_way: UnderWay,
+    /// Requests of calls that went nowhere.
+    pub(super) returned: Returned,
     readings: Limits,
     searches: Arc<Semaphore>,
     explanations: Arc<Semaphore>,
@@ -77,6 +80,7 @@ impl Use {
         Self {
             answers: Arc::new(Budget::new(bounds.answers)),
             under_way: UnderWay::default(),
+            returned: Returned::default(),
             readings: Limits { concurrent: None, rates: vec![rate] },
             searches: Arc::new(Semaphore::new(searches)),
             explanations: Arc::new(Semaphore::new(EXPLANATIONS)),

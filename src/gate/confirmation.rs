@@ -1,12 +1,13 @@
 //! Whether the snapshot that the store calls active is one that this log has recorded. The tables that
 //! say so are an index, which anybody may write who may write to the database; the tree is signed.
 
+use super::GateError;
 use crate::{
     domain::{Digest, Revision, Seq},
     ledger::{
         ActivationBody, Checkpoint, Entry, Kind, Note, Plan, Signer, leaf_of, root_of_inclusion,
     },
-    store::{Active, Store, StoreError},
+    store::{Active, RecordQuery, Store, StoreError},
 };
 
 /// How often the tables are read again because another process is activating something.
@@ -46,6 +47,16 @@ pub enum Unconfirmed {
     /// The record is not in the signed tree.
     #[error("record {0} is not in the signed tree")]
     NotInTree(u64),
+    /// The log has a later activation.
+    #[error(
+        "record {later} activated another snapshot after record {active}, which the tables call active"
+    )]
+    Superseded {
+        /// The activation that the store names.
+        active: u64,
+        /// The later one.
+        later: u64,
+    },
 }
 
 /// Why there is no answer: a store that fails, or one that is not believed.
@@ -55,6 +66,18 @@ pub(super) enum ConfirmationError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Unconfirmed(#[from] Unconfirmed),
+}
+
+impl From<ConfirmationError> for GateError {
+    fn from(error: ConfirmationError) -> Self {
+        match error {
+            ConfirmationError::Store(error) => error.into(),
+            ConfirmationError::Unconfirmed(fault) => {
+                tracing::error!(%fault, "a record of the store was not signed by this log");
+                Self::Corrupt
+            }
+        }
+    }
 }
 
 /// The snapshot that the store calls active, if its tables agree on one. It may be forged.
@@ -94,7 +117,22 @@ pub(super) async fn confirm(
     if !is_its_own {
         return Err(Unconfirmed::NoActivation(seq).into());
     }
-    in_signed_tree(store, signer, active.seq, leaf).await
+    in_signed_tree(store, signer, active.seq, leaf).await?;
+    // The tables may have been set back to an activation that was one once.
+    let later = RecordQuery {
+        kind: Some(Kind::BundleActivated),
+        after: Some(active.seq),
+        limit: 1,
+        ..RecordQuery::default()
+    };
+    let Some(later) = store.query(&later).await?.pop() else { return Ok(()) };
+    // Or another process is activating it in this moment: the tables say so then.
+    match named(store).await? {
+        Some(now) if now.seq == active.seq => {
+            Err(Unconfirmed::Superseded { active: seq, later: later.seq.get() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether the entry with this leaf is in the tree that one of this process's own keys has signed.

@@ -52,6 +52,8 @@ impl Gate {
     /// not be recorded; it is then finished by itself, or by asking again.
     pub async fn erase(&self, erasure: &Erasure) -> Result<Erased, GateError> {
         let Some(vault) = &self.vault else { return Err(GateError::NoSuchPerson) };
+        // What cannot be recorded is not destroyed.
+        self.sequencer.standing()?;
         let subjects = subjects(vault, &erasure.tenant, &erasure.end_user);
         let keys = self.store.keys_of(&subjects).await?;
         if keys.is_empty() {

@@ -1,13 +1,17 @@
 //! What calls use of their app's and their tenant's limits: held to them by the commit that records the
 //! decision, counted by it and by the one that records the outcome. Not the counters (`store`).
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use jiff::Timestamp;
+use rust_decimal::Decimal;
 
 use super::outcome::Answered;
 use crate::{
-    domain::{Caller, LimitState, Measure, Money, Quota},
+    domain::{Caller, CounterKey, Limit, LimitState, Measure, Money, Quota},
     facts::Organisation,
     ledger::{Attempt, OutcomeStatus, TokenCount},
 };
@@ -65,13 +69,40 @@ pub(super) fn spending(
     (!quota.is_empty()).then(|| Arc::new(quota))
 }
 
-/// What a call uses that went nowhere: the request that its decision has counted is given back, to the
-/// counters that counted it.
-pub(super) fn give_back(quota: Option<Arc<Quota>>, counted: &[LimitState]) -> Option<Arc<Quota>> {
-    let mut quota = quota.map_or_else(Quota::default, |quota| Quota::clone(&quota));
-    let requests = counted.iter().filter(|state| state.limit.measure == Measure::Requests);
-    quota.adds.extend(requests.map(|state| (state.limit.key(), (-1).into())));
-    (!quota.is_empty()).then(|| Arc::new(quota))
+/// How often as many requests as a limit allows are given back in each of its periods: each was recorded,
+/// and a deployment that is down must not be a way to record without end.
+const RETURNS: u32 = 10;
+
+/// What was given back in periods that are not over, counter by counter.
+#[derive(Debug, Default)]
+pub(super) struct Returned(Mutex<HashMap<CounterKey, (Decimal, Option<Timestamp>)>>);
+
+impl Returned {
+    /// What a call uses that went nowhere: the request that its decision has counted is given back, to the
+    /// counters that counted it, while not too many were.
+    pub(super) fn give_back(
+        &self,
+        quota: Option<Arc<Quota>>,
+        counted: &[LimitState],
+        now: Timestamp,
+    ) -> Option<Arc<Quota>> {
+        let mut quota = quota.map_or_else(Quota::default, |quota| Quota::clone(&quota));
+        let requests = counted.iter().filter(|state| state.limit.measure == Measure::Requests);
+        let returned = requests.filter(|state| self.admits(&state.limit, now));
+        quota.adds.extend(returned.map(|state| (state.limit.key(), (-1).into())));
+        (!quota.is_empty()).then(|| Arc::new(quota))
+    }
+
+    fn admits(&self, limit: &Limit, now: Timestamp) -> bool {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = limit.key();
+        if !given.contains_key(&key) {
+            given.retain(|_, (_, until)| until.is_none_or(|until| now < until));
+        }
+        let (times, _) = given.entry(key).or_insert((Decimal::ZERO, limit.until));
+        *times += Decimal::ONE;
+        *times <= limit.most * Decimal::from(RETURNS)
+    }
 }
 
 /// How many bytes of a request count as a token where the backend has not counted.

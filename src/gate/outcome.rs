@@ -112,7 +112,7 @@ impl Gate {
         let quota = limits::spending(organisation, caller, used, spent.as_ref(), now);
         // What was tried nowhere has used nothing.
         let quota = if body.attempts.is_empty() && status != OutcomeStatus::Unknown {
-            limits::give_back(quota, &decision.limits)
+            self.used.returned.give_back(quota, &decision.limits, now)
         } else {
             quota
         };

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Gate, GateError,
+    call::Moment,
     confirmation::{ConfirmationError, check_head},
 };
 use crate::{ledger::StoreSettings, store::StoreError};
@@ -97,6 +98,14 @@ impl Gate {
         }
     }
 
+    /// While others may take this process for dead it sends nothing.
+    fn lease_fault(&self) -> Option<String> {
+        let is_held = self.lease.held_since(Moment::now(&*self.clock)).is_some();
+        (!is_held).then(|| {
+            "the lease of this process ran out: it sends nothing until it is renewed".to_owned()
+        })
+    }
+
     async fn probe_readiness(&self) -> Readiness {
         let (examined, written, signed, standing) = tokio::join!(
             timeout(PATIENCE, self.store.examine()),
@@ -120,6 +129,7 @@ impl Gate {
             check("store", examined.as_ref().err().map(said)),
             check("write", written.as_ref().err().map(said)),
             check("log", log),
+            check("lease", self.lease_fault()),
             check("room", self.has_room().err().map(|error| error.to_string())),
             check("snapshot", self.keeper.standing().err().map(|error| said_of_snapshot(&error))),
         ];

@@ -57,15 +57,15 @@ impl Refusals {
             spell.recorded += 1;
             return true;
         }
-        count(spell, refusal);
+        count(spell, refusal, 1);
         false
     }
 
-    /// Counts one whose record could not be written.
-    fn keep(&self, refusal: &Refusal, now: Instant) {
+    /// Counts so many whose record could not be written.
+    fn keep(&self, refusal: &Refusal, times: u64, now: Instant) {
         let mut spells = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Spell { began: now, recorded: EACH, more: BTreeMap::new() };
-        count(spells.entry(refusal.key.clone()).or_insert_with(fresh), refusal);
+        count(spells.entry(refusal.key.clone()).or_insert_with(fresh), refusal, times);
     }
 
     /// What was counted in spells that are over, or in all; forgets them.
@@ -85,9 +85,9 @@ impl Refusals {
     }
 }
 
-fn count(spell: &mut Spell, refusal: &Refusal) {
+fn count(spell: &mut Spell, refusal: &Refusal, more: u64) {
     let (times, why) = spell.more.entry(refusal.operation.clone()).or_default();
-    *times += 1;
+    *times += more;
     why.clone_from(&refusal.why);
 }
 
@@ -103,7 +103,7 @@ impl Gate {
         }
         if let Err(error) = self.write_refusal(&refusal, 1).await {
             tracing::warn!(%error, "a refusal is not recorded yet; it is tried again");
-            self.refusals.keep(&refusal, Instant::now());
+            self.refusals.keep(&refusal, 1, Instant::now());
         }
     }
 
@@ -112,7 +112,8 @@ impl Gate {
         for (refusal, times) in self.refusals.take(Instant::now(), all) {
             if let Err(error) = self.write_refusal(&refusal, times).await {
                 let Refusal { key, operation, .. } = &refusal;
-                tracing::warn!(%error, %key, operation, times, "refusals could not be recorded");
+                tracing::warn!(%error, %key, operation, times, "refusals are not recorded yet; they are tried again");
+                self.refusals.keep(&refusal, times, Instant::now());
             }
         }
     }
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(taken, [(refusal("a", "eraseSubject"), 1), (read.clone(), 4_991)]);
         assert_eq!(refusals.take(later, true), []);
         assert!(refusals.admit(&read, later), "another spell");
-        refusals.keep(&read, later);
+        refusals.keep(&read, 1, later);
         assert_eq!(refusals.take(later, true), [(read, 1)], "at the end of the process");
     }
 }

@@ -161,9 +161,12 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// before an instant.
     async fn prune(&self, before: Timestamp) -> Result<(), StoreError>;
 
-    /// Says that `process` lives, until an instant. A process does so before its first dispatch:
-    /// one without a lease is taken for dead.
+    /// Says that `process` lives, until an instant. A process does so before its first dispatch.
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError>;
+
+    /// Gives each process that has a call under way, and whose lease is gone, one until an instant, and says
+    /// how many there were: a row that somebody has deleted tells of nobody's death.
+    async fn grant_missing_leases(&self, until: Timestamp) -> Result<u64, StoreError>;
 
     /// Says that `process` has ended; what it left open may be closed at once.
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError>;
@@ -171,7 +174,7 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// Gives up decisions that will not be dispatched after all: no living process owns them then.
     async fn abandon(&self, decisions: &[Seq]) -> Result<(), StoreError>;
 
-    /// Dispatched decisions without outcome whose process has no lease beyond `now`, behind `after`, those
+    /// Dispatched decisions without outcome whose process has a lease that ran out by `now`, or that were given up, behind `after`, those
     /// with the lowest positions.
     async fn expired_dispatches(
         &self,
@@ -223,7 +226,7 @@ pub struct StoreOptions {
 }
 
 /// What a row is that no commit of a sequencer can have left.
-const BEYOND_HEAD: &str = "an entry lies behind the head of the log; somebody has written to the table `entries` past this service";
+const BEYOND_HEAD: &str = "an entry lies behind the head of the log: somebody has written to the table `entries` past this service; find out who may, and let an administrator delete the rows from `head.next` on";
 
 /// How many rows of leases take about as much room as a batch.
 const ROWS_OF_A_BATCH: i64 = 1000;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AppendError, Patience, StoreError};
+use super::{AppendError, BEYOND_HEAD, Patience, StoreError};
 
 /// How often it is looked whether another process has ended its turn.
 const PAUSE: Duration = Duration::from_millis(2);
@@ -79,6 +79,8 @@ pub(super) struct Standing {
     /// How long it is waited for.
     pub(super) patience: Patience,
     fault: Mutex<Option<SettingFault>>,
+    /// Whether the tables hold what no commit of a sequencer can have left.
+    is_intruded: AtomicBool,
     /// Connections made before are not used any more.
     since: Mutex<Instant>,
     /// Whether the last append failed, for a reason that may fail the next one too.
@@ -89,7 +91,13 @@ impl Standing {
     /// Nothing is known yet.
     pub(super) fn new(patience: Patience) -> Self {
         let since = Mutex::new(Instant::now());
-        Self { patience, fault: Mutex::default(), since, append_failed: AtomicBool::new(false) }
+        Self {
+            patience,
+            fault: Mutex::default(),
+            is_intruded: AtomicBool::new(false),
+            since,
+            append_failed: AtomicBool::new(false),
+        }
     }
 
     /// The fault for which nothing is read or written.
@@ -99,7 +107,19 @@ impl Standing {
 
     /// Refuses while there is one.
     pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.is_intruded.load(Ordering::Relaxed) {
+            return Err(StoreError::Corrupt(BEYOND_HEAD));
+        }
         self.fault().map_or(Ok(()), |fault| Err(fault.into()))
+    }
+
+    /// Takes whether an entry lies behind the head: then nothing is read, written or sent, since nobody knows
+    /// what else was written past this service.
+    pub(super) fn intruded(&self, is_intruded: bool) -> Result<(), StoreError> {
+        if self.is_intruded.swap(is_intruded, Ordering::Relaxed) != is_intruded && is_intruded {
+            tracing::error!("{BEYOND_HEAD}");
+        }
+        if is_intruded { Err(StoreError::Corrupt(BEYOND_HEAD)) } else { Ok(()) }
     }
 
     /// Takes what was found. Whoever was connected before connects anew where it has changed: a session

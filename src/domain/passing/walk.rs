@@ -216,7 +216,7 @@ impl<'t> Walk<'t> {
         };
         match rule {
             Rule::Data => Ok(()),
-            Rule::Stays if is_scalar(value) => Ok(()),
+            Rule::Stays if is_scalar(value, 0) => Ok(()),
             Rule::Stays => {
                 let within = ["a value of `", name, "` is not an object"].concat();
                 let field = join(&join(&kind.at, name), "object");
@@ -292,12 +292,15 @@ fn word(value: &str) -> Option<&str> {
     is_plain(word).then_some(word)
 }
 
-/// Whether a value is a scalar, or lists of scalars.
-fn is_scalar(value: &str) -> bool {
+/// Whether a value is a scalar, or lists of scalars, that are not deeper in each other than any API's are: each
+/// level is read anew, and on the stack.
+fn is_scalar(value: &str, depth: usize) -> bool {
     match value.as_bytes().first() {
         Some(b'{') => false,
+        Some(b'[') if depth == DEEPEST => false,
         Some(b'[') => {
-            each_item(value, |item| if is_scalar(item) { Ok(()) } else { Err(NotScalar) }).is_ok()
+            let scalar = |item| if is_scalar(item, depth + 1) { Ok(()) } else { Err(NotScalar) };
+            each_item(value, scalar).is_ok()
         }
         _ => true,
     }

@@ -93,9 +93,10 @@ impl Confirmed {
     /// At `asked` or later `revision` was the active one, and an entry of the time `ts` was the last one.
     pub(in crate::gate) fn note(&self, revision: Revision, asked: Moment, ts: Timestamp) {
         let mut heard = lock(&self.last);
-        heard.ts = heard.ts.max(Some(ts));
         if heard.active.is_none_or(|(_, last)| asked.monotonic >= last.monotonic) {
             heard.active = Some((revision, asked));
+            // It goes back where the log's time was corrected, and nowhere else.
+            heard.ts = Some(ts);
         }
     }
 
@@ -181,7 +182,11 @@ mod tests {
         );
         let said = |revision| confirmed.heard(Revision(revision), heard);
         assert_eq!([said(1), said(2), said(3)], [Some(false), Some(true), None]);
-        assert_eq!(confirmed.time(heard), ahead, "the ledger's time does not go back");
+        assert_eq!(
+            confirmed.time(heard),
+            ahead,
+            "what was asked before says nothing new of the time"
+        );
         assert_eq!(Confirmed::default().time(start), start.wall);
     }
 }

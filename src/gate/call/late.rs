@@ -5,10 +5,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::super::{Gate, GateError, Recorded, outcome::settled};
+use super::super::{Gate, GateError, Recorded, confirmation::in_signed_tree, outcome::settled};
 use crate::{
     domain::{Quota, Volume},
-    ledger::{DecisionRef, Entry, Kind, LateOutcomeBody, OutcomeBody, OutcomeStatus, canonical},
+    ledger::{
+        DecisionRef, Entry, Kind, LateOutcomeBody, OutcomeBody, OutcomeStatus, canonical, leaf_of,
+    },
     sequencer::{Draft, SealedValue},
     store::Stored,
 };
@@ -35,6 +37,9 @@ impl Gate {
         beside: Beside,
     ) -> Result<(), GateError> {
         let stored = self.written(decision).await?;
+        // A row that says how a call ended is believed where the log has signed it, not where it lies.
+        let leaf = leaf_of(&stored.entry);
+        in_signed_tree(&*self.store, self.sequencer.signer(), stored.seq, leaf).await?;
         let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
         let written: OutcomeBody =
             serde_json::from_str(entry.body.get()).map_err(|_| GateError::Corrupt)?;

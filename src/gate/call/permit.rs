@@ -157,7 +157,10 @@ impl Pass {
 impl Permit for Pass {
     fn holds(&self) -> bool {
         let now = Moment::now(&*self.gate.clock);
-        self.is_valid(now) && self.gate.confirmed.is_active(self.grant().revision, now)
+        let revision = self.grant().revision;
+        // The addresses are those of the snapshot that this process has taken since.
+        let is_taken = self.gate.keeper.current().snapshot().digests.revision == revision;
+        is_taken && self.is_valid(now) && self.gate.confirmed.is_active(revision, now)
     }
 
     async fn renew(&self) -> bool {

@@ -31,8 +31,10 @@ impl Gate {
         }
         let stored = self.in_time(self.store.record(seq)).await?.ok_or(GateError::Corrupt)?;
         let recorded = Recorded::read(&stored)?;
+        // First it is heard which snapshot decides: what a call resolves to is known of that one alone.
+        let still_answers = self.still_answers(caller, request, &recorded).await?;
         self.check_repeated(caller, request, &stored, &recorded).await?;
-        if self.still_answers(caller, request, &recorded).await? {
+        if still_answers {
             Ok(recorded)
         } else {
             Err(GateError::AnswerOutdated { id: recorded.id, seq })

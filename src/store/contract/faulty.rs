@@ -180,6 +180,9 @@ impl Store for Faulty {
     async fn renew_lease(&self, process: Uuid, until: Timestamp) -> Result<(), StoreError> {
         self.behind.renew_lease(process, until).await
     }
+    async fn grant_missing_leases(&self, until: Timestamp) -> Result<u64, StoreError> {
+        self.behind.grant_missing_leases(until).await
+    }
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError> {
         self.behind.release_lease(process).await
     }

@@ -192,6 +192,13 @@ async fn open_dispatches_follow_leases(bed: Bed) {
     assert_eq!(expired(now).await, [4], "nobody owns it");
     store.release_lease(desk.process).await.unwrap();
     assert_eq!(expired(now).await, [2, 4]);
+    // A lease that somebody has deleted says nothing, until another one has run out.
+    bed.execute("DELETE FROM leases").await.unwrap();
+    assert_eq!(expired(in_secs(60)).await, [4]);
+    assert_eq!(store.grant_missing_leases(in_secs(5)).await.unwrap(), 1);
+    assert_eq!(store.grant_missing_leases(in_secs(9)).await.unwrap(), 0);
+    assert_eq!(expired(in_secs(4)).await, [4]);
+    assert_eq!(expired(in_secs(5)).await, [2, 4]);
     desk.sequencer.submit(outcome(&first)).await.unwrap();
     assert_eq!(expired(now).await, [4]);
     assert_eq!(store.open_dispatches().await.unwrap(), 1);

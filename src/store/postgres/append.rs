@@ -321,10 +321,12 @@ async fn look_up(connection: &mut PgConnection, lookups: &Lookups) -> Result<Fou
         }
     }
     if !lookups.decisions.is_empty() {
-        let rows = sqlx::query("SELECT about FROM entries WHERE about = ANY ($1)")
-            .bind(lookups.decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
-            .fetch_all(&mut *connection)
-            .await?;
+        let rows = sqlx::query(
+            "SELECT about FROM entries WHERE about = ANY ($1) AND seq < (SELECT next FROM head)",
+        )
+        .bind(lookups.decisions.iter().copied().map(seq_column).collect::<Vec<_>>())
+        .fetch_all(&mut *connection)
+        .await?;
         for row in &rows {
             found.reported.insert(row::seq(row, 0)?);
         }

@@ -44,11 +44,30 @@ pub(super) async fn renew_lease(
     Ok(())
 }
 
+/// Gives each process that has a call under way and no lease one until `until`. Gives how many there were.
+pub(super) async fn grant_missing_leases(
+    connection: &mut PgConnection,
+    until: Timestamp,
+) -> Result<u64, StoreError> {
+    let granted = sqlx::query(
+        "INSERT INTO leases (process, until)
+         SELECT DISTINCT o.process, $1::bigint FROM open_dispatches o
+         WHERE o.process <> $2::uuid
+           AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.process = o.process)
+         ON CONFLICT (process) DO NOTHING",
+    )
+    .bind(until.as_microsecond())
+    .bind(Uuid::nil().to_string())
+    .execute(connection)
+    .await?;
+    Ok(granted.rows_affected())
+}
+
 pub(super) async fn release_lease(
     connection: &mut PgConnection,
     process: Uuid,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases WHERE process = $1::uuid")
+    sqlx::query("UPDATE leases SET until = 0 WHERE process = $1::uuid")
         .bind(process.to_string())
         .execute(connection)
         .await?;

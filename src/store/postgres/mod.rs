@@ -20,8 +20,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AppendError, BEYOND_HEAD, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal,
-    SettingFault, Store, StoreError, StoreOptions, Stored,
+    Active, AppendError, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal, SettingFault,
+    Store, StoreError, StoreOptions, Stored,
     bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against, migrations,
     standing::{Admission, Standing},
@@ -271,6 +271,14 @@ impl Store for PostgresStore {
         Ok(())
     }
 
+    async fn grant_missing_leases(&self, until: Timestamp) -> Result<u64, StoreError> {
+        let mut connection = self.connection().await?;
+        let granted =
+            within(OPERATION, leases::grant_missing_leases(connection.get()?, until)).await?;
+        connection.give_back();
+        Ok(granted)
+    }
+
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError> {
         let mut connection = self.connection().await?;
         within(OPERATION, leases::release_lease(connection.get()?, process)).await?;
@@ -334,9 +342,8 @@ impl Store for PostgresStore {
     async fn examine(&self) -> Result<StoreSettings, StoreError> {
         let mut connection = self.any_connection().await?;
         let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
-        if within(OPERATION, read::reaches_beyond_head(connection.get()?)).await? {
-            return Err(StoreError::Corrupt(BEYOND_HEAD));
-        }
+        let beyond = within(OPERATION, read::reaches_beyond_head(connection.get()?)).await?;
+        self.standing.intruded(beyond)?;
         connection.give_back();
         Ok(found)
     }

@@ -214,7 +214,7 @@ pub(super) async fn is_held_since(
     seq: Seq,
 ) -> Result<bool, StoreError> {
     let row = sqlx::query(
-        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'legal_hold' AND seq >= $1)",
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'legal_hold' AND seq >= $1 AND seq < (SELECT next FROM head))",
     )
     .bind(seq_column(seq))
     .fetch_one(connection)

@@ -112,7 +112,7 @@ pub(super) async fn tiles(
         if !tiles.iter().any(|tile| tile.id == *id) {
             let (first, last) = row::leaves_of(*id);
             let rows = sqlx::query(
-                "SELECT seq, leaf FROM entries WHERE seq BETWEEN $1 AND $2 ORDER BY seq",
+                "SELECT seq, leaf FROM entries WHERE seq BETWEEN $1 AND $2 AND seq < (SELECT next FROM head) ORDER BY seq",
             )
             .bind(first)
             .bind(last)
@@ -136,7 +136,7 @@ pub(super) async fn range(
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     let rows =
-        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= $1 ORDER BY seq LIMIT $2")
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= $1 AND seq < (SELECT next FROM head) ORDER BY seq LIMIT $2")
             .bind(seq_column(from))
             .bind(limit_column(limit))
             .fetch_all(connection)
@@ -148,10 +148,12 @@ pub(super) async fn record(
     connection: &mut PgConnection,
     seq: Seq,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq = $1")
-        .bind(seq_column(seq))
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT seq, leaf, entry FROM entries WHERE seq = $1 AND seq < (SELECT next FROM head)",
+    )
+    .bind(seq_column(seq))
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -160,7 +162,7 @@ pub(super) async fn record_by_id(
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let row =
-        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = $1::uuid AND entry <> ''")
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = $1::uuid AND entry <> '' AND seq < (SELECT next FROM head)")
             .bind(id.to_string())
             .fetch_optional(connection)
             .await?;
@@ -171,10 +173,12 @@ pub(super) async fn outcome_of(
     connection: &mut PgConnection,
     decision: Seq,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE about = $1")
-        .bind(seq_column(decision))
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT seq, leaf, entry FROM entries WHERE about = $1 AND seq < (SELECT next FROM head)",
+    )
+    .bind(seq_column(decision))
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -193,10 +197,12 @@ async fn first_since(
 
 /// Whether time has ever gone back in the log.
 async fn was_corrected(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    let row = sqlx::query("SELECT EXISTS (SELECT 1 FROM entries WHERE kind = $1)")
-        .bind(Kind::ClockCorrected.as_str())
-        .fetch_one(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = $1 AND seq < (SELECT next FROM head))",
+    )
+    .bind(Kind::ClockCorrected.as_str())
+    .fetch_one(connection)
+    .await?;
     Ok(row.try_get(0)?)
 }
 
@@ -213,7 +219,7 @@ pub(super) async fn query(
     let to = first_since(connection, query.to.filter(|_| is_span)).await?;
     let rows = sqlx::query(
         "SELECT seq, leaf, entry FROM entries
-         WHERE seq > $1 AND entry <> ''
+         WHERE seq > $1 AND seq < (SELECT next FROM head) AND entry <> ''
            AND ($2::bigint IS NULL OR seq >= $2::bigint)
            AND ($3::bigint IS NULL OR seq < $3::bigint)
            AND ($4::bigint IS NULL OR ts >= $4::bigint)
@@ -280,9 +286,9 @@ pub(super) async fn expired(
     let rows = sqlx::query(
         "SELECT e.seq, e.leaf, e.entry
          FROM open_dispatches o
-         JOIN entries e ON e.seq = o.seq
+         JOIN entries e ON e.seq = o.seq AND e.seq < (SELECT next FROM head)
          LEFT JOIN leases l ON l.process = o.process
-         WHERE (l.until IS NULL OR l.until <= $1) AND o.seq > $2
+         WHERE (o.process = '00000000-0000-0000-0000-000000000000' OR l.until <= $1) AND o.seq > $2
          ORDER BY e.seq LIMIT $3",
     )
     .bind(now.as_microsecond())

@@ -103,7 +103,7 @@ async fn look_up(
     }
     if !lookups.decisions.is_empty() {
         let rows = sqlx::query(
-            "SELECT about FROM entries WHERE about IN (SELECT value FROM json_each(?1))",
+            "SELECT about FROM entries WHERE about IN (SELECT value FROM json_each(?1)) AND seq < (SELECT next FROM head)",
         )
         .bind(read::json(&lookups.decisions))
         .fetch_all(&mut *connection)

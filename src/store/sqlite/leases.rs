@@ -45,11 +45,29 @@ pub(super) async fn renew_lease(
     Ok(())
 }
 
+/// Gives each process that has a call under way and no lease one until `until`. Gives how many there were.
+pub(super) async fn grant_missing_leases(
+    connection: &mut SqliteConnection,
+    until: Timestamp,
+) -> Result<u64, StoreError> {
+    let granted = sqlx::query(
+        "INSERT INTO leases (process, until)
+         SELECT DISTINCT o.process, ?1 FROM open_dispatches o
+         WHERE o.process <> zeroblob(16)
+           AND NOT EXISTS (SELECT 1 FROM leases l WHERE l.process = o.process)
+         ON CONFLICT (process) DO NOTHING",
+    )
+    .bind(until.as_microsecond())
+    .execute(connection)
+    .await?;
+    Ok(granted.rows_affected())
+}
+
 pub(super) async fn release_lease(
     connection: &mut SqliteConnection,
     process: Uuid,
 ) -> Result<(), StoreError> {
-    sqlx::query("DELETE FROM leases WHERE process = ?1")
+    sqlx::query("UPDATE leases SET until = 0 WHERE process = ?1")
         .bind(process.as_bytes().as_slice())
         .execute(connection)
         .await?;

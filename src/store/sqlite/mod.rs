@@ -29,8 +29,8 @@ use sqlx::{
 use uuid::Uuid;
 
 use super::{
-    Active, AddressError, AppendError, BEYOND_HEAD, Claimed, Head, Patience, ROWS_OF_A_BATCH,
-    RecordQuery, Seal, Store, StoreError, Stored,
+    Active, AddressError, AppendError, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal,
+    Store, StoreError, Stored,
     bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against, migrations,
     standing::{Admission, Standing},
@@ -324,6 +324,14 @@ impl Store for SqliteStore {
         Ok(())
     }
 
+    async fn grant_missing_leases(&self, until: Timestamp) -> Result<u64, StoreError> {
+        let mut connection = self.writer.take().await?;
+        let granted =
+            within(OPERATION, leases::grant_missing_leases(&mut connection, until)).await?;
+        connection.give_back();
+        Ok(granted)
+    }
+
     async fn release_lease(&self, process: Uuid) -> Result<(), StoreError> {
         let mut connection = self.writer.take().await?;
         within(OPERATION, leases::release_lease(&mut connection, process)).await?;
@@ -384,9 +392,8 @@ impl Store for SqliteStore {
         self.session.examine_file()?;
         let mut connection = self.any_connection().await?;
         let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
-        if within(OPERATION, read::reaches_beyond_head(connection.get()?)).await? {
-            return Err(StoreError::Corrupt(BEYOND_HEAD));
-        }
+        let beyond = within(OPERATION, read::reaches_beyond_head(connection.get()?)).await?;
+        self.standing.intruded(beyond)?;
         connection.give_back();
         if self.must_empty.load(Ordering::Relaxed) {
             self.empty_log().await?;

@@ -120,7 +120,7 @@ pub(super) async fn tiles(
         if !tiles.iter().any(|tile| tile.id == *id) {
             let (first, last) = row::leaves_of(*id);
             let rows = sqlx::query(
-                "SELECT seq, leaf FROM entries WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq",
+                "SELECT seq, leaf FROM entries WHERE seq BETWEEN ?1 AND ?2 AND seq < (SELECT next FROM head) ORDER BY seq",
             )
             .bind(first)
             .bind(last)
@@ -144,7 +144,7 @@ pub(super) async fn range(
     limit: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     let rows =
-        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= ?1 ORDER BY seq LIMIT ?2")
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq >= ?1 AND seq < (SELECT next FROM head) ORDER BY seq LIMIT ?2")
             .bind(seq_column(from))
             .bind(limit_column(limit))
             .fetch_all(connection)
@@ -156,10 +156,12 @@ pub(super) async fn record(
     connection: &mut SqliteConnection,
     seq: Seq,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE seq = ?1")
-        .bind(seq_column(seq))
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT seq, leaf, entry FROM entries WHERE seq = ?1 AND seq < (SELECT next FROM head)",
+    )
+    .bind(seq_column(seq))
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -168,7 +170,7 @@ pub(super) async fn record_by_id(
     id: Uuid,
 ) -> Result<Option<Stored>, StoreError> {
     let row =
-        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = ?1 AND length(entry) > 0")
+        sqlx::query("SELECT seq, leaf, entry FROM entries WHERE id = ?1 AND length(entry) > 0 AND seq < (SELECT next FROM head)")
             .bind(id.as_bytes().to_vec())
             .fetch_optional(connection)
             .await?;
@@ -179,10 +181,12 @@ pub(super) async fn outcome_of(
     connection: &mut SqliteConnection,
     decision: Seq,
 ) -> Result<Option<Stored>, StoreError> {
-    let row = sqlx::query("SELECT seq, leaf, entry FROM entries WHERE about = ?1")
-        .bind(seq_column(decision))
-        .fetch_optional(connection)
-        .await?;
+    let row = sqlx::query(
+        "SELECT seq, leaf, entry FROM entries WHERE about = ?1 AND seq < (SELECT next FROM head)",
+    )
+    .bind(seq_column(decision))
+    .fetch_optional(connection)
+    .await?;
     row.as_ref().map(row::stored).transpose()
 }
 
@@ -192,6 +196,7 @@ const QUERY_BY_TERM: &str = "
 SELECT e.seq, e.leaf, e.entry
 FROM entry_terms lead CROSS JOIN entries e ON e.seq = lead.seq
 WHERE lead.term = json_extract(?5, '$[0]') AND lead.seq > ?1
+  AND lead.seq < (SELECT next FROM head)
   AND (?2 IS NULL OR lead.seq >=
       (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
   AND (?3 IS NULL OR lead.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
@@ -208,6 +213,7 @@ const QUERY: &str = "
 SELECT e.seq, e.leaf, e.entry
 FROM entries e
 WHERE e.seq > ?1 AND length(e.entry) > 0
+  AND e.seq < (SELECT next FROM head)
   AND (?2 IS NULL OR e.seq >=
       (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
   AND (?3 IS NULL OR e.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
@@ -280,9 +286,9 @@ pub(super) async fn expired(
     let rows = sqlx::query(
         "SELECT e.seq, e.leaf, e.entry
          FROM open_dispatches o
-         JOIN entries e ON e.seq = o.seq
+         JOIN entries e ON e.seq = o.seq AND e.seq < (SELECT next FROM head)
          LEFT JOIN leases l ON l.process = o.process
-         WHERE (l.until IS NULL OR l.until <= ?1) AND o.seq > ?2
+         WHERE (o.process = zeroblob(16) OR l.until <= ?1) AND o.seq > ?2
          ORDER BY e.seq LIMIT ?3",
     )
     .bind(now.as_microsecond())
