@@ -83,10 +83,12 @@ both_stores! {
                         .body(body),
                 )
                 .await;
-                assert_eq!(answer.status, 400, "{field} {depth}: {}", answer.text());
+                // What is the backend's alone passes as it is.
+                let want = if field == "logit_bias" { 200 } else { 400 };
+                assert_eq!(answer.status, want, "{field} {depth}: {}", answer.text());
             }
         }
-        assert!(backend.seen().is_empty());
+        assert_eq!(backend.seen().len(), 3);
         service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.expect(200);
     }
 
