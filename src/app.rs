@@ -15,7 +15,7 @@ use self::checks::{check_content, check_grants, check_keys};
 use crate::{
     config::{self, Config},
     dispatch::OpenAiClient,
-    domain::{Clock, Fault, Faults, Seq, SourceFile, SystemClock},
+    domain::{Clock, Fault, Faults, Patience, Seq, SourceFile, SystemClock},
     facts::Proposal,
     gate::{
         self, Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
@@ -27,7 +27,7 @@ use crate::{
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
     source,
-    store::{self, Patience, Store, StoreError, StoreOptions},
+    store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };

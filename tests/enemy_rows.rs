@@ -91,19 +91,4 @@ both_stores! {
         assert_eq!(backend.seen().len(), 3);
         service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.expect(200);
     }
-
-    async fn a_deployment_that_is_down_is_no_way_around_a_limit(store: Store) {
-        let row = "id = \"support-copilot\"\n";
-        let limited = format!("{row}limits.requests.month = 2\n");
-        let setup = Service::setup(store).organisation_with(row, &limited);
-        // Nothing listens there: each call is recorded, and goes nowhere.
-        let service = setup.backend(LAPTOP, "http://127.0.0.1:9/v1").start().await;
-        let mut statuses = Vec::new();
-        for _ in 0..40 {
-            statuses.push(service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.status);
-        }
-        assert_eq!(statuses.last(), Some(&429), "{statuses:?}");
-        assert!(service.records_of("decision").await.len() <= 2 + 10 * 2, "{statuses:?}");
-        service.export_and_verify();
-    }
 }

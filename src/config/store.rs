@@ -5,7 +5,7 @@ use std::{fmt, time::Duration};
 use serde::{Deserialize, Deserializer};
 
 use super::amount::{self, Bytes};
-use crate::store::Patience;
+use crate::domain::Patience;
 
 /// `[store]`.
 #[derive(Clone, Debug, Deserialize)]

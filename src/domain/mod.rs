@@ -14,6 +14,7 @@ mod jurisdiction;
 mod money;
 pub(crate) mod object;
 pub mod passing;
+mod patience;
 mod quota;
 mod volume;
 
@@ -35,6 +36,7 @@ pub use ids::{
 pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
 pub use money::{Currency, InvalidMoney, Money, parse_amount};
 pub use object::Object;
+pub use patience::Patience;
 pub use quota::{
     CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
 };

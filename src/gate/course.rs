@@ -16,7 +16,6 @@ use super::{
     call::{Pass, pieces},
     choose::Choice,
     content::Sent,
-    decide::instant,
     dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
     limits,
     outcome::Answered,
@@ -240,7 +239,7 @@ impl<'a> Course<'a> {
                     continue;
                 }
             };
-            let (started, pass) = (instant(&*self.gate.clock), Arc::new(pass));
+            let (started, pass) = (self.recorded.time(), Arc::new(pass));
             let tried = trace::attempt(self.gate, self.call, &candidate, choice.standing.address());
             let (call, recorded) = (self.call, self.recorded);
             let exchange = Exchange { gate: self.gate, call, recorded, tried: &tried, pass: &pass };
@@ -297,7 +296,7 @@ impl<'a> Course<'a> {
                         self.stream(served, address, *begun, reply.take()).await;
                     tried.ended(outcome, Some(status), failure, &answered);
                     if let Some(attempt) = self.attempts.last_mut() {
-                        attempt.finished = instant(&*self.gate.clock).max(attempt.started);
+                        attempt.finished = self.recorded.time();
                         attempt.failure = failure;
                     }
                     if let Some(why) = failure {
@@ -395,12 +394,10 @@ impl<'a> Course<'a> {
             Outcome::Whole { status, .. } | Outcome::Stream { status, .. } => (None, Some(*status)),
             Outcome::Given(_) => (None, None),
         };
-        // Another machine's clock may be ahead, by which the decision was recorded.
-        let started = started.max(self.recorded.ts);
         self.attempts.push(Attempt {
             deployment: deployment.clone(),
             failure,
-            finished: instant(&*self.gate.clock).max(started),
+            finished: self.recorded.time(),
             http_status,
             started,
         });

@@ -68,9 +68,17 @@ pub struct Recorded {
     pub valid_until: Option<Timestamp>,
     /// The term of the lease in which this process recorded it.
     pub(super) lease: u64,
+    /// When this process heard that it is recorded.
+    heard: Instant,
 }
 
 impl Recorded {
+    /// The time, as the ledger's goes on from when the decision was recorded: what the machine's clock is set to
+    /// meanwhile does not reach the record of an attempt.
+    pub(super) fn time(&self) -> Timestamp {
+        self.ts.checked_add(self.heard.elapsed()).unwrap_or(Timestamp::MAX)
+    }
+
     /// The decision that `stored` holds.
     pub(super) fn read(stored: &Stored) -> Result<Self, GateError> {
         let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
@@ -89,6 +97,7 @@ impl Recorded {
             limits: Arc::default(),
             valid_until: None,
             lease: 0,
+            heard: Instant::now(),
         })
     }
 }
@@ -349,6 +358,7 @@ impl Gate {
             limits: receipt.limits.clone(),
             valid_until: None,
             lease: 0,
+            heard: Instant::now(),
         }
     }
 

@@ -69,9 +69,10 @@ pub(super) fn spending(
     (!quota.is_empty()).then(|| Arc::new(quota))
 }
 
-/// How often as many requests as a limit allows are given back in each of its periods: each was recorded,
-/// and a deployment that is down must not be a way to record without end.
-const RETURNS: u32 = 10;
+/// How many requests are given back in a limit's period at least, and how often as many as it allows: each was
+/// recorded, and a deployment that is down must not be a way to record without end. Callers that try again while
+/// it is down stay far below.
+const RETURNS: (u32, u32) = (600, 10);
 
 /// What was given back in periods that are not over, counter by counter.
 #[derive(Debug, Default)]
@@ -101,7 +102,8 @@ impl Returned {
         }
         let (times, _) = given.entry(key).or_insert((Decimal::ZERO, limit.until));
         *times += Decimal::ONE;
-        *times <= limit.most * Decimal::from(RETURNS)
+        let (least, often) = RETURNS;
+        *times <= (limit.most * Decimal::from(often)).max(Decimal::from(least))
     }
 }
 
@@ -145,6 +147,29 @@ pub(super) fn cost(
 mod tests {
     use super::*;
     use crate::ledger::AttemptFailure;
+
+    #[test]
+    fn no_more_is_given_back_than_callers_need_who_try_again() {
+        let now: Timestamp = "2026-11-30T12:00:10Z".parse().unwrap();
+        let minute = |most: u32, since: &str, until: &str| Limit {
+            held: crate::domain::Held::App("works".parse().unwrap()),
+            measure: Measure::Requests,
+            most: most.into(),
+            period: Some(crate::domain::Period::Minute),
+            since: since.parse().unwrap(),
+            until: Some(until.parse().unwrap()),
+        };
+        let state = |limit: Limit| [LimitState { limit, used: Decimal::ONE, at: now }];
+        let small = state(minute(5, "2026-11-30T12:00:00Z", "2026-11-30T12:01:00Z"));
+        let returned = Returned::default();
+        let given = (0..1_000).filter(|_| returned.give_back(None, &small, now).is_some()).count();
+        assert_eq!(given, 600);
+        let next = state(minute(100, "2026-11-30T12:01:00Z", "2026-11-30T12:02:00Z"));
+        let later = "2026-11-30T12:01:10Z".parse().unwrap();
+        let given = (0..2_000).filter(|_| returned.give_back(None, &next, later).is_some()).count();
+        assert_eq!(given, 1_000);
+        assert_eq!(returned.0.lock().unwrap().len(), 1, "what is over is forgotten");
+    }
 
     fn attempt(http_status: Option<u16>, failure: Option<AttemptFailure>) -> Attempt {
         let (started, finished) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);

@@ -11,7 +11,6 @@ pub(crate) mod contract;
 mod crash;
 mod error;
 mod migrations;
-mod patience;
 mod personal;
 mod postgres;
 mod row;
@@ -31,12 +30,11 @@ pub use batch::{
 };
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, ClockError, MarkError, StoreError};
-pub use patience::Patience;
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
 pub use standing::SettingFault;
 
 use crate::{
-    domain::{CountKey, Counts, Digest, Seq, SnapshotDigests},
+    domain::{CountKey, Counts, Digest, Patience, Seq, SnapshotDigests},
     ledger::{Kind, SeqRange, StoreSettings, Tile, TileId},
 };
 

@@ -54,7 +54,9 @@ pub(super) fn unmount(path: &Path) {
 /// Leaves no room on the file system at `path`: it becomes as small as what is on it.
 pub(super) fn fill(path: &Path) {
     let script =
-        r#"used=$(df -k --output=used "$0" | tail -n 1); mount -o remount,size="$((used))k" "$0""#;
+        // What is written between the two questions makes it too small: then it is asked again.
+        r#"for n in $(seq 50); do used=$(df -k --output=used "$0" | tail -n 1)
+            mount -o remount,size="$((used))k" "$0" && exit; done; exit 1"#;
     run(Command::new("sh").args(["-c", script]).arg(path));
 }
 

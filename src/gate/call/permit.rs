@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    super::{Gate, GateError, Judge, ModelCall, Recorded, decide::instant},
+    super::{Gate, GateError, Judge, ModelCall, Recorded},
     fresh::Moment,
 };
 use crate::{
@@ -175,7 +175,7 @@ impl Permit for Pass {
     }
 
     fn begun(&self) {
-        let _ = self.sent.set(instant(&*self.gate.clock).max(self.recorded.ts));
+        let _ = self.sent.set(self.recorded.time());
     }
 
     fn lasts(&self) -> bool {
