@@ -23,7 +23,7 @@ use crate::{
     witness::Witness,
 };
 
-const MARK: &str = "data/ledger.mark";
+pub(crate) const MARK: &str = "data/ledger.mark";
 const CHECKPOINTS: &str = "data/ledger.checkpoints";
 /// Where a replica on another machine keeps its own.
 const ELSEWHERE: [(&str, &str); 2] = [
@@ -98,7 +98,7 @@ fn published(site: &Site, path: &str) -> BTreeMap<u64, String> {
 }
 
 /// The greatest tree that a mark, or the end of a file of checkpoints, names.
-fn size_of(site: &Site, path: &str) -> u64 {
+pub(crate) fn size_of(site: &Site, path: &str) -> u64 {
     let text = fs::read_to_string(site.path(path)).unwrap_or_default();
     let notes = Note::parse_all(&format!("{}\n", text.trim_end_matches('\n'))).unwrap_or_default();
     notes.iter().map(|note| Checkpoint::read(note).unwrap().size).max().unwrap_or(0)

@@ -30,7 +30,7 @@ pub(crate) async fn write(site: &Site, statement: &str) {
 }
 
 /// Where the next entry goes, and the leaf that it follows.
-async fn head(site: &Site) -> (Seq, Digest) {
+pub(crate) async fn head(site: &Site) -> (Seq, Digest) {
     let (next, leaf): (i64, Vec<u8>) = if site.store_url().starts_with("sqlite") {
         let url = format!("sqlite://{}", site.path("data/lexgate.db").display());
         let mut connection = SqliteConnection::connect(&url).await.unwrap();
@@ -43,7 +43,7 @@ async fn head(site: &Site) -> (Seq, Digest) {
 }
 
 /// Bytes as SQL has them.
-fn blob(store: Store, bytes: &[u8]) -> String {
+pub(crate) fn blob(store: Store, bytes: &[u8]) -> String {
     let digits =
         |byte: &u8| [byte >> 4, byte & 15].map(|n| char::from(b"0123456789abcdef"[usize::from(n)]));
     let hex: String = bytes.iter().flat_map(digits).collect();

@@ -27,16 +27,16 @@ fn call() -> Value {
 }
 
 /// A clock that is set while a service runs by it.
-struct Watch(PathBuf);
+pub(crate) struct Watch(PathBuf);
 
 impl Watch {
-    fn of(site: &Site) -> Self {
+    pub(crate) fn of(site: &Site) -> Self {
         let watch = Self(site.path("clock"));
         watch.set("+0");
         watch
     }
 
-    fn set(&self, offset: &str) {
+    pub(crate) fn set(&self, offset: &str) {
         // At once: a service looks at it whenever it asks for the time.
         let next = self.0.with_extension("next");
         fs::write(&next, format!("{offset}\n")).unwrap();
@@ -44,7 +44,7 @@ impl Watch {
     }
 
     /// What makes a service go by it. Waiting goes by another clock, which nobody can set.
-    fn env(&self) -> Vec<(&'static str, String)> {
+    pub(crate) fn env(&self) -> Vec<(&'static str, String)> {
         let found = ["x86_64-linux-gnu", "aarch64-linux-gnu"]
             .map(|machine| format!("/usr/lib/{machine}/faketime/libfaketimeMT.so.1"));
         let library = found.into_iter().find(|path| fs::exists(path).unwrap());

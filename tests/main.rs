@@ -25,6 +25,7 @@ mod enemy_exports;
 mod enemy_files;
 mod enemy_health;
 mod enemy_load;
+mod enemy_log;
 mod enemy_persons;
 mod enemy_rows;
 mod enemy_sending;

@@ -32,7 +32,7 @@ impl Clock for Then {
 }
 
 /// An instant before `now`; months have thirty days here.
-fn months_ago(months: i64) -> Timestamp {
+pub(crate) fn months_ago(months: i64) -> Timestamp {
     SystemClock.now() - jiff::SignedDuration::from_hours(24 * 30 * months)
 }
 
@@ -128,7 +128,7 @@ impl Past {
 }
 
 fn prune(site: &Site, archive: &str, more: &[&str]) -> Value {
-    let mut arguments = vec!["ledger", "prune", "--archive", archive, "--json"];
+    let mut arguments = vec!["ledger", "prune", "--archive", archive, "--json", "--clock-is-right"];
     arguments.extend(more);
     site.run_json(&arguments)
 }
@@ -237,7 +237,7 @@ both_stores! {
         let archive = Exported::of(&service.site);
         let cut = service
             .site
-            .command(&["ledger", "prune", "--archive", archive.path()])
+            .command(&["ledger", "prune", "--clock-is-right", "--archive", archive.path()])
             .env("LEXGATE_CRASH_AT", "pruned")
             .output()
             .unwrap();

@@ -66,7 +66,7 @@ impl Recover {
         let fault = match app::open_mark(&config, &*store, &signer).await {
             Ok(_) => {
                 return Err(Failure::Usage(
-                    "there is nothing to recover: the log goes on from its high-water mark"
+                    "there is nothing to recover: the log goes on from its high-water mark and from its checkpoints file"
                         .to_owned(),
                 ));
             }

@@ -21,9 +21,10 @@ use crate::{
     domain::{Clock as _, Faults, Seq, SystemClock},
     gate::{Hold, holds},
     ledger::{
-        DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, PrunedBody, SeqRange, canonical,
-        kept_until, timestamp_text,
+        DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, PrunedBody, SeqRange, Signer,
+        canonical, kept_until, timestamp_text,
     },
+    sequencer::{Mark, check_clocks, check_end, long_pause, proven, signed_tree},
     store::{RecordQuery, Store, Stored, crash_point},
 };
 
@@ -40,7 +41,7 @@ const RANGES: usize = 1_000;
 /// there. Then the log records what goes (`segment_pruned`), and the bodies are removed from the
 /// store; places and hashes stay, so that every proof still holds. Records under a legal hold, and
 /// those on which others depend, are left. Services may run meanwhile. Needs the role that owns the
-/// tables. What was cut off is finished by running it again.
+/// tables. What was cut off is finished by running it again, if its record is in the signed log.
 #[derive(Debug, Args)]
 pub(super) struct Prune {
     #[command(flatten)]
@@ -54,6 +55,9 @@ pub(super) struct Prune {
     /// Take this instant (RFC 3339) for the present one: what must be kept longer is kept.
     #[arg(long, value_name = "INSTANT")]
     before: Option<Timestamp>,
+    /// Believe this machine's clock although nothing was recorded for more than two weeks not long ago.
+    #[arg(long)]
+    clock_is_right: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -62,6 +66,8 @@ pub(super) struct Prune {
 /// What is to go.
 #[derive(Debug, Default)]
 struct Found {
+    /// How many entries were exported and verified.
+    size: u64,
     ranges: Vec<SeqRange>,
     /// How many of each kind.
     kinds: BTreeMap<String, u64>,
@@ -79,21 +85,30 @@ impl Prune {
             return Err(Failure::Usage("--before: the instant is yet to come".to_owned()));
         }
         let store = app::open_store(&config).await?;
+        store.examine().await.map_err(AppError::from)?;
         let signer = app::read_signer(&config).map_err(Faults::from)?;
+        let mark = app::open_mark(&config, &*store, &signer).await.map_err(AppError::from)?;
+        check_end(&*store, &signer).await.map_err(AppError::from)?;
+        let clocks = check_clocks(config.ledger.max_clock_skew, &SystemClock, &*store).await;
+        clocks.map_err(AppError::from)?;
+        if !self.dry_run && !self.clock_is_right {
+            check_pause(&*store, now, before).await?;
+        }
         let size = export::write_export(&*store, &self.archive, true).await?.0;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
         verify::check(&self.archive, &vkey)?;
+        let log = Log { store: &*store, signer: &signer };
         if !self.dry_run {
-            finish_earlier(&*store).await?;
+            log.finish_earlier(size, before).await?;
         }
         let found = find(&*store, size, before).await?;
         let mut records = Vec::new();
         if !self.dry_run {
             for ranges in found.ranges.chunks(RANGES) {
                 let body = PrunedBody { before, removed: ranges.to_vec() };
-                records.push(record(&config, store.clone(), &body).await?);
+                records.push(record(&config, store.clone(), mark.clone(), &body).await?);
                 crash_point("pruned");
-                remove_all(&*store, ranges).await?;
+                log.remove_all(ranges).await?;
             }
         }
         self.report(&found, &records)
@@ -127,19 +142,14 @@ impl Prune {
     }
 }
 
-/// Removes what records say is removed, and is not: an earlier run was cut off.
-async fn finish_earlier(store: &dyn Store) -> Result<(), Failure> {
-    let mut query =
-        RecordQuery { kind: Some(Kind::SegmentPruned), limit: 100, ..RecordQuery::default() };
-    loop {
-        let found = store.query(&query).await.map_err(AppError::from)?;
-        let Some(last) = found.last() else { return Ok(()) };
-        query.after = Some(last.seq);
-        for stored in &found {
-            let body: PrunedBody = body(&read(stored)?)?;
-            remove_all(store, &body.removed).await?;
-        }
-    }
+/// Refuses where the clock may be ahead: of a log that rested, nothing else can tell.
+async fn check_pause(store: &dyn Store, now: Timestamp, before: Timestamp) -> Result<(), Failure> {
+    let pause = long_pause(store, now).await.map_err(AppError::from)?;
+    let Some(pause) = pause.filter(|pause| before > pause.since) else { return Ok(()) };
+    let [now, since, until] = [now, pause.since, pause.until].map(timestamp_text);
+    Err(Failure::Finding(format!(
+        "nothing was recorded between {since} and {until}: either the log rested, or this machine's clock, which says {now}, is ahead, and bodies would be removed whose retention has not ended. If the clock is right, add `--clock-is-right`; else set it right, or add `--before {since}`"
+    )))
 }
 
 /// The records among the first `size` whose time was over at `before`.
@@ -148,7 +158,7 @@ async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, 
     let corrections =
         RecordQuery { kind: Some(Kind::ClockCorrected), limit: 1, ..RecordQuery::default() };
     let was_corrected = !store.query(&corrections).await.map_err(AppError::from)?.is_empty();
-    let mut found = Found::default();
+    let mut found = Found { size, ..Found::default() };
     let mut next = 0;
     while next < size {
         let wanted = usize::try_from(CHUNK.min(size - next)).unwrap_or(usize::MAX);
@@ -197,6 +207,8 @@ impl Found {
                 let decision: DecisionBody = body(&entry)?;
                 let outcome = store.outcome_of(stored.seq).await.map_err(AppError::from)?;
                 let is_held = match &outcome {
+                    // Not in what was verified: the next run looks at it.
+                    Some(outcome) if outcome.seq.get() >= self.size => return Ok(()),
                     Some(outcome) => {
                         let late = store.outcome_of(outcome.seq).await.map_err(AppError::from)?;
                         let late = late.map_or(outcome.seq, |late| late.seq);
@@ -225,10 +237,7 @@ impl Found {
             _ => {}
         }
         *self.kinds.entry(entry.kind.to_string()).or_default() += 1;
-        match self.ranges.last_mut() {
-            Some(range) if range.last.get() + 1 == stored.seq.get() => range.last = stored.seq,
-            _ => self.ranges.push(SeqRange { first: stored.seq, last: stored.seq }),
-        }
+        extend(&mut self.ranges, stored.seq);
         Ok(())
     }
 }
@@ -251,55 +260,125 @@ async fn held(
     Ok(held)
 }
 
-/// Empties these ranges, but for what is on hold by now.
-async fn remove_all(store: &dyn Store, ranges: &[SeqRange]) -> Result<(), Failure> {
-    for range in ranges {
-        let mut first = range.first.get();
-        while first <= range.last.get() {
-            let last = range.last.get().min(first + CHUNK - 1);
-            let chunk = SeqRange { first: Seq::new(first), last: Seq::new(last) };
-            let mut attempts = 0;
-            while !remove_chunk(store, chunk).await? {
-                attempts += 1;
-                if attempts == ATTEMPTS {
-                    return Err(Failure::Environment(
-                        "legal holds change faster than they can be looked at: run it again"
-                            .to_owned(),
-                    ));
-                }
-            }
-            first = last + 1;
-        }
-    }
-    Ok(())
+/// The log from which bodies are removed.
+struct Log<'a> {
+    store: &'a dyn Store,
+    signer: &'a Signer,
 }
 
-/// Empties a chunk, but for what is on hold; `false` when a hold was set, changed or lifted meanwhile,
-/// and it has to be looked at again.
-async fn remove_chunk(store: &dyn Store, chunk: SeqRange) -> Result<bool, Failure> {
-    let head = store.head().await.map_err(AppError::from)?;
-    let as_of = head.map_or(Seq::new(0), |head| head.next);
-    let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
-    let staying = held(store, &holds, chunk.first, chunk.last).await?;
-    let mut from = chunk.first.get();
-    for stop in staying.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
-        if from < stop {
-            let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
-            if store.remove_bodies(part, as_of).await.map_err(AppError::from)?.is_none() {
-                return Ok(false);
+impl Log<'_> {
+    /// Removes what records say is removed, and is not: an earlier run was cut off. Only what records among
+    /// the first `size` say, which the signed tree holds: a row alone removes nothing.
+    async fn finish_earlier(&self, size: u64, before: Timestamp) -> Result<(), Failure> {
+        let (origin, keys) = (self.signer.origin(), self.signer.verifiers());
+        let tree = signed_tree(self.store, origin, keys).await.map_err(AppError::from)?;
+        let Some(tree) = tree else { return Ok(()) };
+        let mut query =
+            RecordQuery { kind: Some(Kind::SegmentPruned), limit: 100, ..RecordQuery::default() };
+        loop {
+            let found = self.store.query(&query).await.map_err(AppError::from)?;
+            let Some(last) = found.last() else { return Ok(()) };
+            query.after = Some(last.seq);
+            for stored in found.iter().filter(|stored| stored.seq.get() < size) {
+                let entry = proven(self.store, &tree, stored, &Kind::SegmentPruned).await;
+                let entry = entry.map_err(AppError::from)?.ok_or_else(|| {
+                    Failure::Finding(format!(
+                        "entry {} says that bodies were removed, and is not in the signed log: somebody has changed the store. Nothing was removed; keep the database as it is for those who look into it",
+                        stored.seq
+                    ))
+                })?;
+                let pruned: PrunedBody = body(&entry)?;
+                let before = pruned.before.min(before);
+                for range in pruned.removed.iter().filter(|range| range.last < stored.seq) {
+                    self.finish(*range, before).await?;
+                }
             }
         }
-        from = stop + 1;
     }
-    Ok(true)
+
+    /// Removes what is left of a range, and need not be kept at `before`.
+    async fn finish(&self, range: SeqRange, before: Timestamp) -> Result<(), Failure> {
+        let mut next = range.first.get();
+        while next <= range.last.get() {
+            let wanted = CHUNK.min(range.last.get() - next + 1);
+            let width = usize::try_from(wanted).unwrap_or(usize::MAX);
+            let found = self.store.range(Seq::new(next), width).await.map_err(AppError::from)?;
+            let mut over = Vec::new();
+            for stored in found.iter().filter(|stored| !stored.entry.is_empty()) {
+                if kept_until(&read(stored)?).is_some_and(|until| until <= before) {
+                    extend(&mut over, stored.seq);
+                }
+            }
+            self.remove_all(&over).await?;
+            next += wanted;
+        }
+        Ok(())
+    }
+
+    /// Empties these ranges, but for what is on hold by now.
+    async fn remove_all(&self, ranges: &[SeqRange]) -> Result<(), Failure> {
+        for range in ranges {
+            let mut first = range.first.get();
+            while first <= range.last.get() {
+                let last = range.last.get().min(first + CHUNK - 1);
+                let chunk = SeqRange { first: Seq::new(first), last: Seq::new(last) };
+                let mut attempts = 0;
+                while !self.remove_chunk(chunk).await? {
+                    attempts += 1;
+                    if attempts == ATTEMPTS {
+                        return Err(Failure::Environment(
+                            "legal holds change faster than they can be looked at: run it again"
+                                .to_owned(),
+                        ));
+                    }
+                }
+                first = last + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties a chunk, but for what is on hold; `false` when a hold was set, changed or lifted meanwhile,
+    /// and it has to be looked at again. A log that goes on beyond its signed tree may name no holds.
+    async fn remove_chunk(&self, chunk: SeqRange) -> Result<bool, Failure> {
+        let store = self.store;
+        check_end(store, self.signer).await.map_err(AppError::from)?;
+        let head = store.head().await.map_err(AppError::from)?;
+        let as_of = head.map_or(Seq::new(0), |head| head.next);
+        let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
+        let staying = held(store, &holds, chunk.first, chunk.last).await?;
+        let mut from = chunk.first.get();
+        for stop in staying.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
+            if from < stop {
+                let part = SeqRange { first: Seq::new(from), last: Seq::new(stop - 1) };
+                if store.remove_bodies(part, as_of).await.map_err(AppError::from)?.is_none() {
+                    return Ok(false);
+                }
+            }
+            from = stop + 1;
+        }
+        Ok(true)
+    }
+}
+
+/// Adds a position, which is behind the others.
+fn extend(ranges: &mut Vec<SeqRange>, seq: Seq) {
+    match ranges.last_mut() {
+        Some(range) if range.last.get() + 1 == seq.get() => range.last = seq,
+        _ => ranges.push(SeqRange { first: seq, last: seq }),
+    }
 }
 
 /// Records what goes, before it goes.
-async fn record(config: &Config, store: Arc<dyn Store>, body: &PrunedBody) -> Result<Seq, Failure> {
+async fn record(
+    config: &Config,
+    store: Arc<dyn Store>,
+    mark: Mark,
+    body: &PrunedBody,
+) -> Result<Seq, Failure> {
     let text = canonical::to_vec(body)
         .map_err(|error| Failure::Environment(format!("the record: {error}")))?;
     let signer = app::read_signer(config).map_err(Faults::from)?;
-    let mark = app::open_mark(config, &*store, &signer).await.map_err(AppError::from)?;
     let receipt = app::append_alone(config, signer, mark, store, Kind::SegmentPruned, text).await?;
     output::progress(&format!(
         "record {} names what goes because its retention period had ended at {}",

@@ -4,9 +4,8 @@
 use super::GateError;
 use crate::{
     domain::{Digest, Revision, Seq},
-    ledger::{
-        ActivationBody, Checkpoint, Entry, Kind, Note, Plan, Signer, leaf_of, root_of_inclusion,
-    },
+    ledger::{ActivationBody, Entry, Kind, Signer, leaf_of},
+    sequencer::{is_in_tree, signed_tree},
     store::{Active, RecordQuery, Store, StoreError},
 };
 
@@ -142,17 +141,12 @@ pub(super) async fn in_signed_tree(
     seq: Seq,
     leaf: Digest,
 ) -> Result<(), ConfirmationError> {
-    let note = store.checkpoint().await?.ok_or(Unconfirmed::Unsigned)?;
-    let tree = signed_tree(&note, signer).ok_or(Unconfirmed::Unsigned)?;
-    let outside = Unconfirmed::NotInTree(seq.get());
-    let plan = Plan::inclusion(seq.get(), tree.size).ok_or(outside)?;
-    let ids: Vec<_> = plan.tiles().into_iter().collect();
-    let tiles = store.tiles(&ids).await?.into_iter().map(|tile| (tile.id, tile.hashes));
-    let proof = plan.make(&tiles.collect()).ok_or(outside)?;
-    if root_of_inclusion(leaf, seq.get(), tree.size, &proof) == Some(tree.root) {
+    let tree = signed_tree(store, signer.origin(), signer.verifiers()).await?;
+    let tree = tree.ok_or(Unconfirmed::Unsigned)?;
+    if is_in_tree(store, &tree, seq, leaf).await? {
         Ok(())
     } else {
-        Err(outside.into())
+        Err(Unconfirmed::NotInTree(seq.get()).into())
     }
 }
 
@@ -164,8 +158,8 @@ pub(super) async fn check_head(
     let mut looks = 0;
     loop {
         let Some(head) = store.head().await? else { return Ok(()) };
-        let note = store.checkpoint().await?.ok_or(Unconfirmed::Unsigned)?;
-        let tree = signed_tree(&note, signer).ok_or(Unconfirmed::Unsigned)?;
+        let tree = signed_tree(store, signer.origin(), signer.verifiers()).await?;
+        let tree = tree.ok_or(Unconfirmed::Unsigned)?;
         if tree.size == head.next.get() {
             return Ok(());
         }
@@ -175,11 +169,4 @@ pub(super) async fn check_head(
             return Err(Unconfirmed::HeadBeyondTree(head.next.get(), tree.size).into());
         }
     }
-}
-
-/// What a checkpoint says, if one of this process's own keys has signed it.
-fn signed_tree(note: &str, signer: &Signer) -> Option<Checkpoint> {
-    let note = Note::parse(note).ok()?;
-    note.verify(signer.verifiers()).ok()?;
-    Checkpoint::read(&note).ok().filter(|tree| tree.origin == *signer.origin())
 }

@@ -152,7 +152,7 @@ mod tests {
     fn no_more_is_given_back_than_callers_need_who_try_again() {
         let now: Timestamp = "2026-11-30T12:00:10Z".parse().unwrap();
         let minute = |most: u32, since: &str, until: &str| Limit {
-            held: crate::domain::Held::App("works".parse().unwrap()),
+            held: crate::domain::Held::App("works".into()),
             measure: Measure::Requests,
             most: most.into(),
             period: Some(crate::domain::Period::Minute),

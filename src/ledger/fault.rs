@@ -198,6 +198,18 @@ pub enum ChainFault {
         /// When its retention period is said to have ended.
         before: String,
     },
+    /// A correction to a time that had not come yet for what was removed.
+    #[error(
+        "set the log's time back to {to}, before the instant {before} until which entry {record} had pruned: bodies were removed whose retention had not ended"
+    )]
+    PrunedAhead {
+        /// When it was written.
+        to: String,
+        /// The instant that counted at the removal.
+        before: String,
+        /// The record of the removal.
+        record: Seq,
+    },
     /// A body that is not there, and no record says why.
     #[error("is missing: its leaf is in the tree, and no record says that it was removed")]
     Missing,

@@ -10,6 +10,7 @@ mod calls;
 mod keys;
 mod late;
 mod pruned;
+mod resumed;
 pub(super) mod shape;
 mod span;
 
@@ -19,12 +20,12 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    DecisionRef, ErasureBody, GenesisBody, RecoveryBody, TreeHead,
+    DecisionRef, ErasureBody, GenesisBody,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
     examine::{Ended, Examined, Examiner, What},
     fault::{ChainFault, Finding},
-    note::{Note, VerifierKey},
+    note::VerifierKey,
     tile::Tile,
     time::timestamp_text,
     tree::Edge,
@@ -298,13 +299,7 @@ impl Verifier {
             return Err(ChainFault::OtherLog { said, is });
         }
         if let (What::Corrected(was), Some(last)) = (&entry.what, self.last) {
-            // Where the entry in front of it was removed, its time is not known, but what it followed.
-            let is_gone = self.shelf.removed.has(Seq::new(entry.seq.get().saturating_sub(1)));
-            if (*was == last || (is_gone && *was > last)) && entry.ts <= *was {
-                return Ok(());
-            }
-            let [said, to, is] = [*was, entry.ts, last].map(timestamp_text);
-            return Err(ChainFault::Correction { said, to, is });
+            return self.check_correction(entry, *was, last);
         }
         if let Some(last) = self.last.filter(|last| entry.ts < *last) {
             let (said, is) = (timestamp_text(entry.ts), timestamp_text(last));
@@ -440,24 +435,6 @@ impl Verifier {
         } else {
             Err(ChainFault::OtherDecision(decision.seq))
         }
-    }
-
-    fn recover(&mut self, entry: &Examined, recovery: &RecoveryBody) -> Result<(), ChainFault> {
-        let fault = ChainFault::Recovery;
-        let found = TreeHead { root: self.edge.root(), size: self.edge.size() };
-        if recovery.found != found {
-            return Err(fault("but the recovered tree differs from the tree before this record"));
-        }
-        let note = Note::parse(&recovery.lost);
-        let lost = note.and_then(|note| {
-            let keys: Vec<_> = self.keys.keys.iter().map(|(key, _)| key.clone()).collect();
-            note.verify(&keys)?;
-            Checkpoint::read(&note)
-        });
-        let lost = lost.ok().filter(|lost| lost.origin == entry.log);
-        let lost = lost.ok_or(fault("but what was lost is not a checkpoint of this log"))?;
-        self.recoveries.push((entry.seq, lost));
-        Ok(())
     }
 }
 

@@ -8,7 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{continuation::root_at, mark_file::Signed};
+use super::{
+    continuation::root_at,
+    mark_file::{Signed, signed},
+    signed::{proven, signed_tree},
+};
 use crate::{
     ledger::{Checkpoint, Entry, Kind, Note, Origin, RecoveryBody, VerifierKey},
     store::{RecordQuery, Store, StoreError},
@@ -57,7 +61,7 @@ impl CheckpointsFile {
         store: &dyn Store,
     ) -> Result<Vec<Signed>, CheckpointsError> {
         let mut found = self.read(0, origin)?;
-        let excused = leave_lost(&mut found, store).await?;
+        let excused = leave_lost(&mut found, origin, keys, store).await?;
         found.sort_by_key(|(checkpoint, _)| std::cmp::Reverse(checkpoint.size));
         let mut greatest: Vec<Signed> = Vec::new();
         for (checkpoint, note) in found {
@@ -181,34 +185,55 @@ fn notes(text: &str, origin: &Origin) -> impl Iterator<Item = String> {
     parts.into_iter().map(|part| format!("{}\n", part.trim_end_matches('\n')))
 }
 
-/// Takes away what was published before the log was recovered. Where the recovery itself was not
-/// published here, gives the size up to which what contradicts the log may be what was lost.
-async fn leave_lost(found: &mut Vec<Signed>, store: &dyn Store) -> Result<u64, StoreError> {
+/// Takes away what was published before the log was recovered. Where a recovery was not published here,
+/// gives the size up to which what contradicts the log may be what was lost. A recovery counts if it is in
+/// the signed tree and what it calls lost was signed: a row alone excuses nothing.
+async fn leave_lost(
+    found: &mut Vec<Signed>,
+    origin: &Origin,
+    keys: &[VerifierKey],
+    store: &dyn Store,
+) -> Result<u64, StoreError> {
+    if found.is_empty() {
+        return Ok(0);
+    }
     let query = RecordQuery {
         kind: Some(Kind::LedgerRecovered),
         limit: MOST_RECOVERIES,
         ..RecordQuery::default()
     };
     let recoveries = store.query(&query).await?;
-    let Some(last) = recoveries.last() else { return Ok(0) };
-    let size = last.seq.get() + 1;
-    let root = root_at(store, size).await?;
-    let is_it = |(checkpoint, _): &Signed| checkpoint.size == size && Some(checkpoint.root) == root;
-    if let Some(at) = found.iter().position(is_it) {
-        found.drain(..at);
-        return Ok(0);
+    let tree = if recoveries.is_empty() { None } else { signed_tree(store, origin, keys).await? };
+    let Some(tree) = tree else { return Ok(0) };
+    let mut excused = 0;
+    for stored in recoveries.iter().rev() {
+        let entry = proven(store, &tree, stored, &Kind::LedgerRecovered).await?;
+        let Some(lost) = entry.and_then(|entry| lost(&entry, keys)) else { continue };
+        let size = stored.seq.get() + 1;
+        let root = root_at(store, size).await?;
+        let is_it = |(checkpoint, note): &Signed| {
+            checkpoint.size == size && Some(checkpoint.root) == root && note.verify(keys).is_ok()
+        };
+        if let Some(at) = found.iter().position(is_it) {
+            found.drain(..at);
+            break;
+        }
+        excused = excused.max(lost.size);
     }
-    let before = Entry::parse(&last.entry).ok().and_then(|entry| {
-        let body: RecoveryBody = serde_json::from_str(entry.body.get()).ok()?;
-        Checkpoint::read(&Note::parse(&body.lost).ok()?).ok()
-    });
-    Ok(before.map_or(0, |checkpoint| checkpoint.size))
+    Ok(excused)
+}
+
+/// What a record of a recovery calls lost, if one of `keys` has signed that.
+fn lost(entry: &Entry<'_>, keys: &[VerifierKey]) -> Option<Checkpoint> {
+    let body: RecoveryBody = serde_json::from_str(entry.body.get()).ok()?;
+    let (lost, _) = signed(&body.lost, keys).ok()?;
+    (lost.origin == entry.log).then_some(lost)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ledger::fixture, sequencer::mark_file::signed};
+    use crate::ledger::fixture;
 
     #[test]
     fn notes_are_found_between_torn_and_crossing_lines() {

@@ -88,6 +88,25 @@ pub async fn root_at(store: &dyn Store, size: u64) -> Result<Option<Digest>, Sto
     Ok(plan.make(&tiles.collect()).and_then(|roots| roots.first().copied()))
 }
 
+/// Whether the entry at `seq` with this leaf is in the tree of `checkpoint`, proven from the tiles in `store`.
+///
+/// # Errors
+/// When the store fails.
+pub async fn is_in_tree(
+    store: &dyn Store,
+    checkpoint: &Checkpoint,
+    seq: Seq,
+    leaf: Digest,
+) -> Result<bool, StoreError> {
+    let (seq, size) = (seq.get(), checkpoint.size);
+    let Some(plan) = Plan::inclusion(seq, size) else { return Ok(false) };
+    let ids: Vec<_> = plan.tiles().into_iter().collect();
+    let tiles = store.tiles(&ids).await?.into_iter().map(|tile| (tile.id, tile.hashes));
+    let proof = plan.make(&tiles.collect());
+    let root = proof.and_then(|proof| root_of_inclusion(leaf, seq, size, &proof));
+    Ok(root == Some(checkpoint.root))
+}
+
 /// The tree of `checkpoint`, proven from the tiles in `store`: that it is the one before with more behind
 /// it, and that it ends with the entry that is there. `None` when that cannot be proven.
 pub(super) async fn continuation(

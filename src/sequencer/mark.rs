@@ -2,7 +2,7 @@
 //! that was set back, or written anew, is not signed. Once that was seen, nothing is signed any more.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ use crate::{
 pub struct MarkSettings {
     /// The file of the mark.
     pub path: PathBuf,
-    /// The file of checkpoints, which counts where there is no mark.
+    /// The file of checkpoints, which counts beside the mark.
     pub checkpoints: PathBuf,
     /// How far this machine's clock and entries' times may be from the store's.
     pub max_clock_skew: SignedDuration,
@@ -62,9 +62,8 @@ struct Kept {
 }
 
 impl Mark {
-    /// Reads the mark and holds the log in `store` against it. Where there is none, the greatest
-    /// checkpoint in the file of checkpoints counts; where that has none either, the log is taken as it
-    /// is.
+    /// Holds the log in `store` against the mark and against the greatest checkpoint in the file of
+    /// checkpoints: either may have been set back. Where there is neither, the log is taken as it is.
     ///
     /// # Errors
     /// When the log is shorter than the mark or another one, or a file cannot be used.
@@ -73,15 +72,10 @@ impl Mark {
         store: &dyn Store,
         signer: &Signer,
     ) -> Result<Self, StoreError> {
-        let keys = signer.verifiers().to_vec();
-        let (file, mark) = MarkFile::open(&settings.path, &keys)?;
+        let (file, known) = known(&settings, store, signer).await?;
         let checkpoints = CheckpointsFile::new(settings.checkpoints);
-        let known = match mark {
-            Some(mark) => vec![mark],
-            None => published(&checkpoints, &settings.path, store, signer).await?,
-        };
         let this = Self(Arc::new(Shared {
-            log: Some((signer.origin().clone(), keys)),
+            log: Some((signer.origin().clone(), signer.verifiers().to_vec())),
             kept: Mutex::new(Kept { file: Some(file), ..Kept::default() }),
             seen: Mutex::default(),
             halt: OnceLock::new(),
@@ -90,7 +84,7 @@ impl Mark {
             checkpoints: Some(checkpoints),
         }));
         for (checkpoint, note) in known {
-            this.hold(store, this.seen(), &checkpoint, &note).await?;
+            this.follow(store, this.seen(), &checkpoint, &note).await?;
         }
         Ok(this)
     }
@@ -350,37 +344,42 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What the file of checkpoints says of a log that has no mark.
-async fn published(
-    checkpoints: &CheckpointsFile,
-    mark: &Path,
+/// The file of the mark, and how far the log was signed: by the mark, and by the file of checkpoints.
+async fn known(
+    settings: &MarkSettings,
     store: &dyn Store,
     signer: &Signer,
-) -> Result<Vec<Signed>, StoreError> {
-    let found = match checkpoints.greatest(signer.origin(), signer.verifiers(), store).await {
-        Ok(found) => found,
-        Err(CheckpointsError::Store(error)) => return Err(error),
-        Err(CheckpointsError::File { path, error }) => {
-            return Err(MarkError::File { path, doing: "read", error }.into());
-        }
-    };
-    let size = store.head().await?.map_or(0, |head| head.next.get());
-    let (path, file) = (mark.display(), checkpoints.path().display());
-    match found.first() {
-        Some((checkpoint, _)) => tracing::warn!(
-            %path, checkpoints = %file, published = checkpoint.size, size,
+) -> Result<(MarkFile, Vec<Signed>), StoreError> {
+    let (file, mark) = MarkFile::open(&settings.path, signer.verifiers())?;
+    let checkpoints = CheckpointsFile::new(settings.checkpoints.clone());
+    let found = checkpoints.greatest(signer.origin(), signer.verifiers(), store).await;
+    let found = found.map_err(|error| match error {
+        CheckpointsError::Store(error) => error,
+        CheckpointsError::File { path, error } => MarkError::Published { path, error }.into(),
+    })?;
+    let is_begun = store.head().await?.is_some();
+    let (path, file_of) = (settings.path.display(), settings.checkpoints.display());
+    let published = found.first().map(|(checkpoint, _)| checkpoint.size);
+    match (mark.as_ref().map(|(checkpoint, _)| checkpoint.size), published) {
+        (None, Some(published)) => tracing::warn!(
+            %path, checkpoints = %file_of, published,
             "there is no high-water mark: the log is held against the checkpoints file"
         ),
-        None if size > 0 => tracing::warn!(
-            %path, size,
+        (None, None) if is_begun => tracing::warn!(
+            %path,
             "there is no high-water mark, and no checkpoint was published here: the log is taken as it is"
         ),
-        None => {}
+        (Some(mark), Some(published)) if mark < published => tracing::warn!(
+            %path, mark, checkpoints = %file_of, published,
+            "the high-water mark is behind the checkpoints file: the log is held against both"
+        ),
+        _ => {}
     }
-    Ok(found)
+    Ok((file, mark.into_iter().chain(found).collect()))
 }
 
-/// The mark at `path`, or what the file of checkpoints says where there is none.
+/// The greatest tree that was signed, by the mark or by the file of checkpoints, and that the log in
+/// `store` does not go on from; the greatest of all where it goes on from each.
 ///
 /// # Errors
 /// When a file cannot be used, was not signed by `signer`, or the store fails.
@@ -389,9 +388,13 @@ pub async fn read_mark(
     store: &dyn Store,
     signer: &Signer,
 ) -> Result<Option<Signed>, StoreError> {
-    if let Some(mark) = MarkFile::open(&settings.path, signer.verifiers())?.1 {
-        return Ok(Some(mark));
+    let mut greatest: Option<((bool, u64), Signed)> = None;
+    for signed in known(settings, store, signer).await?.1 {
+        let Checkpoint { size, root, .. } = signed.0;
+        let rank = (root_at(store, size).await? != Some(root), size);
+        if greatest.as_ref().is_none_or(|(known, _)| *known < rank) {
+            greatest = Some((rank, signed));
+        }
     }
-    let checkpoints = CheckpointsFile::new(settings.checkpoints.clone());
-    Ok(published(&checkpoints, &settings.path, store, signer).await?.into_iter().next())
+    Ok(greatest.map(|(_, signed)| signed))
 }

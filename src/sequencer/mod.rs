@@ -42,10 +42,11 @@ use crate::{
 };
 use batch::Group;
 pub use checkpoints::{CheckpointsError, CheckpointsFile};
-pub use continuation::root_at;
+pub use continuation::{is_in_tree, root_at};
 pub use mark::{Mark, MarkSettings, read_mark};
 pub use mark_file::reset_mark;
-pub use timekeeper::check_clocks;
+pub use signed::{check_end, proven, signed_tree};
+pub use timekeeper::{Pause, check_clocks, long_pause};
 
 /// A record that waits for its place.
 #[derive(Clone, Debug)]

@@ -9,9 +9,9 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    domain::Clock,
-    ledger::to_micros,
-    store::{ClockError, Head, Store, StoreClock, StoreError},
+    domain::{Clock, Seq},
+    ledger::{Entry, to_micros},
+    store::{ClockError, Head, RecordQuery, Store, StoreClock, StoreError, Stored},
 };
 
 /// By which part of the time that has passed a clock may be led back to the right time, in small steps,
@@ -25,6 +25,8 @@ const READINGS: u32 = 5;
 /// How old the last entry may be before a start says so: whether a log rested or a clock is ahead, nothing
 /// on a machine of its own can tell.
 const LONG_IDLE: SignedDuration = SignedDuration::from_hours(24 * 14);
+/// How many entries are looked at together for one that is there.
+const LOOKED_AT: u64 = 256;
 
 /// Holds a clock to a bound.
 #[derive(Debug)]
@@ -150,6 +152,56 @@ pub async fn check_clocks(
         }
     }
     Ok(())
+}
+
+/// A long time in which nothing was recorded, or by which a clock was set ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pause {
+    /// When the last entry in front of it was written.
+    pub since: Timestamp,
+    /// When the first entry behind it was; the present where there is none.
+    pub until: Timestamp,
+}
+
+/// The pause of more than two weeks out of which the log has come within the last two weeks, by a clock that
+/// says `now`, or has not come yet: either it rested, or that clock is ahead.
+///
+/// # Errors
+/// When the store fails, or an entry cannot be read.
+pub async fn long_pause(store: &dyn Store, now: Timestamp) -> Result<Option<Pause>, StoreError> {
+    let Ok(from) = now.checked_sub(LONG_IDLE) else { return Ok(None) };
+    // What a wrong clock has dated ahead, before it was corrected, does not count.
+    let to = now.checked_add(LONG_IDLE).ok();
+    let recent = RecordQuery { from: Some(from), to, limit: 1, ..RecordQuery::default() };
+    let first = store.query(&recent).await?.into_iter().next();
+    let next = store.head().await?.map_or(Seq::new(0), |head| head.next);
+    let (end, until) = match first.filter(|first| first.seq < next) {
+        Some(first) => (first.seq, written(&first)?),
+        None => (next, now),
+    };
+    let since = last_before(store, end).await?;
+    let is_long = |since: &Timestamp| until.duration_since(*since) > LONG_IDLE;
+    Ok(since.filter(is_long).map(|since| Pause { since, until }))
+}
+
+/// When the last entry in front of `end` was written, of those that are there.
+async fn last_before(store: &dyn Store, end: Seq) -> Result<Option<Timestamp>, StoreError> {
+    let mut end = end.get();
+    while end > 0 {
+        let start = end.saturating_sub(LOOKED_AT);
+        let width = usize::try_from(end - start).unwrap_or(usize::MAX);
+        let found = store.range(Seq::new(start), width).await?;
+        if let Some(last) = found.iter().rfind(|stored| !stored.entry.is_empty()) {
+            return written(last).map(Some);
+        }
+        end = start;
+    }
+    Ok(None)
+}
+
+fn written(stored: &Stored) -> Result<Timestamp, StoreError> {
+    let entry = Entry::parse(&stored.entry);
+    entry.map(|entry| entry.ts).map_err(|_| StoreError::Corrupt("an entry cannot be read"))
 }
 
 /// The time and how long the machine has run, read at one instant as far as that can be had.

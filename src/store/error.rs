@@ -131,6 +131,17 @@ pub enum MarkError {
         #[source]
         error: std::io::Error,
     },
+    /// The file of checkpoints cannot be read.
+    #[error(
+        "the checkpoints file `{path}` cannot be read: {error}. It may show that the log was set back, so nothing is signed until it can be read. Let this service read it, or name another file in `[ledger] checkpoints_file`"
+    )]
+    Published {
+        /// The file.
+        path: String,
+        /// Why.
+        #[source]
+        error: std::io::Error,
+    },
     /// The file holds something else.
     #[error(
         "the high-water mark `{path}` holds no checkpoint of this log: restore the file; if it is lost, remove it, and say so to those who rely on the log"

@@ -51,6 +51,8 @@ pub(super) struct Shelf {
     pub(super) named: Bits,
     /// The records that say so, and how many of those that each was the first to name are not here.
     pub(super) pruned: Vec<(Seq, u64)>,
+    /// The latest instant that a removal counted as the present one, and its record.
+    pub(super) latest: Option<(Timestamp, Seq)>,
     shortest: Option<Shortest>,
     holds: HashMap<Digest, Hold>,
 }
@@ -126,6 +128,9 @@ impl Shelf {
             })?;
         }
         self.named = named;
+        if !pruned.removed.is_empty() {
+            self.latest = self.latest.max(Some((pruned.before, seq)));
+        }
         self.pruned.push((seq, gone));
         Ok(())
     }
