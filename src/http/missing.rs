@@ -181,7 +181,7 @@ fn advice(path: &str) -> String {
     let behind = (1..below.len()).filter_map(|at| below.get(at..));
     let behind = behind.map(|rest| format!("/v1/{}", rest.join("/"))).find(|path| is_offered(path));
     match below.as_slice() {
-        ["openai", ..] | ["deployments" | "engines", ..] => {
+        ["openai" | "deployments" | "engines", ..] => {
             "this is a path of Azure's: use the client for OpenAI itself (`OpenAI`, not `AzureOpenAI`) with the base URL `http://HOST/v1`, the API key as `Authorization: Bearer`, and the deployment as `model`".to_owned()
         }
         ["anthropic", ..] => "the base URL for Anthropic's clients is `http://HOST`".to_owned(),
@@ -197,7 +197,7 @@ fn advice(path: &str) -> String {
         }
         [first, ..] => {
             let known = ELSEWHERE.iter().find(|(names, _)| names.contains(first));
-            known.map_or("there is no such endpoint", |(_, why)| why).to_owned()
+            known.map_or("there is no such endpoint", |(_, why)| *why).to_owned()
         }
         [] => "name an endpoint below it".to_owned(),
     }

@@ -73,7 +73,7 @@ fn is_alias(text: &str) -> bool {
 fn clash(alias: &str, other: &str, one: bool) -> bool {
     match (alias.strip_suffix('*'), other.strip_suffix('*')) {
         (Some(alias), Some(other)) => {
-            !one && (alias.starts_with(other) || other.starts_with(alias)) || alias == other
+            alias == other || (!one && (alias.starts_with(other) || other.starts_with(alias)))
         }
         _ => alias == other,
     }

@@ -27,9 +27,10 @@ pub(super) fn known(name: &str, shown: &str) -> Result<String, Problem> {
 }
 
 pub(super) fn unknown(name: &str, shown: &str) -> Problem {
-    let (prefix, all) = match shown.strip_prefix("metadata.") {
-        Some(_) => ("metadata.lexgate_", CLAIMS.map(|claim| claim.replace('-', "_"))),
-        None => (HEADER, CLAIMS.map(str::to_owned)),
+    let (prefix, all) = if shown.starts_with("metadata.") {
+        ("metadata.lexgate_", CLAIMS.map(|claim| claim.replace('-', "_")))
+    } else {
+        (HEADER, CLAIMS.map(str::to_owned))
     };
     let all = all.map(|claim| format!("{prefix}{claim}"));
     let meant = format!("{prefix}{name}");
