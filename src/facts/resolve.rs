@@ -269,12 +269,12 @@ impl<'a> Names<'a> {
         }
         let known = terms.get(&kind).into_iter().flatten().map(String::as_str);
         let hint = did_you_mean(id, known);
-        let listed = || ": `GET /v1/vocabulary` lists them".to_owned();
-        if hint.is_empty() { listed() } else { hint }
+        if hint.is_empty() { ": `GET /v1/vocabulary` lists them".to_owned() } else { hint }
     }
 }
 
 /// Says that no model has this name, and what may have been meant.
+#[must_use]
 pub fn unknown_model(name: &str, hint: &str) -> String {
     format!(
         "unknown model `{name}`{hint}{} `GET /v1/models` lists the models",
