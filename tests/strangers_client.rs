@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use crate::{
-    backend::{Backend, answer, completion, whole},
+    backend::{Backend, Seen, answer, completion, whole},
     gateway::{CHAT, HARMLESS, chat, outcomes, with},
     harness::{Answer, Service, Store, both_stores, with_json},
 };
@@ -477,7 +477,7 @@ both_stores! {
         let answer = service.openai(MESSAGES, &HARMLESS, &body).await;
         answer.expect(200);
         assert_eq!(answer.header("x-lexgate-withheld"), Some("metadata.user_id"));
-        let seen: Vec<Value> = backend.seen().iter().map(|seen| seen.json()).collect();
+        let seen: Vec<Value> = backend.seen().iter().map(Seen::json).collect();
         assert!(seen[0]["user"].is_null() && seen[1]["safety_identifier"].is_null(), "{seen:?}");
         assert_eq!((&seen[2]["user"], &seen[3]["metadata"]), (&json!("u-3"), &json!({ "team": "x" })));
         for record in service.records_of("decision").await {
