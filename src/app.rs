@@ -324,6 +324,7 @@ impl App {
                 room: Arc::new(gate::Budget::new(server.body_budget.get())),
                 patience: server.body_timeout,
             },
+            cors_origins: server.cors_origins.clone(),
         }));
         announce(address, &self.vkey);
         let bounds = http::Bounds {

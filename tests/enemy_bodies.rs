@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     backend::{Backend, Seen, Step, answer, completion, whole},
-    gateway::{CHAT, HARMLESS, chat, outcomes, with},
+    gateway::{CHAT, HARMLESS, chat, outcomes, seeing, with},
     harness::{Answer, Setup, Store, both_stores, with_json},
     volumes::replays,
 };
@@ -318,7 +318,7 @@ both_stores! {
 
     async fn a_url_for_the_backend_to_fetch_needs_a_pass(store: Store) {
         let backend = any_api().await;
-        let service = passing(with(store, &backend), r#"{ field = "image_url", reaches = ["US"] }"#).start().await;
+        let service = passing(seeing(with(store, &backend)), r#"{ field = "image_url", reaches = ["US"] }"#).start().await;
         let part = |url: &str| {
             let content = json!([{ "type": "image_url", "image_url": { "url": url } }]);
             with_field(CHAT, "messages", &json!([{ "role": "user", "content": content }]))
@@ -383,7 +383,7 @@ async fn a_large_body_lies_in_memory_once() {
         steps
     })
     .await;
-    let service = with(Store::Sqlite, &backend).start().await;
+    let service = seeing(with(Store::Sqlite, &backend)).start().await;
     service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.expect(200);
     let before = resident(service.id());
     let picture = format!("data:image/png;base64,{}", "iVBORw0KGgo/".repeat(2_780_000));

@@ -179,7 +179,7 @@ both_stores! {
     async fn a_request_has_an_identifier(store: Store) {
         let service = Service::shared(store).await;
         let with = async |id: &str| {
-            let request = service.anonymous("GET", "/v1/nothing").header("x-request-id", id);
+            let request = service.anonymous("GET", "/nothing").header("x-request-id", id);
             let answer = Answer::of(request).await;
             let (problem, header) = (answer.expect(404), answer.header("x-request-id").unwrap());
             assert_eq!(problem["instance"], format!("urn:lexgate:request:{header}"));

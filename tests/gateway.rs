@@ -27,6 +27,12 @@ pub(crate) fn with(store: Store, backend: &Backend) -> Setup {
     Service::setup(store).backend("smollm2@laptop", &backend.url)
 }
 
+/// The same with an on-device model that takes pictures.
+pub(crate) fn seeing(setup: Setup) -> Setup {
+    let model = "provider = \"Hugging Face\"\nmodalities = [\"text\"";
+    setup.organisation_with(model, &format!("{model}, \"image\""))
+}
+
 pub(crate) fn on_device() -> String {
     std::env::var("LEXGATE_TEST_ON_DEVICE").expect(
         "LEXGATE_TEST_ON_DEVICE names no on-device model: run the tests with `scripts/test`",
@@ -235,7 +241,8 @@ both_stores! {
         assert_eq!(error(&answer, 404, "invalid_request_error")["code"], "model_not_found");
         let nameless = json!({ "messages": [] });
         let answer = service.openai(CHAT, &HARMLESS, &nameless).await;
-        error(&answer, 404, "invalid_request_error");
+        let missing = error(&answer, 400, "invalid_request_error");
+        assert_eq!(missing["code"], "missing_required_parameter");
         let wrong = json!({ "model": "assistant", "stream": "yes" });
         error(&service.openai(CHAT, &HARMLESS, &wrong).await, 400, "invalid_request_error");
         let raw = |body: &'static str, kind: &'static str| {
@@ -330,7 +337,7 @@ both_stores! {
             })
         })
         .await;
-        let service = with(store, &backend).start().await;
+        let service = seeing(with(store, &backend)).start().await;
         let picture = "iVBORw0KGgo+/=".repeat(30_000);
         let response = format!(
             r#""input":[{{"role":"user","content":[{{"type":"input_image", "detail":"low","image_url":"data:image/png;base64,{picture}"}}]}}]"#
@@ -376,7 +383,7 @@ both_stores! {
         let elsewhere = Backend::polite().await;
         let target = elsewhere.url.clone();
         let json = "content-type: application/json\r\n";
-        let backend = Backend::start(move |seen| match seen.json()["user"].as_str().unwrap() {
+        let backend = Backend::start(move |seen| match seen.json()["metadata"]["play"].as_str().unwrap() {
             "500" => answer("500 Internal Server Error", json, b"{}"),
             "401" => answer("401 Unauthorized", json, b"{}"),
             "garbage" => vec![Step::Send(b"\0\x01not http\r\n\r\n".to_vec())],
@@ -417,7 +424,7 @@ both_stores! {
         ];
         for (scenario, ..) in scenarios {
             let mut body = chat("smollm2@laptop");
-            body["user"] = json!(scenario);
+            body["metadata"] = json!({ "play": scenario });
             let answer = service.openai(CHAT, &HARMLESS, &body).await;
             let error = error(&answer, 502, "upstream_error");
             assert!(!error.to_string().contains("127.0.0.1"), "{error}");
@@ -443,7 +450,7 @@ both_stores! {
     async fn a_backend_s_own_word_reaches_the_client(store: Store) {
         let json = "content-type: application/json\r\n";
         let backend = Backend::start(move |seen| {
-            if seen.json()["user"] == "busy" {
+            if seen.json()["metadata"]["play"] == "busy" {
                 let headers = format!("retry-after: 7\r\n{json}");
                 answer("429 Too Many Requests", &headers, b"{}")
             } else {
@@ -455,7 +462,7 @@ both_stores! {
         let mut body = chat("smollm2@laptop");
         let answer = service.openai(CHAT, &HARMLESS, &body).await;
         assert_eq!(answer.expect(400), json!({ "error": { "message": "too long" } }));
-        body["user"] = json!("busy");
+        body["metadata"] = json!({ "play": "busy" });
         let answer = service.openai(CHAT, &HARMLESS, &body).await;
         error(&answer, 429, "upstream_error");
         assert_eq!(answer.header("retry-after"), Some("7"));
@@ -466,7 +473,7 @@ both_stores! {
         let broken = || answer("503 Service Unavailable", "", b"");
         let device = Backend::start(move |_| broken()).await;
         let frankfurt = Backend::start(move |seen| {
-            if seen.json()["user"] == "all_fail" { broken() } else { whole(&completion()) }
+            if seen.json()["metadata"]["play"] == "all_fail" { broken() } else { whole(&completion()) }
         })
         .await;
         let singapore = Backend::polite().await;
@@ -481,7 +488,7 @@ both_stores! {
         answer.expect(200);
         assert_eq!(answer.header("x-lexgate-deployment"), Some("mistral-small@dc-frankfurt"));
         let mut body = chat("assistant");
-        body["user"] = json!("all_fail");
+        body["metadata"] = json!({ "play": "all_fail" });
         error(&service.openai(CHAT, &GERMAN, &body).await, 503, "upstream_error");
         assert!(singapore.seen().is_empty(), "availability bought a border crossing");
         // Data about nobody may go there.

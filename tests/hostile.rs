@@ -83,7 +83,7 @@ fn misbehave(seen: &Seen, elsewhere: &str) -> Vec<Step> {
             format!("HTTP/1.1 200 OK\r\n{json}content-length: {length}\r\n\r\n").into_bytes(),
         )
     };
-    match (body["user"].as_str().unwrap(), is_stream) {
+    match (body["metadata"]["play"].as_str().unwrap(), is_stream) {
         ("closes", _) => vec![],
         ("hangs", _) => vec![Step::Hang],
         ("hangs after headers", false) => vec![whole_head(100), Step::Hang],
@@ -137,7 +137,7 @@ fn misbehave(seen: &Seen, elsewhere: &str) -> Vec<Step> {
 }
 
 fn body(case: &Case) -> Value {
-    json!({ "model": HOSTILE, "stream": case.stream, "user": case.name,
+    json!({ "model": HOSTILE, "stream": case.stream, "metadata": { "play": case.name },
         "messages": [{"role": "user", "content": "Good morning"}] })
 }
 

@@ -179,7 +179,7 @@ both_stores! {
             stream(&[event(&first)])
         })
         .await;
-        let singapore = Backend::start(|seen| match seen.json()["user"] == "turns" {
+        let singapore = Backend::start(|seen| match seen.json()["metadata"]["play"] == "turns" {
             true => {
                 let turn = json!({ "model": "another-model", "choices": [{ "index": 0, "delta": { "content": "x" } }] });
                 stream(&[chunk("one"), event(&turn), chunk("two"), "data: [DONE]\n\n".to_owned()])
@@ -197,7 +197,7 @@ both_stores! {
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("x-lexgate-deployment"), Some(SINGAPORE));
         assert!(!answer.text().contains("another-model"));
-        body["user"] = json!("turns");
+        body["metadata"] = json!({ "play": "turns" });
         let text = service.openai(CHAT, &HARMLESS, &body).await.text();
         assert!(!text.contains("another-model") && !text.contains("[DONE]"), "{text}");
         assert!(text.contains("upstream_error"), "{text}");
@@ -465,7 +465,7 @@ both_stores! {
     }
 
     async fn a_stream_whose_first_event_is_an_error_is_answered_by_another(store: Store) {
-        let laptop = Backend::start(|seen| match seen.json()["user"].as_str() {
+        let laptop = Backend::start(|seen| match seen.json()["metadata"]["play"].as_str() {
             Some("error") => stream(&[event(&json!({ "error": { "message": "no memory" } }))]),
             Some("garbage") => stream(&["data: \u{fffd}garbage\n\n".to_owned()]),
             Some("comments") => vec![stream_head(), piece(": one\n\n: two\n\n"), Step::Hang],
@@ -480,7 +480,7 @@ both_stores! {
         let want = [("error", "error_in_answer"), ("garbage", "bad_answer"), ("comments", "timeout"), ("whole", "error_in_answer")];
         for (scenario, _) in want {
             let mut body = chat("assistant");
-            body["user"] = json!(scenario);
+            body["metadata"] = json!({ "play": scenario });
             body["stream"] = json!(scenario != "whole");
             let answer = service.openai(CHAT, &GERMAN, &body).await;
             assert_eq!(answer.header("x-lexgate-deployment"), Some(FRANKFURT), "{scenario}");

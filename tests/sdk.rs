@@ -11,7 +11,7 @@ use crate::{
         Backend, Seen, Step, answer, chunk, completion, event, piece, stream, stream_end,
         stream_head, usage, whole,
     },
-    gateway::{eventually, nothing_is_open, on_device, outcomes, statuses},
+    gateway::{eventually, nothing_is_open, on_device, outcomes, seeing, statuses},
     harness::{Service, Setup, Store},
 };
 
@@ -307,7 +307,7 @@ both_sdks! {
             }
         })
         .await;
-        let service = with(&backend).start().await;
+        let service = seeing(with(&backend)).start().await;
         let streamed = sdk.run(&service, "tools").await;
         assert_eq!(String::from_utf8(streamed).unwrap(), tool_deltas().concat());
         let seen = backend.seen();

@@ -26,7 +26,7 @@ both_stores! {
     async fn a_broken_stream_never_looks_complete(store: Store) {
         let backend = Backend::start(|seen| {
             let mut steps = vec![stream_head(), piece(chunk("one ")), piece(chunk("two"))];
-            match seen.json()["user"].as_str().unwrap() {
+            match seen.json()["metadata"]["play"].as_str().unwrap() {
                 "cut" => {}
                 "ends" => steps.push(stream_end()),
                 "half_event" => steps.extend([piece("data: {\"choices\":"), stream_end()]),
@@ -48,7 +48,7 @@ both_stores! {
             with(store, &backend).reached("smollm2@laptop", "breaker_failures = 100").start().await;
         for scenario in ["cut", "ends", "half_event", "half_character", "endless_event", "error"] {
             let mut body = streamed("assistant");
-            body["user"] = json!(scenario);
+            body["metadata"] = json!({ "play": scenario });
             let answer = service.openai(CHAT, &HARMLESS, &body).await;
             assert_eq!(answer.status, 200);
             let text = answer.text();

@@ -272,6 +272,7 @@ impl Case {
         let exported = exported.collect::<Result<Vec<_>, _>>()?;
         let call = CallRequest {
             passes: Vec::new(),
+            modalities: Vec::new(),
             action: given.action,
             model: None,
             deployment: None,

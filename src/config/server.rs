@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
+use url::Url;
 
 use super::amount::{Bytes, duration};
 
@@ -28,6 +29,10 @@ pub struct ServerConfig {
     /// How much room the bodies of requests may take at once, and the answers of backends as much
     /// again; one app at most half of each.
     pub body_budget: Bytes,
+    /// The origins of web pages that may call from a browser, such as `https://app.example`; `*` alone for
+    /// all of them. None unless some are named.
+    #[serde(deserialize_with = "origins")]
+    pub cors_origins: Vec<String>,
 }
 
 impl Default for ServerConfig {
@@ -40,11 +45,55 @@ impl Default for ServerConfig {
             max_connections: None,
             max_connections_per_address: None,
             body_budget: Bytes::from_mib(256),
+            cors_origins: Vec::new(),
         }
+    }
+}
+
+/// Reads origins as browsers send them: scheme, host and port, and nothing else.
+fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let origins = Vec::<String>::deserialize(deserializer)?;
+    if origins == ["*"] {
+        return Ok(origins);
+    }
+    let is_origin = |text: &str| {
+        let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+        url.is_some_and(|url| url.origin().ascii_serialization() == text)
+    };
+    match origins.iter().find(|text| !is_origin(text)) {
+        None => Ok(origins),
+        Some(text) => Err(D::Error::custom(format!(
+            "`{}` is not the origin of web pages: write scheme, host and port alone, as in `https://app.example`, or `*` alone for all",
+            text.chars().take(100).collect::<String>()
+        ))),
     }
 }
 
 /// `[ledger] readings_per_minute`: more than a person reads, and than a program should.
 pub(super) const fn readings_per_minute() -> u32 {
     600
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn origins_are_scheme_host_and_port() {
+        let read = |text: &str| toml::from_str::<ServerConfig>(&format!("cors_origins = {text}"));
+        for good in [r#"["https://app.example", "http://localhost:5173"]"#, r#"["*"]"#, "[]"] {
+            assert!(read(good).is_ok(), "{good}");
+        }
+        for bad in [
+            r#"["https://app.example/"]"#,
+            r#"["app.example"]"#,
+            r#"["https://app.example:443"]"#,
+            r#"["*", "https://app.example"]"#,
+            r#"["https://*.example"]"#,
+            r#"["null"]"#,
+        ] {
+            let error = read(bad).unwrap_err().to_string();
+            assert!(error.contains("is not the origin of web pages"), "{bad}: {error}");
+        }
+    }
 }

@@ -140,7 +140,10 @@ impl Backends for OpenAiClient {
         }
         if let Some(key) = &key {
             call = call.header(AUTHORIZATION, key.bearer());
-            if request.path == Endpoint::Messages.path() {
+            if [Endpoint::Messages, Endpoint::CountTokens]
+                .map(Endpoint::path)
+                .contains(&request.path)
+            {
                 call = call.header(X_API_KEY, key.plain());
             }
         }

@@ -23,6 +23,8 @@ pub enum Endpoint {
     Responses,
     /// Anthropic's `POST /v1/messages`.
     Messages,
+    /// Anthropic's `POST /v1/messages/count_tokens`.
+    CountTokens,
 }
 
 /// What an answer, or one event of a streamed one, says of itself.
@@ -52,6 +54,7 @@ impl Endpoint {
             Self::Embeddings => "/embeddings",
             Self::Responses => "/responses",
             Self::Messages => "/messages",
+            Self::CountTokens => "/messages/count_tokens",
         }
     }
 
@@ -63,8 +66,16 @@ impl Endpoint {
             Self::Completions => "completions",
             Self::Embeddings => "embeddings",
             Self::Responses => "responses",
-            Self::Messages => "messages",
+            // What is counted is what would be sent.
+            Self::Messages | Self::CountTokens => "messages",
         }
+    }
+
+    /// Whether it is one of Anthropic's: its errors have another shape, and its clients send the key in
+    /// another header.
+    #[must_use]
+    pub const fn is_anthropics(self) -> bool {
+        matches!(self, Self::Messages | Self::CountTokens)
     }
 
     /// What the policies are asked.
@@ -141,7 +152,7 @@ impl Endpoint {
                 said.is_last = ends.contains(&&*kind);
                 said.is_error |= kind == "response.failed" || kind == "error";
             }
-            Self::Messages => {
+            Self::Messages | Self::CountTokens => {
                 said.is_last = kind == "message_stop";
                 said.is_error |= kind == "error";
             }
@@ -152,9 +163,13 @@ impl Endpoint {
     fn said(self, wire: &Wire<'_>) -> Said {
         let mut said = Said { is_error: wire.error.is_some_and(is_something), ..Said::default() };
         said.take(wire.model, wire.usage);
+        if self == Self::CountTokens {
+            // No model has read or written anything.
+            (said.input, said.output) = (Some(0), Some(0));
+        }
         let inner = match self {
             Self::Responses => wire.response,
-            Self::Messages => wire.message,
+            Self::Messages | Self::CountTokens => wire.message,
             _ => None,
         };
         if let Some(inner) = inner.and_then(|inner| parse(inner.get())) {
@@ -176,7 +191,7 @@ impl Endpoint {
             Self::Completions => serde_json::json!([{
                 "index": 0, "text": label, "logprobs": null, "finish_reason": null,
             }]),
-            Self::Embeddings | Self::Responses | Self::Messages => return None,
+            Self::Embeddings | Self::Responses | Self::Messages | Self::CountTokens => return None,
         };
         let mut event = Fields::parse(&Bytes::copy_from_slice(first.as_bytes())).ok()?;
         event.retain(|name| name != "usage");
@@ -215,7 +230,7 @@ impl Endpoint {
                 r#""type":"upstream_error","param":null,"code":"upstream_error"}}"#,
                 "\n\n"
             ),
-            Self::Messages => concat!(
+            Self::Messages | Self::CountTokens => concat!(
                 "event: error\n",
                 r#"data: {"type":"error","error":{"type":"api_error","#,
                 r#""message":"the backend broke off its answer"}}"#,
@@ -326,6 +341,8 @@ mod tests {
         let start = r#"{"type":"message_start","message":{"model":"m","usage":{"input_tokens":5,"cache_read_input_tokens":2,"output_tokens":1}}}"#;
         assert_eq!(said(Endpoint::Messages, start).input, Some(7));
         assert!(said(Endpoint::Messages, r#"{"type":"message_stop"}"#).is_last);
+        let counted = Endpoint::CountTokens.read_answer(br#"{"input_tokens":14}"#).unwrap();
+        assert_eq!((counted.input, counted.output), (Some(0), Some(0)), "counting uses none");
         let endless = r#"{"message":{"usage":{"input_tokens":5,"cache_creation_input_tokens":18446744073709551615}}}"#;
         assert_eq!(said(Endpoint::Messages, endless).input, Some(u64::MAX));
         let within = r#"{"choices":[],"usage":{"prompt_tokens":9,"cache_read_input_tokens":8}}"#;

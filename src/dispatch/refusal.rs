@@ -27,7 +27,7 @@ impl Endpoint {
         if !words.trim().is_empty() {
             message = format!("{message}: {}", words.trim());
         }
-        let error = if self == Self::Messages {
+        let error = if self.is_anthropics() {
             let kind = match status {
                 413 => "request_too_large",
                 404 => "not_found_error",

@@ -49,6 +49,12 @@ pub struct CallRequest {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(example = json!(["tools.web_search"]))]
     pub passes: Vec<String>,
+    /// What the call sends beside text, or asks for, where not every deployment of its model takes it:
+    /// `image`, `audio`, `text` of a model that writes vectors. Only deployments whose model names it among
+    /// its `modalities`, or names none, are considered. The gateway finds them by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(example = json!(["image"]))]
+    pub modalities: Vec<String>,
     /// A purpose of the W3C DPV vocabulary, such as `dpv:ServiceProvision`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub purpose: Option<String>,
@@ -102,6 +108,9 @@ impl DataRequest {
 pub struct Call {
     /// What the model is to do.
     pub action: Action,
+    /// The name that was asked for, where it is an alias of `model`. Absent otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_model: Option<String>,
     /// Jurisdictions in which the answer is used.
     pub audience: Vec<JurisdictionCode>,
     /// What the data is; `null` when the caller declared nothing.
@@ -110,6 +119,9 @@ pub struct Call {
     pub deployment: Option<DeploymentId>,
     /// Where the call is made.
     pub location: JurisdictionCode,
+    /// What must be among the modalities of a model, sorted, each once. Absent when nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modalities: Vec<String>,
     /// The model that was asked for: a model or a virtual model.
     pub model: Option<String>,
     /// The parts of the request that need a pass, sorted, each once. Absent when none.
@@ -126,7 +138,7 @@ impl From<&Call> for CallRequest {
             |codes: &[JurisdictionCode]| codes.iter().map(ToString::to_string).collect::<Vec<_>>();
         Self {
             action: call.action,
-            model: call.model.clone(),
+            model: call.asked_model.clone().or_else(|| call.model.clone()),
             deployment: call.deployment.as_ref().map(ToString::to_string),
             data: call.data.as_ref().map(|data| DataRequest {
                 personal: data.personal,
@@ -139,6 +151,7 @@ impl From<&Call> for CallRequest {
             audience: Some(texts(&call.audience)),
             location: Some(call.location.to_string()),
             passes: call.passes.clone(),
+            modalities: call.modalities.clone(),
             end_user: None,
         }
     }

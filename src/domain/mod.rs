@@ -16,6 +16,7 @@ pub(crate) mod object;
 pub mod passing;
 mod patience;
 mod quota;
+mod suggestion;
 mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
@@ -40,6 +41,7 @@ pub use patience::Patience;
 pub use quota::{
     CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
 };
+pub use suggestion::{did_you_mean, nearest};
 pub use volume::{
     Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
 };

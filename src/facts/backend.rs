@@ -178,6 +178,8 @@ impl Default for BreakerSettings {
 /// The organisation's name for several deployments.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct VirtualModel {
+    /// Other names under which callers ask for it: whole, or their beginning with a `*` behind it.
+    pub aliases: Vec<String>,
     /// The deployments, in order of preference.
     pub deployments: Vec<DeploymentId>,
     /// How one is chosen among those that the law allows.

@@ -71,6 +71,8 @@ pub struct App {
     pub claims: AppClaims,
     /// What a streamed answer begins with where a duty asks for a label.
     pub stream_label: Option<String>,
+    /// The HTTP status with which the gateway denies its calls.
+    pub denial_status: u16,
     /// What it may use.
     pub limits: Limits,
     /// What is kept of what its calls say.
@@ -196,10 +198,11 @@ impl Organisation {
         self.deployments.iter().find(|deployment| deployment.id.as_str() == id)
     }
 
-    /// The deployments behind a virtual model, a model or a deployment id, in order of preference.
+    /// The deployments behind a virtual model, one of its aliases, a model or a deployment id, in order of
+    /// preference.
     #[must_use]
     pub fn deployments_of(&self, name: &str) -> Vec<&Deployment> {
-        if let Some(virtual_model) = self.virtual_models.get(name) {
+        if let Some((_, virtual_model)) = self.virtual_model(name) {
             let ids = &virtual_model.deployments;
             return ids.iter().filter_map(|id| self.deployment(id.as_str())).collect();
         }

@@ -1,12 +1,18 @@
 //! From a call as it was typed to one in which every name is known, or every name that is not.
 
-use super::{organisation::Deployment, passes::passing, snapshot::Snapshot, world::TermKind};
+use super::{
+    organisation::Deployment, passes::passing, place_hint::place_hint, snapshot::Snapshot,
+    world::TermKind,
+};
 use crate::domain::{
     AppId, Call, CallRequest, Data, DataRequest, FieldFault, JurisdictionCode, TenantId,
+    did_you_mean,
 };
 
 /// The most entries that a list of a call may hold.
 const MAX_LIST: usize = 64;
+/// How many names of a call are looked up among those that are known: more help no reader.
+const MOST_HINTS: usize = 8;
 /// The largest whole number that every JSON reader takes exactly.
 const MAX_COUNT: u64 = (1 << 53) - 1;
 
@@ -44,6 +50,7 @@ pub fn resolve<'a>(
     };
     let request = &*app.claims.tighten(request)?;
     let candidates = names.candidates(request);
+    let (modalities, candidates) = names.taking(request, candidates);
     let (passes, candidates) = names.passing(request, candidates, &app.tenant);
     let data = request.data.as_ref().map(|data| names.data(data));
     let location = request.location.as_ref();
@@ -61,13 +68,16 @@ pub fn resolve<'a>(
     if !names.faults.is_empty() {
         return Err(names.faults);
     }
+    let (model, asked_model) = names.model(request);
     let call = Call {
         action: request.action,
+        asked_model,
         audience,
         data,
         deployment: request.deployment.as_deref().map(Into::into),
         location: location.unwrap_or_else(|| app.location.clone()),
-        model: request.model.clone(),
+        modalities,
+        model,
         passes,
         purpose: request.purpose.clone(),
     };
@@ -84,16 +94,61 @@ impl<'a> Names<'a> {
         self.faults.push(FieldFault::new(pointer, detail));
     }
 
+    /// Whether what is near to one more name is looked for.
+    fn hints(&self) -> bool {
+        self.faults.len() < MOST_HINTS
+    }
+
+    /// The model by the organisation's own name, and the alias under which it was asked for.
+    fn model(&self, request: &CallRequest) -> (Option<String>, Option<String>) {
+        let Some(asked) = &request.model else { return (None, None) };
+        match self.snapshot.organisation.virtual_model(asked) {
+            Some((id, _)) if id.as_str() != asked => (Some(id.to_string()), Some(asked.clone())),
+            _ => (Some(asked.clone()), None),
+        }
+    }
+
+    /// What the call needs its model to take, sorted, each once; and the candidates whose models do.
+    fn taking(
+        &mut self,
+        request: &CallRequest,
+        candidates: Vec<&'a Deployment>,
+    ) -> (Vec<String>, Vec<&'a Deployment>) {
+        self.length("/modalities", request.modalities.len());
+        let is_word = |text: &String| {
+            (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+        };
+        if let Some(at) = request.modalities.iter().position(|text| !is_word(text)) {
+            let detail = "want a word of at most 32 letters, such as `image`";
+            self.fault(format!("/modalities/{at}"), detail);
+            return (Vec::new(), candidates);
+        }
+        let mut modalities: Vec<String> =
+            request.modalities.iter().take(MAX_LIST).cloned().collect();
+        modalities.sort();
+        modalities.dedup();
+        let models = &self.snapshot.organisation.models;
+        let takes = |deployment: &&Deployment| {
+            let model = models.get(&deployment.model);
+            model.is_none_or(|model| modalities.iter().all(|one| model.takes(one)))
+        };
+        let has_some = !candidates.is_empty();
+        let taking: Vec<_> = candidates.into_iter().filter(takes).collect();
+        if has_some && taking.is_empty() {
+            let what = modalities.join("`, `");
+            self.fault("/modalities", format!("no deployment of this model takes `{what}`"));
+        }
+        (modalities, taking)
+    }
+
     fn candidates(&mut self, request: &CallRequest) -> Vec<&'a Deployment> {
         let organisation = &*self.snapshot.organisation;
         let behind_model = request.model.as_ref().map(|model| {
             let found = organisation.deployments_of(model);
             if found.is_empty() {
                 let model: String = model.chars().take(128).collect();
-                self.fault(
-                    "/model",
-                    format!("unknown model `{model}`: `GET /v1/models` lists the models"),
-                );
+                let hint = did_you_mean(&model, organisation.model_names());
+                self.fault("/model", unknown_model(&model, &hint));
             }
             found
         });
@@ -105,7 +160,9 @@ impl<'a> Names<'a> {
         };
         let Some(deployment) = organisation.deployment(id) else {
             let id: String = id.chars().take(128).collect();
-            self.fault("/deployment", format!("unknown deployment `{id}`"));
+            let known = organisation.deployments.iter().map(|deployment| deployment.id.as_str());
+            let hint = did_you_mean(&id, known);
+            self.fault("/deployment", format!("unknown deployment `{id}`{hint}"));
             return Vec::new();
         };
         let serves = |found: &Vec<&Deployment>| found.iter().any(|found| found.id == deployment.id);
@@ -177,24 +234,50 @@ impl<'a> Names<'a> {
         match code.parse::<JurisdictionCode>() {
             Ok(code) if self.snapshot.facts.jurisdictions.contains_key(&code) => Some(code),
             Ok(code) => {
-                self.fault(pointer, format!("unknown jurisdiction `{code}`: want an ISO 3166 code such as `DE` or `CA-QC`"));
+                let hint = self.place_hint(code.as_str());
+                self.fault(pointer, format!("unknown jurisdiction `{code}`{hint}"));
                 None
             }
-            Err(error) => {
-                self.fault(pointer, error.to_string());
+            Err(_) => {
+                let shown: String = code.chars().take(32).collect();
+                let hint = self.place_hint(&shown);
+                self.fault(pointer, format!("`{shown}` is not an ISO 3166 code{hint}"));
                 None
             }
         }
     }
 
+    fn place_hint(&self, text: &str) -> String {
+        if self.hints() { place_hint(text, &self.snapshot.facts) } else { String::new() }
+    }
+
     fn term(&mut self, kind: TermKind, pointer: &str, id: &str) {
         if !self.snapshot.facts.knows_term(kind, id) {
             let id: String = id.chars().take(128).collect();
-            let kind = kind.noun();
-            self.fault(
-                pointer,
-                format!("unknown {kind} `{id}`: the vocabulary is in `facts/vocabulary.toml`"),
-            );
+            let hint = self.term_hint(kind, &id);
+            self.fault(pointer, format!("unknown {} `{id}`{hint}", kind.noun()));
         }
     }
+
+    fn term_hint(&self, kind: TermKind, id: &str) -> String {
+        if !self.hints() {
+            return String::new();
+        }
+        let terms = &self.snapshot.facts.terms;
+        if let Some((kind, _)) = terms.iter().find(|(_, terms)| terms.contains(id)) {
+            return format!(": it is a {}", kind.noun());
+        }
+        let known = terms.get(&kind).into_iter().flatten().map(String::as_str);
+        let hint = did_you_mean(id, known);
+        if hint.is_empty() { ": `GET /v1/vocabulary` lists them".to_owned() } else { hint }
+    }
+}
+
+/// Says that no model has this name, and what may have been meant.
+#[must_use]
+pub fn unknown_model(name: &str, hint: &str) -> String {
+    format!(
+        "unknown model `{name}`{hint}{} `GET /v1/models` lists the models",
+        if hint.is_empty() { ":" } else { "" }
+    )
 }

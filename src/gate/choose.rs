@@ -61,8 +61,8 @@ impl Gate {
             }
         }
         let name = request.model.as_deref().filter(|_| request.deployment.is_none());
-        let virtual_model = name.and_then(|name| organisation.virtual_models.get(name));
-        if let Some(virtual_model) = virtual_model {
+        let virtual_model = name.and_then(|name| organisation.virtual_model(name));
+        if let Some((_, virtual_model)) = virtual_model {
             self.sort(&mut choices.fit, virtual_model, organisation);
         }
         // A full queue is better than none: it comes last, not never.

@@ -72,6 +72,7 @@ pub(super) fn judge_with(pack: &str) -> Judge {
 pub(super) fn call(data: Option<DataRequest>) -> CallRequest {
     CallRequest {
         passes: Vec::new(),
+        modalities: Vec::new(),
         action: Action::Infer,
         model: Some("assistant".to_owned()),
         deployment: None,

@@ -56,6 +56,7 @@ fn requests() -> impl Strategy<Value = CallRequest> {
                 deployment,
                 data,
                 passes: Vec::new(),
+                modalities: Vec::new(),
                 purpose,
                 audience,
                 location,

@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::{
-    Gate, GateError,
+    Gate, GateError, Recorded,
     decide::{instant, refused},
 };
 use crate::{
-    domain::KeyName,
+    domain::{Caller, KeyName},
     ledger::{AuditReadBody, Kind, canonical},
     sequencer::Draft,
 };
@@ -47,5 +49,23 @@ impl Gate {
             ..Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?)
         };
         self.sequencer.submit(draft).await.map(drop).map_err(refused)
+    }
+
+    /// The decision `id`, read again by the app that asked for it.
+    ///
+    /// # Errors
+    /// [`GateError::NoSuchDecision`] when it is another app's, or its record was removed; or when the
+    /// reading cannot be recorded, or the API key has made too many of them.
+    pub async fn read_decision(&self, caller: &Caller, id: Uuid) -> Result<Recorded, GateError> {
+        let key = caller.key.clone();
+        let query = BTreeMap::from([("id".to_owned(), id.to_string())]);
+        self.record_reading(Reading { key, operation: "readDecision", query }).await?;
+        let stored = self.in_time(self.store.record_by_id(id)).await?;
+        let stored = stored.filter(|stored| !stored.entry.is_empty());
+        let recorded = Recorded::read(&stored.ok_or(GateError::NoSuchDecision)?)?;
+        let (app, tenant) = (&recorded.body.caller.app, &recorded.body.caller.tenant);
+        // The index of identifiers may lead elsewhere.
+        let is_callers = *app == caller.app && *tenant == caller.tenant && recorded.id == id.into();
+        if is_callers { Ok(recorded) } else { Err(GateError::NoSuchDecision) }
     }
 }

@@ -156,6 +156,7 @@ const fn operation(endpoint: Endpoint) -> &'static str {
         Endpoint::Completions => "text_completion",
         Endpoint::Embeddings => "embeddings",
         Endpoint::ChatCompletions | Endpoint::Responses | Endpoint::Messages => "chat",
+        Endpoint::CountTokens => "count_tokens",
     }
 }
 

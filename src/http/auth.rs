@@ -48,24 +48,84 @@ impl Keys {
         self.authenticate(headers).ok().map(|key| key.name.clone())
     }
 
+    /// The one key that these headers present. Some clients send the credential of something else in one of
+    /// the two headers: it does not count beside a known one.
     fn authenticate(&self, headers: &HeaderMap) -> Result<&ApiKeyConfig, Problem> {
-        let refused = |detail: &str| {
+        let presented = Presented::in_headers(headers);
+        let refused = |detail: String| {
             metrics::counter!("lexgate_unauthenticated_total").increment(1);
             Problem::new(ProblemKind::Unauthenticated, detail)
         };
-        let bearer = headers.get(header::AUTHORIZATION).map(|value| {
-            let text = value.to_str().ok()?;
-            let (scheme, secret) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
-        });
-        let plain = headers.get("x-api-key").map(|value| value.to_str().ok());
-        let secret = bearer.or(plain);
-        match secret {
-            None => Err(refused("send `Authorization: Bearer <API key>`")),
-            Some(None) => Err(refused("the `Authorization` header is not `Bearer <API key>`")),
-            Some(Some(secret)) => {
-                self.find(secret).ok_or_else(|| refused("the API key is not known"))
+        if presented.credentials.len() > MOST_CREDENTIALS {
+            return Err(refused("the request presents too many credentials: send one".to_owned()));
+        }
+        let mut found: Option<&ApiKeyConfig> = None;
+        for secret in presented.credentials.iter().filter_map(|one| one.secret) {
+            let Some(key) = self.find(secret) else { continue };
+            if found.is_some_and(|found| found.name != key.name) {
+                let detail =
+                    format!("{} present two different API keys: send one", presented.names());
+                return Err(refused(detail));
             }
+            found = Some(key);
+        }
+        found.ok_or_else(|| refused(presented.fault()))
+    }
+}
+
+/// How many credentials of one request are looked at.
+const MOST_CREDENTIALS: usize = 4;
+const API_KEY: &str = "x-api-key";
+
+/// A credential that a request presents.
+struct Credential<'h> {
+    /// The header that holds it.
+    header: &'static str,
+    /// `None` where the header does not hold one of the form that it must have.
+    secret: Option<&'h str>,
+}
+
+/// All of them.
+struct Presented<'h> {
+    credentials: Vec<Credential<'h>>,
+    /// Whether there is a header by which Azure's clients present theirs, and which is not read.
+    has_azures: bool,
+}
+
+impl<'h> Presented<'h> {
+    fn in_headers(headers: &'h HeaderMap) -> Self {
+        let bearer = headers.get_all(header::AUTHORIZATION).iter().map(|value| {
+            let parts = value.to_str().ok().and_then(|text| text.trim().split_once(' '));
+            let bearer = parts.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            Credential { header: "Authorization", secret: bearer.map(|(_, secret)| secret.trim()) }
+        });
+        let plain = headers.get_all(API_KEY).iter().map(|value| Credential {
+            header: API_KEY,
+            secret: value.to_str().ok().map(str::trim),
+        });
+        let credentials = bearer.chain(plain).collect();
+        Self { credentials, has_azures: headers.contains_key("api-key") }
+    }
+
+    /// The headers that were read, in words.
+    fn names(&self) -> String {
+        let mut names: Vec<String> =
+            self.credentials.iter().map(|one| format!("`{}`", one.header)).collect();
+        names.dedup();
+        names.join(" and ")
+    }
+
+    /// Why none of them is known.
+    fn fault(&self) -> String {
+        let wanted = format!("send `Authorization: Bearer <API key>` or `{API_KEY}: <API key>`");
+        match self.credentials.as_slice() {
+            [] if self.has_azures => format!("the header `api-key` is not read: {wanted}"),
+            [] => wanted,
+            [one] if one.secret.is_none() => {
+                format!("the header `{}` does not hold an API key: {wanted}", one.header)
+            }
+            [_] => format!("the API key in the header {} is not known", self.names()),
+            _ => format!("no API key in the headers {} is known", self.names()),
         }
     }
 }
@@ -169,5 +229,63 @@ mod tests {
         assert!(keys.find("three").is_none());
         assert!(keys.find("").is_none());
         assert!(Keys::new(Vec::new()).find("").is_none());
+    }
+
+    #[test]
+    fn a_known_key_counts_beside_a_strangers() {
+        let key = |name: &str| ApiKeyConfig {
+            name: name.into(),
+            sha256: Digest::of(name.as_bytes()),
+            roles: vec![Role::Caller],
+            app: None,
+            jurisdictions: Vec::new(),
+            personal_values: false,
+        };
+        let keys = Keys::new(vec![key("a"), key("b")]);
+        let ask = |headers: &[(&'static str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, value.parse().unwrap());
+            }
+            let found = keys.authenticate(&map);
+            found.map(|key| key.name.to_string()).map_err(|problem| problem.detail)
+        };
+        for headers in [
+            vec![("authorization", "Bearer a")],
+            vec![("x-api-key", "a")],
+            vec![("authorization", "Bearer sk-strange"), ("x-api-key", "a")],
+            vec![("authorization", "Basic YTpi"), ("x-api-key", "a")],
+            vec![("authorization", "bearer  a "), ("x-api-key", "sk-ant-strange")],
+            vec![("authorization", "Bearer a"), ("x-api-key", "a")],
+            vec![("authorization", "Bearer a"), ("authorization", "Bearer x")],
+        ] {
+            assert_eq!(ask(&headers), Ok("a".to_owned()), "{headers:?}");
+        }
+        for (headers, says) in [
+            (vec![("authorization", "Bearer a"), ("x-api-key", "b")], "two different"),
+            (vec![("x-api-key", "a"), ("x-api-key", "b")], "`x-api-key` present two different"),
+            (
+                vec![("authorization", "Bearer x"), ("x-api-key", "y")],
+                "headers `Authorization` and `x-api-key`",
+            ),
+            (vec![("authorization", "Bearer x")], "header `Authorization` is not known"),
+            (vec![("x-api-key", "x")], "header `x-api-key` is not known"),
+            (vec![("authorization", "Basic YTpi")], "`Authorization` does not hold an API key"),
+            (vec![("api-key", "a")], "`api-key` is not read"),
+            (
+                vec![
+                    ("x-api-key", "1"),
+                    ("x-api-key", "2"),
+                    ("x-api-key", "3"),
+                    ("x-api-key", "4"),
+                    ("x-api-key", "a"),
+                ],
+                "too many",
+            ),
+            (vec![], "send `Authorization: Bearer"),
+        ] {
+            let said = ask(&headers).unwrap_err();
+            assert!(said.contains(says), "{headers:?}: {said}");
+        }
     }
 }

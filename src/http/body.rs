@@ -15,12 +15,13 @@ use serde_path_to_error::Segment;
 use super::{
     Shared,
     auth::Whose,
+    coding::{self, Coding},
     problem::{Problem, ProblemKind},
     reading::{is_slow, next_frame},
 };
 use crate::{
-    domain::{FieldFault, Object},
-    gate::Room,
+    domain::{FieldFault, Object, did_you_mean},
+    gate::{Budget, Room},
 };
 
 /// The largest body of the decision API, in bytes.
@@ -28,7 +29,7 @@ pub(super) const DECISION_BODY: usize = 256 << 10;
 /// The largest body of a call to a model, in bytes: pictures travel in it.
 pub(super) const MODEL_BODY: usize = 32 << 20;
 /// In which steps room is taken for a body that does not say how long it is.
-const STEP: usize = 64 << 10;
+pub(super) const STEP: usize = 64 << 10;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -39,14 +40,30 @@ impl<T: DeserializeOwned> FromRequest<Arc<Shared>> for Json<T> {
 
     async fn from_request(request: Request, shared: &Arc<Shared>) -> Result<Self, Problem> {
         require_json(request.headers())?;
-        let whose = request.extensions().get::<Whose>();
-        let held = shared.bodies.room.holder(whose.map_or("", |whose| &whose.0));
-        parse(&whole(request.into_body(), DECISION_BODY, held).await?).map(Self)
+        let whose = request.extensions().get::<Whose>().cloned();
+        let whose = whose.as_ref().map_or("", |whose| &whose.0);
+        parse(&read(&shared.bodies.room, whose, request, DECISION_BODY).await?).map(Self)
+    }
+}
+
+/// The whole of a request's body, decoded where it came compressed: of at most `limit` bytes either way,
+/// for which `holder` holds the room.
+pub(super) async fn read(
+    room: &Arc<Budget>,
+    holder: &str,
+    request: Request,
+    limit: usize,
+) -> Result<Bytes, Problem> {
+    let coding = Coding::of(request.headers())?;
+    let body = whole(request.into_body(), limit, room.holder(holder)).await?;
+    match coding {
+        None => Ok(body),
+        Some(coding) => coding.decode(body, limit, room.holder(holder)).await,
     }
 }
 
 /// The whole of a body of at most `limit` bytes, with the room that it takes for as long as it is kept.
-pub(super) async fn whole(mut body: Body, limit: usize, mut held: Room) -> Result<Bytes, Problem> {
+async fn whole(mut body: Body, limit: usize, mut held: Room) -> Result<Bytes, Problem> {
     let told = body.size_hint().exact().map(|told| usize::try_from(told).unwrap_or(usize::MAX));
     let mut room = told.unwrap_or(0);
     if room > limit {
@@ -82,11 +99,11 @@ pub(super) async fn whole(mut body: Body, limit: usize, mut held: Room) -> Resul
     Ok(held.keep(if rest.is_empty() { first } else { rest.freeze() }))
 }
 
-fn too_large(limit: usize) -> Problem {
+pub(super) fn too_large(limit: usize) -> Problem {
     Problem::new(ProblemKind::BodyTooLarge, format!("the body is larger than {limit} bytes"))
 }
 
-fn no_room() -> Problem {
+pub(super) fn no_room() -> Problem {
     metrics::counter!("lexgate_bodies_refused_total").increment(1);
     let detail = "the bodies of requests under way leave no room for this one: send it again later";
     Problem::new(ProblemKind::Overloaded, detail)
@@ -121,11 +138,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
             let fault = FieldFault::new(pointer, sentence(&error));
             Problem::fields(ProblemKind::InvalidRequest, vec![fault])
         } else {
-            Problem::new(ProblemKind::MalformedBody, error.to_string())
+            not_json(bytes, &error)
         }
     })?;
     json.end().map_err(|error| Problem::new(ProblemKind::MalformedBody, error.to_string()))?;
     Ok(value)
+}
+
+/// What does not begin as JSON, or does not end as it.
+fn not_json(bytes: &[u8], error: &serde_json::Error) -> Problem {
+    Problem::new(ProblemKind::MalformedBody, format!("{error}{}", coding::hint(bytes)))
 }
 
 /// Whether the text is JSON, whatever it says: `serde_json` takes a number where an enum's name
@@ -138,7 +160,14 @@ fn is_json(bytes: &[u8]) -> bool {
 /// The error without its place in the text, which the pointer tells better.
 fn sentence(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    text.rsplit_once(" at line ").map_or(text.clone(), |(sentence, _)| sentence.to_owned())
+    let sentence = text.rsplit_once(" at line ").map_or(&*text, |(sentence, _)| sentence);
+    // Between backticks: the name that is not known, then those that are.
+    let mut names = sentence.split('`').skip(1).step_by(2);
+    let hint = match names.next() {
+        Some(name) if sentence.starts_with("unknown ") => did_you_mean(name, names),
+        _ => String::new(),
+    };
+    format!("{sentence}{hint}")
 }
 
 /// A path as a JSON Pointer (RFC 6901).

@@ -41,6 +41,8 @@ SnapshotUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { OutcomeProblems: MalformedBody, Unauthenticated, Forbidden, NotFound, OutcomeConflict,
 BodyTooLarge, UnsupportedMediaType, InvalidRequest, SlowBody, QueueFull, LedgerUnavailable,
 Overloaded, Timeout, Internal }
+problems! { ReadProblems: Unauthenticated, Forbidden, NotFound, LimitReached, QueueFull,
+LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
 problems! { ExplainProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
 UnsupportedMediaType, InvalidRequest, SlowBody, SnapshotUnavailable, Overloaded, Timeout, Internal }
 
@@ -50,6 +52,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(decide))
         .routes(routes!(decide_batch))
         .routes(routes!(report_outcome))
+        .routes(routes!(read_decision))
         .routes(routes!(explain))
 }
 
@@ -121,6 +124,12 @@ pub(super) struct RecordAnswer<'a> {
     proof: Option<ProofAnswer>,
 }
 
+impl<'a> From<&'a Recorded> for RecordAnswer<'a> {
+    fn from(recorded: &'a Recorded) -> Self {
+        Self { log: &recorded.log, seq: recorded.seq, leaf: recorded.leaf.hex(), proof: None }
+    }
+}
+
 impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
     fn from(recorded: &'a Recorded) -> Self {
         let body = &recorded.body;
@@ -134,12 +143,7 @@ impl<'a> From<&'a Recorded> for DecisionAnswer<'a> {
             reasons: reasons(&body.reasons),
             duties: &body.duties,
             snapshot: body.snapshot,
-            record: RecordAnswer {
-                log: &recorded.log,
-                seq: recorded.seq,
-                leaf: recorded.leaf.hex(),
-                proof: None,
-            },
+            record: recorded.into(),
         }
     }
 }
@@ -295,6 +299,34 @@ async fn report_outcome(
     };
     let seq = shared.gate.report(&caller, id, report).await?;
     Ok(axum::Json(OutcomeAnswer { decision: id, seq }))
+}
+
+/// Where an app reads a decision of its own.
+pub(super) fn decision_path(id: DecisionId) -> String {
+    format!("/v1/decisions/{id}")
+}
+
+/// Read a decision again.
+///
+/// One that this app asked for, through whichever endpoint: the whole of what a denial of the gateway says
+/// in short. The reading is recorded, as every reading of the ledger is, and held to the same limit.
+#[utoipa::path(
+    get, path = "/v1/decisions/{id}", tag = "decisions", operation_id = "readDecision",
+    security(("api_key" = [])),
+    params(("id" = Uuid, Path, description = "The decision's `id`", example = "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11")),
+    responses((status = 200, description = "The decision", body = DecisionAnswer,
+        example = json!(examples::denied())), ReadProblems),
+)]
+async fn read_decision(
+    State(shared): State<Arc<Shared>>,
+    AsCaller(caller): AsCaller,
+    Path(id): Path<String>,
+) -> Result<Response, Problem> {
+    let Ok(id) = id.parse::<Uuid>() else {
+        return Err(Problem::new(ProblemKind::NotFound, "a decision's identifier is a UUID"));
+    };
+    let recorded = shared.gate.read_decision(&caller, id).await?;
+    Ok(axum::Json(DecisionAnswer::from(&recorded)).into_response())
 }
 
 /// What the policies say of a call, and what else there is to know.

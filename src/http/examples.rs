@@ -153,11 +153,26 @@ pub(super) fn record() -> Value {
     })
 }
 
+/// The same as the gateway tells it.
+fn denied_in_short() -> Value {
+    json!({
+        "id": ID, "decision": "deny", "decided_at": "2026-11-22T13:00:00.000000Z",
+        "reasons": [{
+            "policy": "eu-gdpr-44", "effect": "forbid",
+            "citation": "Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
+            "deployment": "qwen3-32b@dashscope-sg",
+            "flow": { "action": "process", "from": "DE", "to": "SG" }
+        }],
+        "record": { "log": "lexgate.example/main", "seq": 41, "leaf": LEAF },
+        "url": format!("/v1/decisions/{ID}")
+    })
+}
+
 /// A denial in the shape of the OpenAI API.
 pub(super) fn denied_openai() -> Value {
     json!({ "error": {
-        "message": "denied by eu-gdpr-44: Regulation (EU) 2016/679 (GDPR), Arts. 44-47",
-        "type": "policy_denied", "param": null, "code": "eu-gdpr-44", "decision": denied()
+        "message": format!("denied by `eu-gdpr-44`: Regulation (EU) 2016/679 (GDPR), Arts. 44-47 (at `qwen3-32b@dashscope-sg`, DE to SG). Choose a deployment in the EEA or in a country with an adequacy decision (decision {ID}, all of it by `GET /v1/decisions/{ID}`)"),
+        "type": "policy_denied", "param": null, "code": "eu-gdpr-44", "decision": denied_in_short()
     } })
 }
 

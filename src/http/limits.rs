@@ -31,7 +31,7 @@ pub(super) fn tell_sdk(headers: &mut HeaderMap, endpoint: Endpoint, limits: &[Li
 fn names(endpoint: Endpoint, state: &LimitState) -> [(String, String); 3] {
     let what = state.limit.measure.as_str();
     let (most, remaining) = (state.limit.most.to_string(), state.remaining().to_string());
-    if endpoint == Endpoint::Messages {
+    if endpoint.is_anthropics() {
         let until = state.limit.until.map(|until| until.to_string()).unwrap_or_default();
         let name = |part: &str| format!("anthropic-ratelimit-{what}-{part}");
         return [(name("limit"), most), (name("remaining"), remaining), (name("reset"), until)];

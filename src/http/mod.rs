@@ -3,13 +3,16 @@
 mod audit;
 mod auth;
 mod body;
+mod coding;
 mod connections;
+mod cors;
 mod decisions;
 mod examples;
 mod export;
 mod gateway;
 mod holds;
 mod limits;
+mod missing;
 mod observe;
 mod openapi;
 mod pace;
@@ -20,6 +23,7 @@ mod reading;
 mod refused;
 mod service;
 mod tlog;
+mod vocabulary;
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,6 +63,8 @@ pub struct Shared {
     pub draining: CancellationToken,
     /// What bodies may take.
     pub bodies: Bodies,
+    /// The origins whose pages may call from a browser; `*` for all.
+    pub cors_origins: Vec<String>,
 }
 
 /// What the bodies of requests may take.
@@ -74,6 +80,7 @@ pub struct Bodies {
 fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
     OpenApiRouter::new()
         .merge(decisions::routes())
+        .merge(vocabulary::routes())
         .merge(audit::routes())
         .merge(proofs::routes())
         .merge(export::routes())
@@ -90,15 +97,12 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let watch = refused::Watch::new(shared.clone(), &document);
     let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
     let (models, _) = gateway::routes().split_for_parts();
-    let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
-    let wrong_method = || async {
-        Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
-    };
-    Router::new()
+    let cors = cors::layer(&shared.cors_origins);
+    let router = Router::new()
         .merge(prompt)
         .merge(models)
-        .method_not_allowed_fallback(wrong_method)
-        .fallback(missing)
+        .method_not_allowed_fallback(missing::wrong_method)
+        .fallback(missing::missing)
         .with_state(shared.clone())
         .merge(openapi::docs())
         .layer(CatchPanicLayer::custom(|_| {
@@ -108,8 +112,12 @@ pub fn router(shared: Arc<Shared>) -> Router {
             )
             .into_response()
         }))
-        .layer(middleware::from_fn_with_state(shared, reading::watch))
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(shared, reading::watch));
+    let router = match cors {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.layer(middleware::from_fn(observe::observe))
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -12,7 +12,7 @@ use utoipa::{
     openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder},
 };
 
-use super::limits;
+use super::{coding, limits};
 use crate::{
     domain::{FieldFault, LimitState},
     gate::GateError,
@@ -92,7 +92,9 @@ impl ProblemKind {
             }
             Self::Gone => (410, "gone", "It is no longer there"),
             Self::BodyTooLarge => (413, "body-too-large", "The body is too large"),
-            Self::UnsupportedMediaType => (415, "unsupported-media-type", "The body must be JSON"),
+            Self::UnsupportedMediaType => {
+                (415, "unsupported-media-type", "The body's type or coding is not taken")
+            }
             Self::InvalidRequest => {
                 (422, "invalid-request", "The request is understood but invalid")
             }
@@ -280,9 +282,18 @@ impl IntoResponse for Problem {
             let challenge = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
         }
+        if self.kind == ProblemKind::UnsupportedMediaType {
+            name_taken(response.headers_mut());
+        }
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// Says which types and codings of bodies are taken.
+pub(super) fn name_taken(headers: &mut HeaderMap) {
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding::TAKEN));
 }
 
 impl From<GateError> for Problem {

@@ -78,6 +78,8 @@ pub(crate) fn decision(revision: u64, dispatch: bool, note: &str) -> DecisionBod
     DecisionBody {
         call: Call {
             passes: Vec::new(),
+            modalities: Vec::new(),
+            asked_model: None,
             action: Action::Infer,
             audience: vec![place("DE")],
             data: Some(Data {

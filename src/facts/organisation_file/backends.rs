@@ -159,6 +159,7 @@ impl Reader<'_> {
                 self.refer("deployment", "[[deployments]]", deployment, known);
             }
             let virtual_model = VirtualModel {
+                aliases: texts(&row.aliases).map(str::to_owned).collect(),
                 deployments: texts(row.deployments.get_ref()).map(DeploymentId::from).collect(),
                 strategy: row.strategy,
                 weights: self.weights(row),

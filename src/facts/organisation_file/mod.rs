@@ -1,5 +1,6 @@
 //! Reading `organisation.toml`: every name it uses must lead somewhere.
 
+mod aliases;
 mod backends;
 mod limits;
 mod names;
@@ -40,6 +41,7 @@ impl Organisation {
         reader.models(&rows, &mut organisation);
         reader.deployments(&rows, &mut organisation);
         reader.virtual_models(&rows, &mut organisation);
+        reader.aliases(&rows);
         reader.instruments(&rows, &mut organisation);
         reader.prices(&rows, &mut organisation);
         reader.faults.or(organisation)
@@ -89,6 +91,7 @@ impl Reader<'_> {
                 hosted_for_end_users: row.hosted_for_end_users,
                 claims: self.claims(&row.claims),
                 stream_label: row.stream_label.clone(),
+                denial_status: self.denial_status(row.denial_status.as_ref()),
                 limits: self.limits(&row.limits),
                 content: row.content,
             };

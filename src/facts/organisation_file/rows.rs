@@ -58,6 +58,7 @@ pub(super) struct AppRow {
     #[serde(default)]
     pub(super) claims: ClaimsRow,
     pub(super) stream_label: Option<String>,
+    pub(super) denial_status: Option<Spanned<u16>>,
     #[serde(default)]
     pub(super) limits: LimitsRow,
     #[serde(default)]
@@ -163,6 +164,8 @@ pub(super) struct BackendRow {
 #[serde(deny_unknown_fields)]
 pub(super) struct VirtualModelRow {
     pub(super) id: Text,
+    #[serde(default)]
+    pub(super) aliases: Vec<Text>,
     pub(super) deployments: Spanned<Vec<Text>>,
     #[serde(default)]
     pub(super) strategy: Strategy,

@@ -5,31 +5,35 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderMap;
 
-use super::super::problem::{Problem, ProblemKind};
+use super::{
+    super::problem::{Problem, ProblemKind},
+    claim_names::{END_USER, FIELD, HEADER, both_names, invalid, known, list, normal},
+    metadata::from_metadata,
+    persons,
+};
 use crate::{
-    dispatch::Fields,
-    domain::{Action, AppId, CallRequest, DataRequest, EndUser, FieldFault, passing::fold},
+    dispatch::{Endpoint, Fields},
+    domain::{AppId, CallRequest, DataRequest, EndUser, FieldFault},
     facts::{AppClaims, ClaimName, Organisation},
 };
 
-/// The prefix of a claim's header.
-const HEADER: &str = "x-lexgate-";
-/// The prefix of a claim in `metadata`.
-const FIELD: &str = "lexgate_";
-/// The claims.
-const CLAIMS: [&str; 8] =
-    ["personal", "data", "subjects", "subject-count", "purpose", "audience", "location", END_USER];
-/// The one that is a name, and no list of words.
-const END_USER: &str = "end-user";
+/// What a call is about, and the fields that its backend does not get.
+#[derive(Debug)]
+pub(super) struct Claimed {
+    pub(super) request: CallRequest,
+    /// In which the caller named a person, of a call that is declared to be about none.
+    pub(super) withheld: Vec<&'static str>,
+}
 
-/// Reads the claims of a call of `app` to a model, and takes them out of its body.
+/// Reads the claims of a call of `app` to `model`, and takes them out of its body.
 pub(super) fn take(
     headers: &HeaderMap,
     body: &mut Fields,
     organisation: &Organisation,
     app: &AppId,
-    action: Action,
-) -> Result<CallRequest, Problem> {
+    endpoint: Endpoint,
+    model: String,
+) -> Result<Claimed, Problem> {
     let mut claims = from_headers(headers)?;
     for (name, value) in from_metadata(body)? {
         let header = claims.entry(name.clone()).or_insert_with(|| value.clone());
@@ -39,32 +43,31 @@ pub(super) fn take(
             return Err(invalid(&format!("{HEADER}{name}"), detail));
         }
     }
-    let model =
-        body.read::<String>("model").map_err(|error| invalid("/model", error.to_string()))?;
-    let Some(model) = model else { return Err(invalid("/model", "name a model".to_owned())) };
     let of_app = organisation.apps.get(app).map(|app| &app.claims).cloned().unwrap_or_default();
     all_said(&claims, &of_app)?;
     let is_deployment = organisation.deployment(&model).is_some();
-    Ok(CallRequest {
-        action,
+    let named = persons::named(body, endpoint);
+    let request = CallRequest {
+        action: endpoint.action(),
         deployment: is_deployment.then(|| model.clone()),
         model: (!is_deployment).then_some(model),
         passes: Vec::new(),
+        modalities: Vec::new(),
         data: data(&claims, &of_app)?,
         purpose: claims.get("purpose").filter(|text| !text.is_empty()).cloned(),
         audience: claims.get("audience").map(|text| list(text)),
         location: claims.get("location").cloned(),
-        end_user: end_user(&claims)?,
-    })
+        end_user: end_user(&claims)?.or(named),
+    };
+    let is_personal = |call: &CallRequest| call.data.as_ref().is_some_and(|data| data.personal);
+    let is_personal = of_app.tighten(&request).is_ok_and(|call| is_personal(&call));
+    let withheld = if is_personal { Vec::new() } else { persons::withhold(body, endpoint)? };
+    Ok(Claimed { request, withheld })
 }
 
 fn end_user(claims: &BTreeMap<String, String>) -> Result<Option<EndUser>, Problem> {
     let user = claims.get(END_USER).map(|name| EndUser::parse(name)).transpose();
     user.map_err(|error| invalid(&format!("{HEADER}{END_USER}"), error.to_string()))
-}
-
-fn invalid(pointer: &str, detail: String) -> Problem {
-    Problem::fields(ProblemKind::InvalidRequest, vec![FieldFault::new(pointer, detail)])
 }
 
 /// Each claim must be said that the organisation requires of the app's calls, by its own name: a call that
@@ -79,8 +82,8 @@ fn all_said(claims: &BTreeMap<String, String>, of_app: &AppClaims) -> Result<(),
     let fault = |claim: &ClaimName| {
         let name = format!("{HEADER}{}", header(*claim));
         let detail = format!(
-            "`{name}` must be said by each call of this app: the organisation file's `[apps.claims]` \
-             says so"
+            "{} must be said by each call of this app: the organisation file's `[apps.claims]` says so",
+            both_names(header(*claim))
         );
         FieldFault::new(name, detail)
     };
@@ -104,15 +107,6 @@ const fn header(claim: ClaimName) -> &'static str {
     }
 }
 
-/// A misspelt claim would leave the call undeclared without a word: it is refused.
-fn known(name: &str, shown: &str) -> Result<String, Problem> {
-    if CLAIMS.contains(&name) { Ok(name.to_owned()) } else { Err(unknown(shown)) }
-}
-
-fn unknown(shown: &str) -> Problem {
-    invalid(shown, format!("unknown claim `{shown}`: the claims are {}", CLAIMS.join(", ")))
-}
-
 fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem> {
     let mut claims = BTreeMap::new();
     for name in headers.keys() {
@@ -131,85 +125,6 @@ fn from_headers(headers: &HeaderMap) -> Result<BTreeMap<String, String>, Problem
         claims.insert(claim, text);
     }
     Ok(claims)
-}
-
-fn from_metadata(body: &mut Fields) -> Result<BTreeMap<String, String>, Problem> {
-    let mut metadata = match body.object("metadata") {
-        Ok(Some(metadata)) => metadata,
-        // An object that cannot be read would show the backend claims that were not read either.
-        Err(error) if body.is_object("metadata") => {
-            return Err(invalid("/metadata", error.to_string()));
-        }
-        // Metadata that is no object is the backend's affair: it holds no claim.
-        Ok(None) | Err(_) => return Ok(BTreeMap::new()),
-    };
-    let mut claims = BTreeMap::new();
-    let names: Vec<String> = metadata.names().map(str::to_owned).collect();
-    all_differ(&names)?;
-    for name in names {
-        let shown = format!("metadata.{}", name.escape_debug());
-        let Some(claim) = name.strip_prefix(FIELD) else {
-            if is_like_a_claim(&name) {
-                return Err(unknown(&shown));
-            }
-            continue;
-        };
-        // One name for each: with two, one claim could say two things.
-        if claim.contains('-') {
-            return Err(unknown(&shown));
-        }
-        let claim = known(&claim.replace('_', "-"), &shown)?;
-        let text = metadata.read::<String>(&name).ok().flatten();
-        let Some(text) = text else {
-            return Err(invalid(&shown, format!("`{shown}` must be a string")));
-        };
-        let text = normal(&claim, &text);
-        claims.insert(claim, text);
-    }
-    if !claims.is_empty() {
-        metadata.retain(|name| !name.starts_with(FIELD));
-        if metadata.is_empty() {
-            body.retain(|name| name != "metadata");
-        } else {
-            let set = body.set_object("metadata", &metadata);
-            set.map_err(|error| invalid("/metadata", error.to_string()))?;
-        }
-    }
-    Ok(claims)
-}
-
-/// Two names of which some reader takes one for the other are refused, as everywhere in a body.
-fn all_differ(names: &[String]) -> Result<(), Problem> {
-    let mut known = BTreeMap::new();
-    for name in names {
-        if let Some(other) = known.insert(fold(name), name) {
-            let detail = format!(
-                "`metadata.{}` can be taken for `metadata.{}`: keep one",
-                name.escape_debug(),
-                other.escape_debug()
-            );
-            return Err(invalid("/metadata", detail));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a name was meant as a claim, or would be taken for one: `LEXGATE_data`, ` lexgate-data`.
-fn is_like_a_claim(name: &str) -> bool {
-    let letters: String = fold(name).chars().filter(|c| c.is_alphanumeric()).collect();
-    letters.starts_with("lexgate")
-}
-
-/// One form for what means the same.
-fn normal(claim: &str, text: &str) -> String {
-    if claim != END_USER {
-        return list(text).join(",");
-    }
-    EndUser::parse(text).map_or_else(|_| text.to_owned(), |user| user.as_str().to_owned())
-}
-
-fn list(text: &str) -> Vec<String> {
-    text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 fn data(
@@ -255,8 +170,10 @@ mod tests {
             map.append(name, value.parse().unwrap());
         }
         let mut fields = Fields::parse(&body.to_owned().into()).unwrap();
-        let app = AppId::from("desk");
-        let call = take(&map, &mut fields, &Organisation::default(), &app, Action::Infer);
+        let (app, endpoint) = (AppId::from("desk"), Endpoint::ChatCompletions);
+        let organisation = Organisation::default();
+        let call = take(&map, &mut fields, &organisation, &app, endpoint, "m".to_owned());
+        let call = call.map(|claimed| claimed.request);
         (call, String::from_utf8(fields.to_vec().unwrap()).unwrap())
     }
 
@@ -275,6 +192,44 @@ mod tests {
         assert_eq!(call.unwrap().data.unwrap().subject_count, Some(12));
         let (_, left) = take_from(&[], r#"{"model":"m","metadata":{"lexgate_data":""}}"#);
         assert_eq!(left, r#"{"model":"m"}"#);
+    }
+
+    #[test]
+    fn claims_in_json_may_be_of_json_s_own_types() {
+        let body = r#"{"model":"m","metadata":{"lexgate_personal":true,"lexgate_subjects":["DE"," SA"],"lexgate_subject_count":12,"lexgate_data":[]}}"#;
+        for personal in ["True", "TRUE", " true"] {
+            let headers = [("x-lexgate-personal", personal), ("x-lexgate-subjects", "DE,SA")];
+            let data = take_from(&headers, body).0.unwrap().data.unwrap();
+            assert_eq!((data.personal, data.subject_count), (true, Some(12)), "{personal}");
+            assert_eq!((data.subjects, data.categories.len()), (vec!["DE".into(), "SA".into()], 0));
+        }
+        let data =
+            take_from(&[("x-lexgate-personal", "False")], r#"{"model":"m"}"#).0.unwrap().data;
+        assert!(!data.unwrap().personal);
+    }
+
+    #[test]
+    fn a_misspelt_claim_is_told_the_one_that_was_meant() {
+        for (name, body, meant) in [
+            ("x-lexgate-subject", r#"{"model":"m"}"#, "`x-lexgate-subjects`"),
+            ("x-lexgate-subject_count", r#"{"model":"m"}"#, "`x-lexgate-subject-count`"),
+            (
+                "",
+                r#"{"model":"m","metadata":{"lexgate_purposes":"x"}}"#,
+                "`metadata.lexgate_purpose`",
+            ),
+            (
+                "",
+                r#"{"model":"m","metadata":{"lexgate_enduser":"x"}}"#,
+                "`metadata.lexgate_end_user`",
+            ),
+        ] {
+            let headers = [(name, "DE")];
+            let headers = if name.is_empty() { &[][..] } else { &headers[..] };
+            let problem = take_from(headers, body).0.unwrap_err();
+            let detail = &problem.errors[0].detail;
+            assert!(detail.contains(&format!("did you mean {meant}?")), "{detail}");
+        }
     }
 
     #[test]
@@ -356,7 +311,13 @@ mod tests {
                 vec![("x-lexgate-personal", "true"), ("x-lexgate-personal", "false")],
                 r#"{"model":"m"}"#,
             ),
-            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE"]}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE",7]}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":["DE,SA"]}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_purpose":["dpv:Advertising"]}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":true}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_personal":0}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_personal":null}}"#),
+            (vec![], r#"{"model":"m","metadata":{"lexgate_subject_count":1.5}}"#),
             // Objects of which one reader sees another thing than the next, or nothing.
             (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":"DE","\ud800":"x"}}"#),
             (vec![], r#"{"model":"m","metadata":{"lexgate_subjects":"DE","a":1,"a":1e999}}"#),
@@ -364,7 +325,6 @@ mod tests {
                 vec![],
                 r#"{"model":"m","metadata":{"lexgate_personal":"true","lexgate_subject_count":"500","lexgate_subject-count":"1"}}"#,
             ),
-            (vec![], r#"{"messages":[]}"#),
             // What some reader would take for a claim, or for another name.
             (vec![], r#"{"model":"m","metadata":{"LEXGATE_subjects":"DE"}}"#),
             (vec![], r#"{"model":"m","metadata":{" lexgate-subjects":"DE"}}"#),

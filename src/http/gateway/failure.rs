@@ -16,18 +16,22 @@ use utoipa::{
     },
 };
 
-use super::super::{
-    decisions::DecisionAnswer,
-    examples, limits,
-    problem::{Problem, ProblemKind},
+use super::{
+    super::{
+        examples, limits,
+        problem::{Problem, ProblemKind, name_taken},
+    },
+    denial::DenialAnswer,
 };
 use crate::{
     dispatch::Endpoint,
-    domain::{LimitState, Measure, passing::RefusedBody},
-    gate::{Failed, GateError, Recorded},
+    domain::{FieldFault, LimitState, Measure, passing::RefusedBody},
+    gate::{Failed, GateError},
     ledger::OutcomeStatus,
 };
 
+/// How many fields that cannot be used are told.
+const MOST_FAULTS: usize = 3;
 /// When to ask again where nothing says when.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -50,33 +54,38 @@ pub(super) struct MessageErrorAnswer {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct ErrorBody {
     /// In words.
-    message: String,
+    pub(super) message: String,
     /// The family: `policy_denied`, `invalid_request_error`, `upstream_error`, `unavailable`, … For
     /// `/v1/messages` one of Anthropic's: `permission_error`, `overloaded_error`, …
     #[serde(rename = "type")]
     kind: String,
     /// The header or field that is wrong.
-    param: Option<String>,
+    pub(super) param: Option<String>,
     /// The kind; for a denial the first deciding policy.
     code: String,
-    /// For a denial: the whole decision.
+    /// For a denial: the decision in short.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<DecisionAnswer>)]
-    decision: Option<Box<RawValue>>,
+    #[schema(value_type = Option<DenialAnswer>)]
+    pub(super) decision: Option<Box<RawValue>>,
 }
 
 /// A failure of the gateway on its way to the client.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(in crate::http) struct Failure {
     status: StatusCode,
-    body: ErrorBody,
+    pub(super) body: ErrorBody,
     retry_after: Option<Duration>,
-    may_retry: bool,
+    pub(super) may_retry: bool,
     headers: HeaderMap,
 }
 
 impl Failure {
-    fn new(status: StatusCode, kind: &str, code: &str, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: StatusCode,
+        kind: &str,
+        code: &str,
+        message: impl Into<String>,
+    ) -> Self {
         let body = ErrorBody {
             message: message.into(),
             kind: kind.to_owned(),
@@ -87,16 +96,17 @@ impl Failure {
         Self { status, body, retry_after: None, may_retry: true, headers: HeaderMap::new() }
     }
 
-    pub(super) fn denied(recorded: &Recorded) -> Self {
-        let decision = DecisionAnswer::from(recorded);
-        let first = decision.reasons.first();
-        let (policy, words) = first.map_or(("default-deny".to_owned(), String::new()), |reason| {
-            let advice = reason.advice.unwrap_or_default();
-            (reason.policy.to_string(), format!("{}. {advice}", reason.citation))
-        });
-        let message = format!("denied by {policy}: {words}");
-        let mut failure = Self::new(StatusCode::FORBIDDEN, "policy_denied", &policy, message);
-        failure.body.decision = serde_json::value::to_raw_value(&decision).ok();
+    /// A field of the body that is missing, or of another type than it must be. The codes are OpenAI's.
+    pub(super) fn field(name: &str, code: &str, message: impl Into<String>) -> Self {
+        let mut failure =
+            Self::new(StatusCode::BAD_REQUEST, "invalid_request_error", code, message);
+        failure.body.param = Some(name.to_owned());
+        failure
+    }
+
+    /// A path, or a method, that the service does not have.
+    pub(in crate::http) fn unknown_url(status: StatusCode, message: String) -> Self {
+        let mut failure = Self::new(status, "invalid_request_error", "unknown_url", message);
         failure.may_retry = false;
         failure
     }
@@ -177,9 +187,12 @@ impl Failure {
     }
 
     /// The answer, as the SDKs of `endpoint` read it.
-    pub(super) fn answer(mut self, endpoint: Endpoint) -> Response {
-        let mut response = if endpoint == Endpoint::Messages {
-            anthropic_kind(self.status).clone_into(&mut self.body.kind);
+    pub(in crate::http) fn answer(mut self, endpoint: Endpoint) -> Response {
+        let mut response = if endpoint.is_anthropics() {
+            // A denial is one whatever its status.
+            let status =
+                if self.body.decision.is_some() { StatusCode::FORBIDDEN } else { self.status };
+            anthropic_kind(status).clone_into(&mut self.body.kind);
             let body = MessageErrorAnswer { kind: "error", error: self.body };
             (self.status, axum::Json(body)).into_response()
         } else {
@@ -240,6 +253,16 @@ fn param(pointer: &str) -> String {
     format!("x-lexgate-{claim}")
 }
 
+/// What is wrong with one field, with its name: most clients show nothing else.
+fn told(fault: &FieldFault) -> String {
+    let (param, detail) = (param(&fault.pointer), &fault.detail);
+    if param.is_empty() || detail.contains(&param) {
+        return detail.clone();
+    }
+    let is_sentence = detail.starts_with('`') || detail.starts_with("unknown");
+    format!("`{param}`{} {detail}", if is_sentence { ":" } else { "" })
+}
+
 impl From<Problem> for Failure {
     fn from(problem: Problem) -> Self {
         let first = problem.errors.first();
@@ -264,17 +287,23 @@ impl From<Problem> for Failure {
             kind => (kind.status(), "unavailable", kind.name()),
         };
         let param = first.map(|fault| param(&fault.pointer));
-        let message = match (first, &param) {
-            (Some(fault), Some(param)) if !fault.detail.contains('`') => {
-                format!("`{param}` {}", fault.detail)
-            }
-            (Some(fault), _) => fault.detail.clone(),
-            (None, _) => problem.detail.clone(),
+        let message = match &*problem.errors {
+            [] => problem.detail.clone(),
+            faults => faults.iter().take(MOST_FAULTS).map(told).collect::<Vec<_>>().join("; "),
         };
         let mut failure = Self::new(status, kind, code, message);
         failure.may_retry = problem.kind != ProblemKind::NoBackend;
         failure.body.param = param;
         failure.retry_after = problem.retry_after().map(Duration::from_secs);
+        match problem.kind {
+            ProblemKind::Unauthenticated => {
+                failure
+                    .headers
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            ProblemKind::UnsupportedMediaType => name_taken(&mut failure.headers),
+            _ => {}
+        }
         failure
     }
 }
@@ -305,7 +334,7 @@ const ROWS: [Row; 10] = [
         "A valid API key is required",
         "authentication_error",
         "invalid_api_key",
-        "the API key is not known",
+        "the API key in the header `Authorization` is not known",
     ),
     (
         404,

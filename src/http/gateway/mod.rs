@@ -1,9 +1,15 @@
 //! The gateway: the APIs through which models are called, with each call judged before it leaves and
 //! the claims stripped.
 
+mod claim_names;
 mod claims;
+mod denial;
 mod failure;
+mod metadata;
+mod modalities;
 mod models;
+mod persons;
+mod typed;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -21,7 +27,7 @@ use super::{
     RequestId, Shared,
     auth::AsCaller,
     body::{self, MODEL_BODY},
-    limits,
+    coding, limits,
     problem::{Problem, ProblemKind},
 };
 use crate::{
@@ -34,12 +40,16 @@ use crate::{
     gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
-pub(super) use failure::schema;
-use failure::{Failure, Failures, MessageFailures};
+pub(super) use claim_names::{CLAIMS, FIELD, HEADER};
+pub(super) use failure::{Failure, schema};
+use failure::{Failures, MessageFailures};
+pub(super) use models::usable;
 
 /// The headers of a request that a backend gets: the betas that stay within a call, and an API's version.
 const PASSED_ON: [&str; 3] = ["anthropic-beta", "openai-beta", VERSION];
-const VERSION: &str = "anthropic-version";
+pub(super) const VERSION: &str = "anthropic-version";
+/// Names the fields of the body that no backend got, because the call is declared to be about no one.
+const WITHHELD: HeaderName = HeaderName::from_static("x-lexgate-withheld");
 
 /// The gateway's endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -49,6 +59,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
         .routes(routes!(embeddings))
         .routes(routes!(responses))
         .routes(routes!(messages))
+        .routes(routes!(count_tokens))
         .routes(routes!(models::models))
         .routes(routes!(models::model))
 }
@@ -189,6 +200,18 @@ model_endpoint! {
     MessageFailures
 }
 
+model_endpoint! {
+    /// Count the tokens of a message.
+    ///
+    /// Anthropic's endpoint, where the backend speaks it. What is counted is sent: it is judged and recorded
+    /// as the message itself would be, and counts as a request of the app, and as no tokens. See
+    /// `createChatCompletion` for what is the same.
+    count_tokens, CountTokens, "/v1/messages/count_tokens", "countMessageTokens",
+    json!({"model": "assistant", "messages": [{"role": "user", "content": "Good morning"}]}),
+    json!({"input_tokens": 14}),
+    MessageFailures
+}
+
 async fn answered(
     shared: &Shared,
     caller: Result<AsCaller, Problem>,
@@ -206,7 +229,7 @@ async fn answered(
 
 /// Anthropic's SDKs read the request's identifier under another name than `x-request-id`.
 fn name_request(headers: &mut HeaderMap, endpoint: Endpoint, id: &RequestId) {
-    if endpoint == Endpoint::Messages
+    if endpoint.is_anthropics()
         && let Ok(id) = HeaderValue::from_str(&id.0)
     {
         headers.insert("request-id", id);
@@ -222,16 +245,24 @@ async fn call(
     let AsCaller(caller) = caller?;
     // A body that would wait for nothing is not read.
     shared.gate.admits(&caller).map_err(|error| Failure::of(error, endpoint))?;
-    let call = model_call(shared, &caller.app, endpoint, request).await?;
+    let app = caller.app.clone();
+    let (call, withheld) = model_call(shared, &app, endpoint, request).await?;
     let reply = shared.gate.call(caller, call).await;
     match reply.map_err(|error| Failure::of(error, endpoint))? {
         Reply::Answered(served, body) => {
             let mut response = answer(&served, body);
             limits::tell_sdk(response.headers_mut(), endpoint, &served.recorded.limits);
+            if !withheld.is_empty() {
+                let names = HeaderValue::from_str(&withheld.join(","));
+                response.headers_mut().extend(names.ok().map(|names| (WITHHELD, names)));
+            }
             Ok(response)
         }
         Reply::Denied(recorded) => {
-            let mut failure = Failure::denied(&recorded);
+            let judge = shared.gate.keeper().current();
+            let row = judge.snapshot().organisation.apps.get(&app);
+            let mut failure =
+                Failure::denied(&recorded, &judge, row.map_or(403, |app| app.denial_status));
             name_decision(failure.headers_mut(), &recorded);
             Err(failure)
         }
@@ -249,36 +280,42 @@ async fn model_call(
     app: &AppId,
     endpoint: Endpoint,
     request: Request,
-) -> Result<ModelCall, Failure> {
+) -> Result<(ModelCall, Vec<&'static str>), Failure> {
     body::require_json(request.headers())?;
     let headers = request.headers().clone();
     let request_id = request.extensions().get::<RequestId>().cloned().unwrap_or_default();
     let trace = request.extensions().get::<Trace>().cloned().unwrap_or_default();
-    let held = shared.bodies.room.holder(&format!("app:{app}"));
-    let bytes = body::whole(request.into_body(), MODEL_BODY, held).await?;
-    let malformed =
-        |error: &dyn std::fmt::Display| Problem::new(ProblemKind::MalformedBody, error.to_string());
-    let mut body = Fields::parse(&bytes).map_err(|error| malformed(&error))?;
+    let room = &shared.bodies.room;
+    let bytes = body::read(room, &format!("app:{app}"), request, MODEL_BODY).await?;
+    let mut body = Fields::parse(&bytes).map_err(|error| {
+        let hint = coding::hint(&bytes);
+        let detail = format!("the body is not a JSON object that can be read: {error}{hint}");
+        Problem::new(ProblemKind::MalformedBody, detail)
+    })?;
     let mut needed = passing::needed(endpoint.root(), body.members()).map_err(Failure::refused)?;
     let headers_on = passed_on(&headers, &mut needed).map_err(Failure::refused)?;
     let judge = shared.gate.keeper().current();
     let organisation = &judge.snapshot().organisation;
-    let mut request = claims::take(&headers, &mut body, organisation, app, endpoint.action())?;
+    let model = typed::model(&body)?;
+    let claims::Claimed { mut request, withheld } =
+        claims::take(&headers, &mut body, organisation, app, endpoint, model)?;
     request.passes = needed.iter().map(|one| one.field.clone()).collect();
     check_passes(organisation, app, &request, &needed).map_err(Failure::refused)?;
-    let stream = body.read::<bool>("stream").map_err(|error| malformed(&error))?;
-    let wants_usage = endpoint.wants_usage(&body).map_err(|error| malformed(&error))?;
-    Ok(ModelCall {
+    request.modalities = modalities::needed(organisation, endpoint, &body, &request)?;
+    let stream = typed::stream(&body)? && endpoint != Endpoint::CountTokens;
+    let wants_usage = typed::wants_usage(endpoint, &body)?;
+    let call = ModelCall {
         request,
         endpoint,
         body,
         received: bytes,
         headers: headers_on,
-        stream: stream.unwrap_or(false),
+        stream,
         wants_usage,
         request_id: request_id.0.to_string(),
         trace,
-    })
+    };
+    Ok((call, withheld))
 }
 
 /// The headers that a backend gets beside Lexgate's own; what needs a pass is added to `needed`.

@@ -2,7 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -11,12 +16,15 @@ use super::{
         Shared,
         auth::AsCaller,
         problem::{Problem, ProblemKind},
+        vocabulary::{NameKind, UsableModel},
     },
+    VERSION,
     failure::{ErrorAnswer, Failure},
 };
 use crate::{
-    domain::{Action, CallRequest, Caller, DataRequest, FieldFault, Verdict},
-    facts::AppClaims,
+    dispatch::Endpoint,
+    domain::{Action, CallRequest, Caller, DataRequest, FieldFault, Verdict, did_you_mean},
+    facts::{AppClaims, unknown_model},
     gate::{How, Judge},
 };
 
@@ -42,6 +50,45 @@ pub(super) struct ModelRow {
     owned_by: String,
 }
 
+/// The models, in Anthropic's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MessageModelList {
+    /// Virtual models first, then models.
+    data: Vec<MessageModel>,
+    /// Always `false`: all of them are there.
+    has_more: bool,
+    /// The first one's `id`.
+    first_id: Option<String>,
+    /// The last one's `id`.
+    last_id: Option<String>,
+}
+
+/// A model, in Anthropic's shape.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MessageModel {
+    /// Always `model`.
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// What to send as `model`.
+    id: String,
+    /// The same.
+    display_name: String,
+    /// Always the beginning of 1970: when a model was made decides nothing here.
+    created_at: &'static str,
+}
+
+impl From<ModelRow> for MessageModel {
+    fn from(row: ModelRow) -> Self {
+        let created_at = "1970-01-01T00:00:00Z";
+        Self { kind: "model", display_name: row.id.clone(), id: row.id, created_at }
+    }
+}
+
+/// The API whose client asks, by the header that every one of Anthropic's sends.
+fn asked_by(headers: &HeaderMap) -> Endpoint {
+    if headers.contains_key(VERSION) { Endpoint::Messages } else { Endpoint::ChatCompletions }
+}
+
 fn row(id: &str, owned_by: &str) -> ModelRow {
     ModelRow { id: id.to_owned(), object: "model", created: 0, owned_by: owned_by.to_owned() }
 }
@@ -50,7 +97,8 @@ fn row(id: &str, owned_by: &str) -> ModelRow {
 ///
 /// The organisation's virtual models, then its models: those that the policies would let the caller use
 /// for data about nobody, or for the data that the organisation declares for the app, and that the
-/// gateway can reach. What a call may do depends on what it declares.
+/// gateway can reach. What a call may do depends on what it declares. With the header `anthropic-version`
+/// the answer has Anthropic's shape.
 #[utoipa::path(
     get, path = "/v1/models", tag = "gateway", operation_id = "listModels",
     security(("api_key" = [])),
@@ -65,16 +113,43 @@ fn row(id: &str, owned_by: &str) -> ModelRow {
 )]
 pub(super) async fn models(
     State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
     caller: Result<AsCaller, Problem>,
-) -> Result<axum::Json<ModelList>, Failure> {
-    let AsCaller(caller) = caller?;
+) -> Response {
+    let asked_by = asked_by(&headers);
+    let caller = match caller {
+        Ok(AsCaller(caller)) => caller,
+        Err(problem) => return Failure::from(problem).answer(asked_by),
+    };
     let judge = shared.gate.keeper().current();
     let organisation = &judge.snapshot().organisation;
     let virtual_models = organisation.virtual_models.keys().map(|id| row(id.as_str(), "lexgate"));
     let models = organisation.models.iter().map(|(id, model)| row(id.as_str(), &model.provider));
     let all = virtual_models.chain(models);
-    let data = all.filter(|row| could_use(&judge, &caller, &row.id)).collect();
-    Ok(axum::Json(ModelList { object: "list", data }))
+    let data = all.filter(|row| could_use(&judge, &caller, &row.id));
+    if !asked_by.is_anthropics() {
+        return Json(ModelList { object: "list", data: data.collect() }).into_response();
+    }
+    let data: Vec<MessageModel> = data.map(Into::into).collect();
+    let id = |row: Option<&MessageModel>| row.map(|row| row.id.clone());
+    let (first_id, last_id) = (id(data.first()), id(data.last()));
+    Json(MessageModelList { data, has_more: false, first_id, last_id }).into_response()
+}
+
+/// Every name that `caller` could send as `model`: virtual models, models, deployments.
+pub(in crate::http) fn usable(judge: &Judge, caller: &Caller) -> Vec<UsableModel> {
+    let organisation = &judge.snapshot().organisation;
+    let virtual_models = organisation.virtual_models.iter().map(|(id, model)| UsableModel {
+        id: id.to_string(),
+        kind: NameKind::VirtualModel,
+        aliases: model.aliases.clone(),
+    });
+    let bare = |id: &str, kind| UsableModel { id: id.to_owned(), kind, aliases: Vec::new() };
+    let models = organisation.models.keys().map(|id| bare(id.as_str(), NameKind::Model));
+    let deployments = organisation.deployments.iter();
+    let deployments = deployments.map(|row| bare(row.id.as_str(), NameKind::Deployment));
+    let all = virtual_models.chain(models).chain(deployments);
+    all.filter(|one| could_use(judge, caller, &one.id)).collect()
 }
 
 /// Look up a model.
@@ -97,25 +172,39 @@ pub(super) async fn models(
 )]
 pub(super) async fn model(
     State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
     caller: Result<AsCaller, Problem>,
     Path(id): Path<String>,
-) -> Result<axum::Json<ModelRow>, Failure> {
+) -> Response {
+    let asked_by = asked_by(&headers);
+    match found(&shared, caller, &id) {
+        Ok(row) if asked_by.is_anthropics() => Json(MessageModel::from(row)).into_response(),
+        Ok(row) => Json(row).into_response(),
+        Err(failure) => failure.answer(asked_by),
+    }
+}
+
+fn found(
+    shared: &Shared,
+    caller: Result<AsCaller, Problem>,
+    id: &str,
+) -> Result<ModelRow, Failure> {
     let AsCaller(caller) = caller?;
     let judge = shared.gate.keeper().current();
     let organisation = &judge.snapshot().organisation;
     let made_by = |model: &str| organisation.models.get(model).map(|model| &*model.provider);
-    let owner = if organisation.virtual_models.contains_key(&*id) {
+    let owner = if organisation.virtual_model(id).is_some() {
         Some("lexgate")
     } else {
-        let deployment = organisation.deployment(&id);
-        made_by(deployment.map_or(&*id, |deployment| deployment.model.as_str()))
+        let deployment = organisation.deployment(id);
+        made_by(deployment.map_or(id, |deployment| deployment.model.as_str()))
     };
-    if let Some(owner) = owner.filter(|_| could_use(&judge, &caller, &id)) {
-        return Ok(axum::Json(row(&id, owner)));
+    if let Some(owner) = owner.filter(|_| could_use(&judge, &caller, id)) {
+        return Ok(row(id, owner));
     }
     let id: String = id.chars().take(128).collect();
-    let detail = format!("unknown model `{id}`: `GET /v1/models` lists the models");
-    let fault = FieldFault::new("/model", detail);
+    let hint = did_you_mean(&id, organisation.model_names());
+    let fault = FieldFault::new("/model", unknown_model(&id, &hint));
     Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]).into())
 }
 
@@ -149,6 +238,7 @@ fn least(claims: &AppClaims, here: &str) -> CallRequest {
     let personal = claims.personal.unwrap_or(!subjects.is_empty());
     CallRequest {
         passes: Vec::new(),
+        modalities: Vec::new(),
         action: Action::Infer,
         model: None,
         deployment: None,
