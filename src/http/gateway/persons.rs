@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_person_is_named_in_each_api_s_own_field_and_withheld() {
-        let chat = |body| of(Endpoint::ChatCompletions, body);
+        let chat = |body: &str| of(Endpoint::ChatCompletions, body);
         let left = r#"{"model":"m"}"#.to_owned();
         assert_eq!(
             chat(r#"{"model":"m","user":"u-1"}"#),
