@@ -71,7 +71,7 @@ both_stores! {
         let service = Service::setup(store).backend(LAPTOP, &backend.url).start().await;
         for depth in [100, 3_000, 100_000] {
             let deep = format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
-            for field in ["stop", "logit_bias", "user", "temperature"] {
+            for field in ["stop", "user", "temperature", "seed"] {
                 let body = format!(
                     r#"{{"model":"{LAPTOP}","messages":[{{"role":"user","content":"x"}}],"{field}":{deep}}}"#
                 );
@@ -83,12 +83,10 @@ both_stores! {
                         .body(body),
                 )
                 .await;
-                // What is the backend's alone passes as it is.
-                let want = if field == "logit_bias" { 200 } else { 400 };
-                assert_eq!(answer.status, want, "{field} {depth}: {}", answer.text());
+                assert_eq!(answer.status, 400, "{field} {depth}: {}", answer.text());
             }
         }
-        assert_eq!(backend.seen().len(), 3);
+        assert!(backend.seen().is_empty());
         service.openai(CHAT, &HARMLESS, &chat(LAPTOP)).await.expect(200);
     }
 }

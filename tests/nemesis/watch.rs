@@ -82,6 +82,8 @@ pub(super) fn checkpoint(text: &str) -> Option<(u64, String)> {
 #[derive(Debug, Default)]
 struct View {
     url: String,
+    /// Since when it is that one. What was there before is not known, however late the first look comes.
+    since: Option<Instant>,
     epochs: Vec<Vec<Sighting>>,
     shown: Vec<Shown>,
 }
@@ -94,7 +96,8 @@ pub(super) struct Watch {
 
 impl Watch {
     pub(super) fn start(url: &str, urls: &Urls) -> Self {
-        let view = View { url: url.to_owned(), epochs: vec![Vec::new()], ..View::default() };
+        let (url, since) = (url.to_owned(), Some(Instant::now()));
+        let view = View { url, since, epochs: vec![Vec::new()], ..View::default() };
         let view = Arc::new(Mutex::new(view));
         let mut tasks = JoinSet::new();
         tasks.spawn(follow(view.clone()));
@@ -123,6 +126,7 @@ impl Watch {
     pub(super) fn another(&self, url: &str) {
         let mut view = self.view.lock().unwrap_or_else(PoisonError::into_inner);
         url.clone_into(&mut view.url);
+        view.since = Some(Instant::now());
         view.epochs.push(Vec::new());
     }
 
@@ -195,12 +199,12 @@ async fn follow(view: Arc<Mutex<View>>) {
     let mut known: BTreeMap<u64, [u8; 32]> = BTreeMap::new();
     loop {
         tokio::time::sleep(EVERY).await;
-        let (url, now) = {
+        let (url, since, now) = {
             let view = view.lock().unwrap_or_else(PoisonError::into_inner);
-            (view.url.clone(), view.epochs.len())
+            (view.url.clone(), view.since, view.epochs.len())
         };
         if epoch != now {
-            (eye, epoch, absent) = (None, now, Instant::now());
+            (eye, epoch, absent) = (None, now, since.unwrap_or_else(Instant::now));
             known.clear();
         }
         let began = Instant::now();
