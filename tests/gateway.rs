@@ -174,7 +174,7 @@ both_stores! {
             (&[("subjects", "XX")], chat("smollm2@laptop")),
             (&[("purpose", "dpv:Nothing"), ("personal", "false")], chat("smollm2@laptop")),
             (&HARMLESS, with_metadata(json!({ "lexgate_subject": "DE" }))),
-            (&HARMLESS, with_metadata(json!({ "lexgate_subjects": ["DE"] }))),
+            (&HARMLESS, with_metadata(json!({ "lexgate_subjects": { "first": "DE" } }))),
         ];
         for (claims, body) in bad {
             let answer = service.openai(CHAT, claims, &body).await;

@@ -73,10 +73,10 @@ pub(super) struct ErrorBody {
 #[derive(Debug)]
 pub(in crate::http) struct Failure {
     status: StatusCode,
-    pub(super) body: ErrorBody,
+    pub(super) body: Box<ErrorBody>,
     retry_after: Option<Duration>,
     pub(super) may_retry: bool,
-    headers: HeaderMap,
+    headers: Box<HeaderMap>,
 }
 
 impl Failure {
@@ -86,14 +86,14 @@ impl Failure {
         code: &str,
         message: impl Into<String>,
     ) -> Self {
-        let body = ErrorBody {
+        let body = Box::new(ErrorBody {
             message: message.into(),
             kind: kind.to_owned(),
             param: None,
             code: code.to_owned(),
             decision: None,
-        };
-        Self { status, body, retry_after: None, may_retry: true, headers: HeaderMap::new() }
+        });
+        Self { status, body, retry_after: None, may_retry: true, headers: Box::default() }
     }
 
     /// A field of the body that is missing, or of another type than it must be. The codes are OpenAI's.
@@ -193,13 +193,13 @@ impl Failure {
             let status =
                 if self.body.decision.is_some() { StatusCode::FORBIDDEN } else { self.status };
             anthropic_kind(status).clone_into(&mut self.body.kind);
-            let body = MessageErrorAnswer { kind: "error", error: self.body };
+            let body = MessageErrorAnswer { kind: "error", error: *self.body };
             (self.status, axum::Json(body)).into_response()
         } else {
-            (self.status, axum::Json(ErrorAnswer { error: self.body })).into_response()
+            (self.status, axum::Json(ErrorAnswer { error: *self.body })).into_response()
         };
         let headers = response.headers_mut();
-        headers.extend(self.headers);
+        headers.extend(*self.headers);
         if !self.may_retry {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
