@@ -58,7 +58,7 @@ fn origins<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D:
     }
     let is_origin = |text: &str| {
         let url = Url::parse(text).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
-        url.is_some_and(|url| url.origin().ascii_serialization() == text)
+        !text.contains('*') && url.is_some_and(|url| url.origin().ascii_serialization() == text)
     };
     match origins.iter().find(|text| !is_origin(text)) {
         None => Ok(origins),

@@ -184,6 +184,9 @@ fn advice(path: &str) -> String {
         ["openai" | "deployments" | "engines", ..] => {
             "this is a path of Azure's: use the client for OpenAI itself (`OpenAI`, not `AzureOpenAI`) with the base URL `http://HOST/v1`, the API key as `Authorization: Bearer`, and the deployment as `model`".to_owned()
         }
+        ["v1beta" | "v2" | "v1alpha", ..] => {
+            "this is another provider's API: have the client speak OpenAI's, with the base URL `http://HOST/v1`".to_owned()
+        }
         ["anthropic", ..] => "the base URL for Anthropic's clients is `http://HOST`".to_owned(),
         [_, ..] if behind.is_some() => {
             format!("the base URL is `http://HOST/v1`, and the client asks `{}`", behind.unwrap_or_default())
@@ -192,9 +195,6 @@ fn advice(path: &str) -> String {
             "this is Ollama's API: have the client speak OpenAI's, with the base URL `http://HOST/v1`".to_owned()
         }
         ["mcp" | "sse", ..] => "Lexgate is not an MCP server: it is in front of models, with the base URL `http://HOST/v1`".to_owned(),
-        ["v1beta" | "v2" | "v1alpha", ..] => {
-            "this is another provider's API: have the client speak OpenAI's, with the base URL `http://HOST/v1`".to_owned()
-        }
         [first, ..] => {
             let known = ELSEWHERE.iter().find(|(names, _)| names.contains(first));
             known.map_or("there is no such endpoint", |(_, why)| *why).to_owned()
