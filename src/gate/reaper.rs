@@ -120,7 +120,7 @@ impl Reaper {
 
     /// Closes the calls of the dead, a bounded number of them. The next round goes on behind them.
     async fn close_expired(&mut self, now: jiff::Timestamp) -> Result<(), GateError> {
-        // Nobody is taken for dead because a row is gone: who lives renews it meanwhile.
+        // A process is not taken for dead because its row is gone: one that lives renews it meanwhile.
         let until = now.checked_add(LEASE).unwrap_or(jiff::Timestamp::MAX);
         let granted = self.gate.store.grant_missing_leases(until).await?;
         if granted > 0 {

@@ -115,7 +115,7 @@ impl<'h> Presented<'h> {
         names.join(" and ")
     }
 
-    /// Why none of them is known.
+    /// Why no key is known.
     fn fault(&self) -> String {
         let wanted = format!("send `Authorization: Bearer <API key>` or `{API_KEY}: <API key>`");
         match self.credentials.as_slice() {
