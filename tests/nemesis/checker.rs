@@ -92,11 +92,11 @@ fn calls_have_records(
     for sent in &story.sent {
         let at = story.history.at(sent.at);
         let deployment = DEPLOYMENTS[sent.deployment];
-        // A replica that was killed between the head and the body has sent nothing of a call.
-        if sent.body.is_empty() {
-            continue;
-        }
         let Some(marker) = sent.marker else {
+            // A replica that was killed between the head and the body has sent nothing of a call.
+            if sent.body.is_empty() {
+                continue;
+            }
             let text = String::from_utf8_lossy(&sent.body).into_owned();
             story
                 .history

@@ -82,7 +82,8 @@ fn well() -> (Story, Final) {
         record: Some((1, None)),
         text: String::new(),
     };
-    let sent = Sent { deployment: 0, at: began + MS * 1_500, marker: Some(7), body: Vec::new() };
+    let sent =
+        Sent { deployment: 0, at: began + MS * 1_500, marker: Some(7), body: b"hello".to_vec() };
     let shown = Shown {
         by: "replica 0".to_owned(),
         at: began + MS * 2_500,
