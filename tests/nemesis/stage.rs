@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, PgConnection, Row, SqliteConnection};
+use sqlx::{Connection, PgConnection, Row, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::task::block_in_place;
 
 use super::{
@@ -288,10 +288,14 @@ impl Sqlite {
         self.folder.join("lexgate.db")
     }
 
-    /// Takes the write lock, and keeps it.
+    /// Takes the write lock, and keeps it. A second disturbance of the kind finds it taken, by us.
     async fn lock(&mut self) {
-        let url = format!("sqlite://{}", self.file().display());
-        let Ok(mut connection) = SqliteConnection::connect(&url).await else { return };
+        if self.lock.is_some() {
+            return;
+        }
+        let file = SqliteConnectOptions::new().filename(self.file());
+        let file = file.busy_timeout(Duration::from_millis(20));
+        let Ok(mut connection) = SqliteConnection::connect_with(&file).await else { return };
         for _ in 0..200 {
             if sqlx::query("BEGIN IMMEDIATE").execute(&mut connection).await.is_ok() {
                 break;
