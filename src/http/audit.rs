@@ -26,6 +26,8 @@ use crate::{
 
 /// The most records of a page.
 const MAX_PAGE: usize = 1000;
+/// The longest value of a filter, in characters: as much of it as the record of the reading holds.
+const MAX_VALUE: usize = 256;
 /// The records of a page unless the query says otherwise.
 const PAGE: usize = 100;
 
@@ -81,6 +83,7 @@ pub(super) struct Filters {
 
 /// A page of records, newest last.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordPage)]
 struct Page {
     /// The records.
     records: Vec<Record>,
@@ -158,7 +161,7 @@ impl Filters {
             seq
         });
         let kind = self.kind.as_ref().and_then(|kind| {
-            let kind = Kind::parse(kind);
+            let kind = Kind::parse(kind).filter(|kind| Kind::ALL.contains(kind));
             if kind.is_none() {
                 faults.push(FieldFault::new(
                     "kind",
@@ -167,6 +170,12 @@ impl Filters {
             }
             kind
         });
+        for (name, value) in self.conditions() {
+            if value.as_ref().is_some_and(|value| !(1..=MAX_VALUE).contains(&value.chars().count()))
+            {
+                faults.push(FieldFault::new(name, format!("want 1 to {MAX_VALUE} characters")));
+            }
+        }
         // A misspelt word would find nothing, which reads like good news.
         let mut word = |name: &str, value: &Option<String>, words: &[&str]| {
             if value.as_ref().is_some_and(|value| !words.contains(&value.as_str())) {
@@ -275,7 +284,7 @@ pub(super) fn reading(
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}", tag = "audit", operation_id = "readRecord",
     security(("api_key" = [])),
-    params(("seq" = u64, Path, description = "The record's position", example = 42)),
+    params(("seq" = u64, Path, description = "The record's position", example = 0)),
     responses((status = 200, description = "The record", body = Record,
         example = json!(examples::record())), RecordProblems),
 )]

@@ -34,8 +34,9 @@ use crate::{
     gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
-pub(super) use failure::schema;
+pub(super) use failure::schemas;
 use failure::{Failure, Failures, MessageFailures};
+pub(super) use models::least;
 
 /// The headers of a request that a backend gets: the betas that stay within a call, and an API's version.
 const PASSED_ON: [&str; 3] = ["anthropic-beta", "openai-beta", VERSION];
