@@ -32,8 +32,7 @@ pub(super) fn bounds(name: &str, kind: &str) -> Value {
             json!({ "pattern": JURISDICTION })
         }
         ("x-lexgate-subjects" | "x-lexgate-audience", _) => json!({ "pattern": JURISDICTIONS }),
-        ("x-lexgate-data", _) => json!({ "pattern": "^[ -~]*$" }),
-        ("x-lexgate-purpose", _) => json!({ "pattern": "^[ -~]*$" }),
+        ("x-lexgate-data" | "x-lexgate-purpose", _) => json!({ "pattern": "^[ -~]*$" }),
         ("x-lexgate-subject-count", _) => json!({ "maximum": MAX_COUNT }),
         ("x-lexgate-end-user", _) => {
             json!({ "pattern": "^[ -~]+$", "minLength": 1, "maxLength": 256 })

@@ -199,10 +199,9 @@ fn name_variants(schemas: &mut Map<String, Value>) {
 /// The property that is a constant, with its word.
 fn tag(variant: &Value) -> Option<(String, String)> {
     let properties = variant.get("properties")?.as_object()?;
-    let mut constants = properties.iter().filter_map(|(name, property)| {
+    properties.iter().find_map(|(name, property)| {
         Some((name.clone(), property.get("const")?.as_str()?.to_owned()))
-    });
-    constants.next()
+    })
 }
 
 fn pascal(word: &str) -> String {
