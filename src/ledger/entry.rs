@@ -97,7 +97,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that this version knows.
-    pub const ALL: [Self; 14] = [
+    pub const KNOWN: [Self; 14] = [
         Self::Genesis,
         Self::Decision,
         Self::Outcome,

@@ -28,6 +28,7 @@ pub(super) fn bounds(name: &str, kind: &str) -> Value {
         ("decision", _) => json!({ "enum": [Verdict::Allow, Verdict::Deny] }),
         ("tier", _) => json!({ "enum": [Tier::OnDevice, Tier::HybridGpu, Tier::Remote] }),
         ("format", _) => json!({ "enum": ["ndjson", "csv"] }),
+        ("order", _) => json!({ "enum": ["asc", "desc"] }),
         ("jurisdiction" | "origin" | "destination" | "x-lexgate-location", _) => {
             json!({ "pattern": JURISDICTION })
         }
@@ -64,5 +65,5 @@ pub(super) fn bounds_of(operation: &str, name: &str) -> Value {
 }
 
 fn kinds() -> Vec<String> {
-    Kind::ALL.iter().map(|kind| kind.as_str().to_owned()).collect()
+    Kind::KNOWN.iter().map(|kind| kind.as_str().to_owned()).collect()
 }
