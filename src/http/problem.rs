@@ -247,12 +247,14 @@ struct FaultDocument {
 
 impl From<FieldFault> for FaultDocument {
     fn from(fault: FieldFault) -> Self {
+        // A name is never told as a pointer, wherever it was said to be.
+        let is_pointer = fault.pointer.is_empty() || fault.pointer.starts_with('/');
         let named = Some(fault.pointer);
         let document = Self { detail: fault.detail, ..Self::default() };
         match fault.place {
-            FieldPlace::Body => Self { pointer: named, ..document },
-            FieldPlace::Parameter => Self { parameter: named, ..document },
+            FieldPlace::Body if is_pointer => Self { pointer: named, ..document },
             FieldPlace::Header => Self { header: named, ..document },
+            FieldPlace::Body | FieldPlace::Parameter => Self { parameter: named, ..document },
         }
     }
 }
