@@ -13,6 +13,7 @@ mod audit;
 mod authoring;
 mod backend;
 mod clients_denials;
+mod clients_openapi;
 mod commands;
 mod configuration;
 mod content;

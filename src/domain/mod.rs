@@ -29,7 +29,7 @@ pub use decision::{
 };
 pub use digest::Digest;
 pub use end_user::{EndUser, InvalidEndUser};
-pub use fault::{Fault, Faults, FieldFault, SourceFile};
+pub use fault::{Fault, Faults, FieldFault, FieldPlace, SourceFile};
 pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
     PolicyId, Seq, TenantId, VirtualModelId,

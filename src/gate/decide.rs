@@ -42,7 +42,7 @@ impl IdempotencyKey {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(FieldFault::new("Idempotency-Key", "want 1 to 128 visible ASCII characters"))
+            Err(FieldFault::header("Idempotency-Key", "want 1 to 128 visible ASCII characters"))
         }
     }
 }

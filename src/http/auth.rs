@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     config::{ApiKeyConfig, Role},
-    domain::{Caller, Digest, JurisdictionCode, KeyName},
+    domain::{AppId, Caller, Digest, JurisdictionCode, KeyName},
 };
 
 /// How callers are recognised, as it stands in records.
@@ -29,6 +29,11 @@ impl Keys {
     #[must_use]
     pub fn new(keys: Vec<ApiKeyConfig>) -> Self {
         Self(keys)
+    }
+
+    /// The apps that have a key, in the order of the keys.
+    pub(super) fn callers(&self) -> impl Iterator<Item = &AppId> {
+        self.0.iter().filter_map(|key| key.app.as_ref())
     }
 
     /// The key whose secret this is. Every key is compared, each in constant time: the answer's

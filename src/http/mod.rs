@@ -104,7 +104,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(missing::wrong_method)
         .fallback(missing::missing)
         .with_state(shared.clone())
-        .merge(openapi::docs())
+        .merge(openapi::docs(shared.clone()))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(
                 ProblemKind::Internal,

@@ -60,6 +60,7 @@ pub(super) struct ErrorBody {
     #[serde(rename = "type")]
     kind: String,
     /// The header or field that is wrong.
+    #[schema(required = true)]
     pub(super) param: Option<String>,
     /// The kind; for a denial the first deciding policy.
     code: String,
@@ -412,9 +413,15 @@ fn rows(schema: &str, shape: impl Fn(u16, Value) -> Value) -> BTreeMap<String, R
     rows.chain([("403".to_owned(), denied)]).collect()
 }
 
-/// Makes Anthropic's shape known to the document: responses refer to it by name only.
-pub(in crate::http) fn schema() -> (String, RefOr<utoipa::openapi::Schema>) {
-    (MessageErrorAnswer::name().into_owned(), MessageErrorAnswer::schema())
+/// Makes both shapes known to the document, with all that they refer to: responses do by name only.
+pub(in crate::http) fn schemas() -> Vec<(String, RefOr<utoipa::openapi::Schema>)> {
+    let mut schemas = vec![
+        (ErrorAnswer::name().into_owned(), ErrorAnswer::schema()),
+        (MessageErrorAnswer::name().into_owned(), MessageErrorAnswer::schema()),
+    ];
+    ErrorAnswer::schemas(&mut schemas);
+    MessageErrorAnswer::schemas(&mut schemas);
+    schemas
 }
 
 /// The failures of the gateway in OpenAI's shape.

@@ -41,9 +41,9 @@ use crate::{
     telemetry::Trace,
 };
 pub(super) use claim_names::{CLAIMS, FIELD, HEADER};
-pub(super) use failure::{Failure, schema};
+pub(super) use failure::{Failure, schemas};
 use failure::{Failures, MessageFailures};
-pub(super) use models::usable;
+pub(super) use models::{least, usable};
 
 /// The headers of a request that a backend gets: the betas that stay within a call, and an API's version.
 const PASSED_ON: [&str; 3] = ["anthropic-beta", "openai-beta", VERSION];
