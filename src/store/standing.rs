@@ -15,6 +15,9 @@ use super::{AppendError, Patience, StoreError};
 
 /// How often it is looked whether another process has ended its turn.
 const PAUSE: Duration = Duration::from_millis(2);
+/// For how long a new connection to a server that takes no writes is used: the address may lead to another
+/// server by then.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A setting of the database under which the ledger would lose what it has answered, or read something
 /// else than was written.
@@ -78,6 +81,8 @@ impl Drop for Turn {
 pub(super) struct Standing {
     /// How long it is waited for.
     pub(super) patience: Patience,
+    /// Where it is, without user and password; empty for a file.
+    address: String,
     fault: Mutex<Option<SettingFault>>,
     /// Connections made before are not used any more.
     since: Mutex<Instant>,
@@ -88,8 +93,30 @@ pub(super) struct Standing {
 impl Standing {
     /// Nothing is known yet.
     pub(super) fn new(patience: Patience) -> Self {
-        let since = Mutex::new(Instant::now());
-        Self { patience, fault: Mutex::default(), since, append_failed: AtomicBool::new(false) }
+        Self::at(String::new(), patience)
+    }
+
+    /// The same of a server, whose address says where it is.
+    pub(super) fn at(address: String, patience: Patience) -> Self {
+        let (fault, since) = (Mutex::default(), Mutex::new(Instant::now()));
+        Self { patience, address, fault, since, append_failed: AtomicBool::new(false) }
+    }
+
+    /// What is said of a connection that could not be had: of a server, which one, and why.
+    pub(super) fn unreachable(&self, error: StoreError) -> StoreError {
+        let cause = match error {
+            StoreError::Database(sqlx::Error::PoolTimedOut) if self.address.is_empty() => {
+                return StoreError::TimedOut;
+            }
+            error if self.address.is_empty() => return error,
+            StoreError::TimedOut | StoreError::Database(sqlx::Error::PoolTimedOut) => {
+                format!("no connection within {:?}", self.patience.connect())
+            }
+            StoreError::Database(sqlx::Error::Io(error)) => error.to_string(),
+            StoreError::Database(error) => error.to_string(),
+            error => return error,
+        };
+        StoreError::Unreachable { address: self.address.clone(), cause }
     }
 
     /// The fault for which nothing is read or written.
@@ -122,6 +149,15 @@ impl Standing {
     /// Whether a connection of this age may be used.
     pub(super) fn takes(&self, age: Duration) -> bool {
         Instant::now().checked_sub(age).is_some_and(|made| made >= *lock(&self.since))
+    }
+
+    /// Whether a connection of this age may be used although its server takes no writes. Another server may
+    /// have taken its place, to which a new connection leads: all others are made anew too.
+    pub(super) fn takes_read_only(&self, age: Duration) -> bool {
+        if age >= AGAIN {
+            self.renew();
+        }
+        age < AGAIN
     }
 
     /// Remembers how an append ended.
@@ -165,6 +201,38 @@ mod tests {
         assert_eq!(refused, "the store's `fsync` is `off`: set it to `on`");
         standing.found(Ok(()));
         assert!(standing.check().is_ok());
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_is_looked_for_anew() {
+        let standing = Standing::new(Patience::default());
+        assert!(standing.takes_read_only(Duration::from_millis(10)), "it was just found so");
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!standing.takes_read_only(Duration::from_secs(2)));
+        assert!(
+            !standing.takes(Duration::from_millis(1)),
+            "nor are those used that were not asked"
+        );
+        assert!(standing.takes(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_named() {
+        let standing = Standing::at("db.internal:5432".to_owned(), Patience::default());
+        let refused = std::io::Error::other("Connection refused");
+        let refused = StoreError::Database(sqlx::Error::Io(refused));
+        assert_eq!(
+            standing.unreachable(refused).to_string(),
+            "the store at `db.internal:5432` cannot be reached: Connection refused"
+        );
+        let late = standing.unreachable(StoreError::Database(sqlx::Error::PoolTimedOut));
+        assert_eq!(
+            late.to_string(),
+            "the store at `db.internal:5432` cannot be reached: no connection within 1s"
+        );
+        let file = Standing::new(Patience::default());
+        let late = file.unreachable(StoreError::Database(sqlx::Error::PoolTimedOut)).to_string();
+        assert_eq!(late, "the store did not answer in time");
     }
 
     #[test]
