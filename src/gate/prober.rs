@@ -24,6 +24,7 @@ impl Gate {
     /// Asks every backend that the organisation runs itself once, so that none takes a call before it
     /// has said who it is. One that does not answer in time is left for later.
     pub async fn meet_backends(self: &Arc<Self>) {
+        self.open_series();
         let mut questions = JoinSet::new();
         for (standing, tier) in self.standings() {
             if tier != Tier::Remote {
@@ -40,8 +41,14 @@ impl Gate {
     pub async fn watch_backends(self: Arc<Self>, stop: CancellationToken) {
         let mut due: HashMap<DeploymentId, Instant> = HashMap::new();
         let mut questions = JoinSet::new();
+        let mut revision = self.keeper.current().snapshot().digests.revision;
         while stop.run_until_cancelled(sleep(TICK)).await.is_some() {
             while questions.try_join_next().is_some() {}
+            let now_active = self.keeper.current().snapshot().digests.revision;
+            if revision != now_active {
+                revision = now_active;
+                self.open_series();
+            }
             let standings = self.standings();
             self.fleet.retain(|id| standings.iter().any(|(known, _)| known.deployment() == id));
             due.retain(|id, _| standings.iter().any(|(known, _)| known.deployment() == id));

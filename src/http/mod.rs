@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod body;
 mod connections;
+mod decided;
 mod decisions;
 mod examples;
 mod export;
@@ -12,6 +13,7 @@ mod holds;
 mod limits;
 mod observe;
 mod openapi;
+mod operations;
 mod pace;
 mod personal;
 mod problem;
@@ -90,6 +92,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let watch = refused::Watch::new(shared.clone(), &document);
     let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
     let (models, _) = gateway::routes().split_for_parts();
+    let answers = operations::Answers::new(&openapi());
     let missing = || async { Problem::new(ProblemKind::NotFound, "see `/docs` for what there is") };
     let wrong_method = || async {
         Problem::new(ProblemKind::MethodNotAllowed, "see `/docs` for what the path takes")
@@ -109,7 +112,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
             .into_response()
         }))
         .layer(middleware::from_fn_with_state(shared, reading::watch))
-        .layer(middleware::from_fn(observe::observe))
+        .layer(middleware::from_fn_with_state(answers, observe::observe))
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

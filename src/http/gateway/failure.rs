@@ -19,6 +19,7 @@ use utoipa::{
 use super::super::{
     decisions::DecisionAnswer,
     examples, limits,
+    observe::Cause,
     problem::{Problem, ProblemKind},
 };
 use crate::{
@@ -178,6 +179,7 @@ impl Failure {
 
     /// The answer, as the SDKs of `endpoint` read it.
     pub(super) fn answer(mut self, endpoint: Endpoint) -> Response {
+        let cause = Cause(self.body.code.clone());
         let mut response = if endpoint == Endpoint::Messages {
             anthropic_kind(self.status).clone_into(&mut self.body.kind);
             let body = MessageErrorAnswer { kind: "error", error: self.body };
@@ -185,6 +187,7 @@ impl Failure {
         } else {
             (self.status, axum::Json(ErrorAnswer { error: self.body })).into_response()
         };
+        response.extensions_mut().insert(cause);
         let headers = response.headers_mut();
         headers.extend(self.headers);
         if !self.may_retry {
