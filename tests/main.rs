@@ -55,6 +55,8 @@ mod sdk;
 mod smoke;
 mod snapshots;
 mod standby;
+mod strangers_operator;
+mod strangers_pages;
 mod streams;
 mod tampering;
 mod telemetry;
