@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lexgate::domain::Digest;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 use tokio::{
@@ -302,6 +303,33 @@ async fn a_primary_that_was_switched_is_left_though_it_lives_on() {
 }
 
 both_stores! {
+    async fn what_decided_can_be_read_over_http(store: Store) {
+        let service = Service::setup(store)
+            .key("sdaia", &["--role", "auditor", "--jurisdiction", "SA"])
+            .start()
+            .await;
+        let decided = service.decide(&call()).await.expect(200);
+        for name in ["bundle", "facts", "organisation", "instruments"] {
+            let digest = decided["snapshot"][name].as_str().unwrap();
+            let path = format!("/v1/audit/contents/{digest}");
+            let content = service.get(&path, "auditor").await;
+            assert_eq!(content.status, 200, "{name}: {}", content.text());
+            let found = Digest::of(&content.body).to_string();
+            assert_eq!(found, digest, "{name}");
+            service.get(&path, "caller").await.expect(403);
+            service.get(&path, "sdaia").await.expect(403);
+        }
+        let bare = decided["snapshot"]["organisation"].as_str().unwrap().trim_start_matches("sha256:");
+        let content = service.get(&format!("/v1/audit/contents/{bare}"), "auditor").await.text();
+        assert_eq!(content, service.site.read("config/organisation.toml"));
+        let unknown = format!("/v1/audit/contents/{}", Digest::of(b"nothing"));
+        service.get(&unknown, "auditor").await.expect(404);
+        service.get("/v1/audit/contents/..%2f..%2fconfig", "auditor").await.expect(404);
+        let readings = service.records_matching("kind=audit_read").await;
+        let of_contents = readings.iter().filter(|one| one["entry"]["body"]["operation"] == "readContent");
+        assert_eq!(of_contents.count(), 6, "each reading is recorded, and a wrong path reads nothing");
+    }
+
     async fn a_table_says_of_outcomes_whose_calls_they_end(store: Store) {
         let backend = Backend::polite().await;
         let service = Service::setup(store).backend(LAPTOP, &backend.url).start().await;

@@ -377,7 +377,8 @@ fn a_stream_comes_through_the_proxy_of_the_page() {
     let dir = TempDir::new();
     let mut bare = String::new();
     for line in text.lines().filter(|line| !line.trim().starts_with("ssl_certificate")) {
-        bare += &line.replace(" ssl;", ";");
+        bare +=
+            &line.replace(" ssl http2;", ";").replace(":443", ":18443").replace(" 443", " 18443");
         bare.push('\n');
     }
     let whole = format!(

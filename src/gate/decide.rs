@@ -372,8 +372,11 @@ impl Gate {
         lookup: impl Future<Output = Result<T, E>>,
     ) -> Result<T, GateError> {
         let patience = self.store.patience().lookup();
-        let found = tokio::time::timeout(patience, lookup).await;
-        found.map_err(|_| GateError::LedgerUnavailable)?.map_err(Into::into)
+        let Ok(found) = tokio::time::timeout(patience, lookup).await else {
+            tracing::warn!(within = ?patience, "the store did not answer what a decision needs in time");
+            return Err(GateError::LedgerUnavailable);
+        };
+        found.map_err(Into::into)
     }
 }
 

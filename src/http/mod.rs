@@ -4,6 +4,7 @@ mod audit;
 mod auth;
 mod body;
 mod connections;
+mod contents;
 mod decided;
 mod decisions;
 mod examples;
@@ -79,6 +80,7 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(audit::routes())
         .merge(proofs::routes())
         .merge(export::routes())
+        .merge(contents::routes())
         .merge(personal::routes())
         .merge(holds::routes())
         .merge(tlog::routes())
