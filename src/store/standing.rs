@@ -88,6 +88,10 @@ pub(super) struct Standing {
     since: Mutex<Instant>,
     /// Whether the last append failed, for a reason that may fail the next one too.
     append_failed: AtomicBool,
+    /// Whether this process has appended.
+    has_written: AtomicBool,
+    /// Whether the server that answered last takes no writes.
+    is_read_only: AtomicBool,
 }
 
 impl Standing {
@@ -99,7 +103,8 @@ impl Standing {
     /// The same of a server, whose address says where it is.
     pub(super) fn at(address: String, patience: Patience) -> Self {
         let (fault, since) = (Mutex::default(), Mutex::new(Instant::now()));
-        Self { patience, address, fault, since, append_failed: AtomicBool::new(false) }
+        let [append_failed, has_written, is_read_only] = [const { AtomicBool::new(false) }; 3];
+        Self { patience, address, fault, since, append_failed, has_written, is_read_only }
     }
 
     /// What is said of a connection that could not be had: of a server, which one, and why.
@@ -152,18 +157,34 @@ impl Standing {
     }
 
     /// Whether a connection of this age may be used although its server takes no writes. Another server may
-    /// have taken its place, to which a new connection leads: all others are made anew too.
+    /// have taken its place, to which a new connection leads: all others are made anew too. Where this process
+    /// has written, it was to another server or before, and what is there may be old: that would look like a
+    /// log that was set back.
     pub(super) fn takes_read_only(&self, age: Duration) -> bool {
+        self.is_read_only.store(true, Ordering::Relaxed);
         if age >= AGAIN {
             self.renew();
         }
-        age < AGAIN
+        age < AGAIN && !self.has_written.load(Ordering::Relaxed)
+    }
+
+    /// A server takes writes.
+    pub(super) fn takes_writes(&self) {
+        self.is_read_only.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the server that answered last takes no writes.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Relaxed)
     }
 
     /// Remembers how an append ended.
     pub(super) fn appended<T>(&self, result: &Result<T, AppendError>) {
         match result {
-            Ok(_) => self.append_failed.store(false, Ordering::Relaxed),
+            Ok(_) => {
+                self.append_failed.store(false, Ordering::Relaxed);
+                self.has_written.store(true, Ordering::Relaxed);
+            }
             Err(AppendError::NotCommitted(error)) if error.is_refusal() => {}
             Err(_) => self.append_failed.store(true, Ordering::Relaxed),
         }
@@ -214,6 +235,12 @@ mod tests {
             "nor are those used that were not asked"
         );
         assert!(standing.takes(Duration::ZERO));
+        assert!(standing.is_read_only());
+        standing.takes_writes();
+        assert!(!standing.is_read_only());
+        // Who has written reads from no server that may be behind it.
+        standing.appended(&Ok(()));
+        assert!(!standing.takes_read_only(Duration::ZERO));
     }
 
     #[test]

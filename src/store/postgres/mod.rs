@@ -66,6 +66,7 @@ impl PostgresStore {
         let reading = bounded.clone().options([("plan_cache_mode", "force_custom_plan")]);
         let appending = bounded.options([("plan_cache_mode", "force_generic_plan")]);
         let (admission, known) = (session.clone(), standing.clone());
+        let admitted = standing.clone();
         let pool = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(with.patience.connect())
@@ -76,17 +77,20 @@ impl PostgresStore {
                 let known = known.clone();
                 Box::pin(async move {
                     let takes = known.takes(about.age);
-                    let is_usable = takes
-                        && (!session::is_read_only(connection).await?
-                            || known.takes_read_only(about.age));
-                    Ok(is_usable)
+                    Ok(takes && is_current(connection, &known, about.age).await?)
                 })
             })
-            .after_connect(move |connection, _| {
-                let admission = admission.clone();
+            .after_connect(move |connection, about| {
+                let (admission, known) = (admission.clone(), admitted.clone());
                 Box::pin(async move {
                     let refused = |error: StoreError| sqlx::Error::Configuration(Box::new(error));
-                    admission.admit(connection).await.map_err(refused)
+                    admission.admit(connection).await.map_err(refused)?;
+                    if is_current(connection, &known, about.age).await? {
+                        return Ok(());
+                    }
+                    // The pool connects again at once, and would say so each time.
+                    tokio::time::sleep(LOOK).await;
+                    Err(refused(StoreError::ReadOnly))
                 })
             })
             .connect_lazy_with(reading);
@@ -122,9 +126,23 @@ impl PostgresStore {
         }
         match timeout(LOOK, tls::reach(&self.options)).await {
             Ok(Err(cause)) => StoreError::Database(sqlx::Error::Io(cause)),
+            Ok(Ok(())) if self.standing.is_read_only() => StoreError::ReadOnly,
             Ok(Ok(())) | Err(_) => error,
         }
     }
+}
+
+/// Whether the server of a connection of this age takes writes, or may be read all the same.
+async fn is_current(
+    connection: &mut PgConnection,
+    known: &Standing,
+    age: Duration,
+) -> Result<bool, sqlx::Error> {
+    if session::is_read_only(connection).await? {
+        return Ok(known.takes_read_only(age));
+    }
+    known.takes_writes();
+    Ok(true)
 }
 
 /// A fault where the tables lie in another schema than is searched: new ones would be made beside them.
