@@ -62,7 +62,7 @@ fn labels_of(scrape: &str) -> BTreeMap<String, BTreeSet<String>> {
         let (name, labels) = series.split_once('{').unwrap_or((series, ""));
         let name = ["_bucket", "_sum", "_count"]
             .iter()
-            .find_map(|end| name.strip_suffix(end).filter(|name| !name.ends_with("_total")))
+            .find_map(|end| name.strip_suffix(*end).filter(|name| !name.ends_with("_total")))
             .unwrap_or(name);
         let names = labels.split("\",").filter_map(|label| label.split_once("=\""));
         let names = names.map(|(name, _)| name.to_owned()).filter(|name| name != "le");
@@ -106,7 +106,7 @@ async fn every_metric_is_there_from_the_start_and_in_the_documentation() {
             break;
         }
         let (missing, unknown) = (known.difference(&found), found.difference(&known));
-        let said = format!("missing {:?}, undocumented {:?}", missing, unknown);
+        let said = format!("missing {missing:?}, undocumented {unknown:?}");
         assert!(Instant::now() < patience, "{said}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }

@@ -53,7 +53,7 @@ pub(crate) fn metrics_of_the_documentation() -> BTreeMap<String, BTreeSet<String
     let text = read("docs/OPERATIONS.md");
     let table = text.split("\n## Metrics\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = table.lines().filter_map(|line| line.strip_prefix("| `lexgate_"));
-    let metrics: BTreeMap<_, _> = rows
+    let metrics: BTreeMap<String, BTreeSet<String>> = rows
         .map(|row| {
             let mut cells = row.split(" |");
             let name = cells.next().unwrap().trim_end_matches('`');
@@ -191,8 +191,9 @@ fn alarms_and_dashboard_watch_what_there_is() {
         assert_eq!(open, expression.matches([')', '}', ']']).count(), "{expression}");
         for (name, labels) in asked(expression) {
             let end = ["_bucket", "_sum", "_count"].iter().find(|end| name.ends_with(**end));
-            let base =
-                end.and_then(|end| name.strip_suffix(end)).filter(|base| known.contains_key(*base));
+            let base = end
+                .and_then(|end| name.strip_suffix(*end))
+                .filter(|base| known.contains_key(*base));
             let has = known
                 .get(base.unwrap_or(&name))
                 .unwrap_or_else(|| panic!("`{name}` in {expression}"));
@@ -389,7 +390,8 @@ fn a_stream_comes_through_the_proxy_of_the_page() {
     fs::write(&path, whole).unwrap();
     let Ok(ran) = Command::new("nginx").arg("-t").arg("-c").arg(&path).output() else { return };
     let stderr = String::from_utf8_lossy(&ran.stderr);
-    assert!(ran.status.success() || stderr.contains("Permission denied"), "{stderr}");
+    // What it says of a line of the page, and not of this machine.
+    assert!(!stderr.contains("nginx.conf:"), "{stderr}");
 }
 
 #[test]
