@@ -309,7 +309,7 @@ both_stores! {
             .start()
             .await;
         let decided = service.decide(&call()).await.expect(200);
-        for name in ["bundle", "facts", "organisation", "instruments"] {
+        for name in ["bundle", "facts", "organisation", "registers"] {
             let digest = decided["snapshot"][name].as_str().unwrap();
             let path = format!("/v1/audit/contents/{digest}");
             let content = service.get(&path, "auditor").await;

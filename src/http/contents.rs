@@ -30,7 +30,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 ///
 /// A decision's `snapshot` and a `bundle_activated` record name four contents by their SHA-256: `bundle` (the
 /// policies, their schema and the dated facts), `facts` (those valid at the instant), `organisation` and
-/// `instruments`. These are their bytes, which have that digest. The reading is recorded. Not for credentials
+/// `registers` (the instruments in force). These are their bytes, which have that digest. The reading is recorded. Not for credentials
 /// limited to jurisdictions: a content names all there is.
 #[utoipa::path(
     get, path = "/v1/audit/contents/{digest}", tag = "audit", operation_id = "readContent",
