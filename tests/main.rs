@@ -60,6 +60,8 @@ mod smoke;
 mod snapshots;
 mod standby;
 mod strangers_client;
+mod strangers_operator;
+mod strangers_pages;
 mod streams;
 mod tampering;
 mod telemetry;

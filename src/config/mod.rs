@@ -186,7 +186,7 @@ pub enum Role {
     Caller,
     /// Read the ledger.
     Auditor,
-    /// Change policies and registers.
+    /// Set and lift legal holds, and erase persons. Policies and the organisation are changed in their files.
     Officer,
 }
 

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
 
 use super::{Fields, FieldsError};
 use crate::domain::Action;
@@ -236,6 +236,35 @@ impl Endpoint {
                 r#""message":"the backend broke off its answer"}}"#,
                 "\n\n"
             ),
+        }
+    }
+}
+
+impl Endpoint {
+    /// What ends a stream that this service cuts off because it ends itself.
+    #[must_use]
+    pub fn cut_off(self) -> String {
+        let (code, message) = (
+            "shutting_down",
+            "the service is shutting down and cut this answer off; send the request again",
+        );
+        let error =
+            json!({ "message": message, "type": "unavailable", "param": null, "code": code });
+        match self {
+            Self::ChatCompletions | Self::Completions | Self::Embeddings => {
+                format!("data: {}\n\n", json!({ "error": error }))
+            }
+            Self::Responses => {
+                let said = json!({
+                    "type": "error", "code": code, "message": message, "param": null,
+                    "sequence_number": 0, "error": error,
+                });
+                format!("event: error\ndata: {said}\n\n")
+            }
+            Self::Messages => {
+                let error = json!({ "type": "overloaded_error", "message": message });
+                format!("event: error\ndata: {}\n\n", json!({ "type": "error", "error": error }))
+            }
         }
     }
 }

@@ -217,7 +217,11 @@ impl Standing {
         } else {
             known.failed_probes = known.failed_probes.saturating_add(1);
             if known.failed_probes == FAILED_PROBES {
-                tracing::warn!(deployment = %self.deployment, "not well: it is left alone until a probe succeeds");
+                let why = probed.complaint.as_deref();
+                tracing::warn!(
+                    deployment = %self.deployment, host = self.address.base_url.host(), why,
+                    "not well: it is left alone until a probe succeeds"
+                );
             }
         }
     }
@@ -243,6 +247,8 @@ pub struct Probed {
     pub is_well: bool,
     /// Whether it says that it is not.
     pub says_unwell: bool,
+    /// Why it is not well.
+    pub complaint: Option<String>,
     /// How many requests wait in its queue, where it says so.
     pub waiting: Option<u64>,
     /// In what it is not what the catalogue says.

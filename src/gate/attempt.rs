@@ -18,7 +18,7 @@ use super::{
     dispatch::{ModelCall, ReplySender},
     outcome::Answered,
     stream::{Begun, begin, failure},
-    trace::Attempting,
+    trace::{Attempting, warn_of},
 };
 use crate::{
     dispatch::{
@@ -87,7 +87,7 @@ impl Exchange<'_> {
             }
             Err(failure) => {
                 let (why, status) = (failure.why.as_str(), failure.status);
-                tracing::warn!(why, status, seq = %self.recorded.seq, "an attempt failed");
+                warn_of!(self.recorded, deployment = %self.tried.deployment(), why, status, "an attempt failed");
                 Outcome::Failed(failure, None)
             }
         }
@@ -110,7 +110,7 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(SendError::NoLongerAllowed) => return Ok(Outcome::NoLongerAllowed),
             Err(error) => {
-                tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
+                warn_of!(self.recorded, deployment = %self.tried.deployment(), %error, "a backend gave no answer");
                 return Err(failed(failure(&error)));
             }
         };

@@ -20,7 +20,7 @@ use super::{
     limits,
     outcome::Answered,
     stream::{Begun, Pump, status_of},
-    trace,
+    trace::{self, warn_of},
 };
 use crate::{
     dispatch::Permit,
@@ -250,6 +250,10 @@ impl<'a> Course<'a> {
                     self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
                 }
                 Outcome::Given(status) => {
+                    if status == OutcomeStatus::Unknown {
+                        let deployment = tried.deployment();
+                        warn_of!(self.recorded, %deployment, "the service ends: a call is cut off");
+                    }
                     tried.ended(status, None, None, &Answered::default());
                     return Round::Ended(status, Answered::default());
                 }
@@ -321,7 +325,7 @@ impl<'a> Course<'a> {
     ) -> (OutcomeStatus, Answered, Option<AttemptFailure>) {
         let app = self.caller.app.as_str();
         let (sender, receiver) = pieces(STREAM_BUFFER, self.gate.used.answers.clone(), app);
-        let label = self.label(&served);
+        let (label, deployment) = (self.label(&served), served.deployment.clone());
         let answer = Ok(Reply::Answered(served, ReplyBody::Stream(receiver)));
         if reply.is_none_or(|reply| reply.send(answer).is_err()) {
             return (OutcomeStatus::ClientDisconnected, Answered::default(), None);
@@ -329,6 +333,12 @@ impl<'a> Course<'a> {
         let mut pump = Pump::new(sender, self.call.endpoint, address, self.call.wants_usage);
         pump.label(label);
         let pumped = pump.run(begun, &self.gate.halt, &mut self.sent).await;
+        if let Some(why) = pumped.failure {
+            let why = why.as_str();
+            warn_of!(self.recorded, %deployment, why, "a streamed answer broke");
+        } else if pumped.status == OutcomeStatus::Unknown {
+            warn_of!(self.recorded, %deployment, "the service ends: a streamed answer is cut off");
+        }
         // The client has all of it by now, and does not wait for the connection's sake.
         if let Some(rest) = pumped.rest {
             self.gate.tasks.spawn(rest.read());

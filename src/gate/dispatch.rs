@@ -11,7 +11,7 @@ use super::{
     content::Keeping,
     course::Course,
     decide::{Manner, refused},
-    trace,
+    trace::{self, warn_of},
 };
 use crate::{
     dispatch::{Endpoint, Fields},
@@ -147,7 +147,7 @@ impl Gate {
                     match written {
                         Ok(()) => open.closed(),
                         Err(error) => {
-                            tracing::error!(%error, seq = %recorded.seq, "an outcome is left to the reaper");
+                            warn_of!(&recorded, %error, "an outcome is left to the reaper");
                         }
                     }
                 }

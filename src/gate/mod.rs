@@ -33,6 +33,7 @@ mod readiness;
 mod reading;
 mod reaper;
 mod refusals;
+mod series;
 mod stream;
 #[cfg(test)]
 mod stream_tests;

@@ -183,6 +183,7 @@ impl<'a> Pump<'a> {
             () = halt.cancelled() => Err(Stop::Halt),
             () = sleep_until(deadline) => Err(Stop::Broke(AttemptFailure::Timeout)),
         };
+        let is_ours = matches!(ended, Err(Stop::Halt));
         let (status, failure, rest) = match ended {
             Ok(rest) => (OutcomeStatus::Ok, None, Some(rest)),
             Err(Stop::Client) => (OutcomeStatus::ClientDisconnected, None, None),
@@ -194,9 +195,14 @@ impl<'a> Pump<'a> {
             OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
         );
         if let Some(last_word) = self.last_word.take_if(|_| broken) {
-            let broken = self.endpoint.broken().as_bytes();
-            last_word.send(Bytes::from_static(broken));
-            sent.add(broken);
+            // What this process cut off itself is not the backend's fault.
+            let broken = if is_ours {
+                Bytes::from(self.endpoint.cut_off())
+            } else {
+                Bytes::from_static(self.endpoint.broken().as_bytes())
+            };
+            last_word.send(broken.clone());
+            sent.add(&broken);
         }
         Pumped { status, failure, answered: self.answered, rest }
     }
@@ -222,7 +228,7 @@ impl<'a> Pump<'a> {
             let piece = piece.ok_or(Stop::Broke(AttemptFailure::BrokeOff))?;
             let pushed = piece.and_then(|piece| events.push(&piece));
             pushed.map_err(|error| {
-                tracing::warn!(%error, "a streamed answer broke");
+                tracing::warn!(%error, host = self.address.base_url.host(), "a backend's stream failed");
                 Stop::Broke(failure(&error))
             })?;
         }

@@ -88,6 +88,32 @@ async fn a_slow_client_gets_all_of_a_whole_stream() {
     }
 }
 
+#[tokio::test]
+async fn what_this_process_cuts_off_is_not_the_backend_s_fault() {
+    for endpoint in [Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Messages] {
+        let (client, mut received) = pieces(BUFFER, Arc::new(Budget::new(8 << 20)), "desk");
+        let first = stream::iter([Ok(Bytes::from_static(b"data: {\"n\":0}\n\n"))]);
+        let come = first.chain(stream::pending()).boxed();
+        let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
+        let begun = begin(endpoint, &address, come).await;
+        let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
+        let pump = Pump::new(client, endpoint, &address, false).run(begun, &halt, &mut sent);
+        let read = async {
+            let mut read = Vec::new();
+            while let Some(piece) = received.recv().await {
+                read.push(String::from_utf8(piece.to_vec()).unwrap());
+                halt.cancel();
+            }
+            read
+        };
+        let (pumped, read) = tokio::join!(pump, read);
+        assert_eq!((pumped.status, pumped.failure), (OutcomeStatus::Unknown, None), "{endpoint:?}");
+        let last = read.last().expect("there is a last word");
+        assert!(last.contains("the service is shutting down"), "{last}");
+        assert!(!last.contains("backend") && last.ends_with("\n\n"), "{last}");
+    }
+}
+
 /// In real time: it takes as long as a client is left without a word.
 #[tokio::test]
 async fn a_client_that_waits_is_told_that_the_stream_goes_on() {

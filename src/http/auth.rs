@@ -10,6 +10,7 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::{
     Shared,
+    observe::Whom,
     problem::{Problem, ProblemKind},
 };
 use crate::{
@@ -137,6 +138,9 @@ impl<'h> Presented<'h> {
 
 fn with_role<'k>(keys: &'k Keys, parts: &Parts, role: Role) -> Result<&'k ApiKeyConfig, Problem> {
     let key = keys.authenticate(&parts.headers)?;
+    if let Some(whom) = parts.extensions.get::<Whom>() {
+        whom.is(&key.name, key.app.as_ref());
+    }
     if key.roles.contains(&role) {
         return Ok(key);
     }

@@ -377,7 +377,11 @@ impl From<GateError> for Problem {
             }
             ProblemKind::LedgerUnavailable => {
                 tracing::warn!(error = %error, "a request was refused");
-                Self::new(kind, GateError::LedgerUnavailable.to_string())
+                let says = match error {
+                    GateError::Closed => error.to_string(),
+                    _ => GateError::LedgerUnavailable.to_string(),
+                };
+                Self::new(kind, says)
             }
             // Why is for the operator: the error may quote a policy.
             ProblemKind::SnapshotUnavailable => {

@@ -1,11 +1,11 @@
 //! Logs, metrics and traces. They hold no prompt, no secret and no personal value: only what handlers name.
 
 mod otlp;
+mod table;
 mod trace;
 
 use std::sync::OnceLock;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -121,90 +121,8 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?
         .install_recorder()?;
-    describe();
+    table::begin();
     Ok(HANDLE.get_or_init(|| handle).clone())
-}
-
-fn describe() {
-    describe_counter!(
-        "lexgate_decisions_total",
-        "Decisions recorded, by verdict and by the tier of the route"
-    );
-    describe_counter!(
-        "lexgate_outcomes_total",
-        "Outcomes of calls that the gateway sent, by status"
-    );
-    describe_counter!(
-        "lexgate_unauthenticated_total",
-        "Requests without an API key, or with one that is not known"
-    );
-    describe_counter!(
-        "lexgate_refused_total",
-        "Attempts of known API keys at what they may not, by operation"
-    );
-    describe_counter!("lexgate_append_failures_total", "Commits of the ledger that failed");
-    describe_histogram!("lexgate_evaluate_seconds", Unit::Seconds, "Judging one call");
-    describe_histogram!("lexgate_append_seconds", Unit::Seconds, "Committing one batch of records");
-    describe_histogram!(
-        "lexgate_dispatch_seconds",
-        Unit::Seconds,
-        "One attempt at a backend, up to its answer"
-    );
-    describe_counter!(
-        "lexgate_attempts_total",
-        "Attempts at a deployment that ended, by its HTTP status and by why they failed"
-    );
-    describe_histogram!(
-        "lexgate_attempt_seconds",
-        Unit::Seconds,
-        "One attempt at a deployment, up to the first byte of its answer"
-    );
-    describe_counter!(
-        "lexgate_tokens_total",
-        "Tokens that a deployment says it read (input) and wrote (output)"
-    );
-    describe_gauge!(
-        "lexgate_breakers_open",
-        "Apps that a deployment's breaker, or its Retry-After, keeps away"
-    );
-    describe_counter!(
-        "lexgate_unclosable_dispatches_total",
-        "Rows of open dispatches that cannot be closed"
-    );
-    describe_gauge!("lexgate_in_flight", "Attempts at a deployment that have not ended");
-    describe_histogram!(
-        "lexgate_request_seconds",
-        Unit::Seconds,
-        "One HTTP request, up to its answer"
-    );
-    describe_histogram!("lexgate_batch_size", "Records committed at once");
-    describe_gauge!(
-        "lexgate_deployment_fit",
-        "1 while calls may be sent to the deployment; 0 while its breaker is open, it is not well, asked to be left alone, or is out of service"
-    );
-    describe_gauge!("lexgate_queue_depth", "Records that wait for the ledger");
-    describe_gauge!("lexgate_connections", "Connections of clients that are open");
-    describe_counter!(
-        "lexgate_connections_cut_total",
-        "Connections that were cut off: to make room for another, or because their client does not read"
-    );
-    describe_counter!(
-        "lexgate_connections_refused_total",
-        "Connections for which there was no room"
-    );
-    describe_counter!(
-        "lexgate_bodies_refused_total",
-        "Requests whose bodies found no room beside those under way"
-    );
-    describe_gauge!(
-        "lexgate_store_free_bytes",
-        Unit::Bytes,
-        "What is free on the disk of an SQLite store"
-    );
-    describe_gauge!(
-        "lexgate_open_dispatches",
-        "Calls sent and without an outcome yet, on this store"
-    );
 }
 
 #[cfg(test)]

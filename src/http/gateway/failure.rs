@@ -19,6 +19,7 @@ use utoipa::{
 use super::{
     super::{
         examples, limits,
+        observe::Cause,
         problem::{Problem, ProblemKind, name_taken},
     },
     denial::DenialAnswer,
@@ -189,6 +190,7 @@ impl Failure {
 
     /// The answer, as the SDKs of `endpoint` read it.
     pub(in crate::http) fn answer(mut self, endpoint: Endpoint) -> Response {
+        let cause = Cause(self.body.code.clone());
         let mut response = if endpoint.is_anthropics() {
             // A denial is one whatever its status.
             let status =
@@ -199,6 +201,7 @@ impl Failure {
         } else {
             (self.status, axum::Json(ErrorAnswer { error: *self.body })).into_response()
         };
+        response.extensions_mut().insert(cause);
         let headers = response.headers_mut();
         headers.extend(*self.headers);
         if !self.may_retry {
