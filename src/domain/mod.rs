@@ -15,6 +15,7 @@ mod money;
 pub(crate) mod object;
 pub mod passing;
 mod quota;
+mod suggestion;
 mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
@@ -32,12 +33,13 @@ pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
     PolicyId, Seq, TenantId, VirtualModelId,
 };
-pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
+pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode, meant as meant_jurisdiction};
 pub use money::{Currency, InvalidMoney, Money, parse_amount};
 pub use object::Object;
 pub use quota::{
     CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
 };
+pub use suggestion::{did_you_mean, nearest};
 pub use volume::{
     Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
 };

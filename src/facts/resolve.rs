@@ -10,6 +10,9 @@ const MAX_LIST: usize = 64;
 /// The largest whole number that every JSON reader takes exactly.
 const MAX_COUNT: u64 = (1 << 53) - 1;
 
+/// What a code looks like, for those who write one that is not known.
+const FORM: &str = "want an ISO 3166 code such as `DE` or `CA-QC`";
+
 /// A call with everything that it refers to.
 #[derive(Debug)]
 pub struct Resolved<'a> {
@@ -174,17 +177,20 @@ impl<'a> Names<'a> {
     }
 
     fn jurisdiction(&mut self, pointer: &str, code: &str) -> Option<JurisdictionCode> {
-        match code.parse::<JurisdictionCode>() {
-            Ok(code) if self.snapshot.facts.jurisdictions.contains_key(&code) => Some(code),
-            Ok(code) => {
-                self.fault(pointer, format!("unknown jurisdiction `{code}`: want an ISO 3166 code such as `DE` or `CA-QC`"));
-                None
-            }
-            Err(error) => {
-                self.fault(pointer, error.to_string());
-                None
-            }
-        }
+        let facts = &self.snapshot.facts;
+        let parsed =
+            code.parse::<JurisdictionCode>().map_err(|error| match facts.place_named(code) {
+                Some(help) => format!("`{code}` is not an ISO 3166 code: {help}"),
+                None => error.to_string(),
+            });
+        let place = parsed.and_then(|code| {
+            let unknown = format!("unknown jurisdiction `{code}`");
+            facts.place(code).map_err(|help| {
+                let help = help.unwrap_or_else(|| FORM.to_owned());
+                format!("{unknown}: {help}")
+            })
+        });
+        place.map_err(|detail| self.fault(pointer, detail)).ok()
     }
 
     fn term(&mut self, kind: TermKind, pointer: &str, id: &str) {
