@@ -32,7 +32,7 @@ use crate::{
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
-pub use checks::check_marks;
+pub use checks::{check_marks, unknown_place};
 pub use key_file::{KeyFileError, read as read_key_file};
 use log::settings;
 pub use log::{append_alone, append_draft, mark_settings, open_mark};

@@ -228,6 +228,11 @@ async fn a_misspelt_setting_is_refused_with_the_one_that_was_meant() {
     }
     let keys = site.run(&["keys", "create", "--role", "caller", "--app", "suport-copilot"]);
     assert!(keys.stderr.contains("did you mean `support-copilot`?"), "{}", keys.stderr);
+    for (code, says) in [("US-CA", "write `US`"), ("UK", "write `GB`"), ("de", "write `DE`")] {
+        let keys = site.run(&["keys", "create", "--role", "auditor", "--jurisdiction", code]);
+        assert_eq!(keys.code, Some(2), "{code}: {}", keys.stderr);
+        assert!(keys.stderr.contains(says), "{code}: {}", keys.stderr);
+    }
     let help = site.run(&["keys", "create", "--help"]).stdout;
     assert!(help.contains("legal holds") && !help.contains("Change policies"), "{help}");
 }

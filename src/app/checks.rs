@@ -1,10 +1,10 @@
 //! What the configuration and the organisation say of each other, held against each other at start.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{
     config::{self, Config, Role},
-    domain::{AppId, Faults, meant_jurisdiction, nearest},
+    domain::{AppId, Fault, Faults, JurisdictionCode, meant_jurisdiction, nearest},
     facts::{ContentMode, KeySource, Organisation, Proposal},
     source,
 };
@@ -16,20 +16,35 @@ use crate::{
 /// A fault for each line with a mark.
 pub fn check_marks(dir: &Path) -> Result<(), Faults> {
     let folder = config::read_policy_folder(dir)?;
-    let is_text = |path: &&std::path::PathBuf| path.extension().is_some_and(|kind| kind == "toml");
+    let is_text = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "toml");
     let cases = folder.cases.iter().filter(is_text).map(|path| config::read_file(&dir.join(path)));
     let mut found = Faults::default();
     for file in &folder.files {
         let path = dir.join(&*file.path).display().to_string();
         let marks = source::marks(file).into_iter();
-        found.0.extend(
-            marks.map(|fault| crate::domain::Fault { file: path.as_str().into(), ..fault }),
-        );
+        found.0.extend(marks.map(|fault| Fault { file: path.as_str().into(), ..fault }));
     }
     for file in cases {
         found.0.extend(source::marks(&file?));
     }
     found.or(())
+}
+
+/// What to write instead of a jurisdiction that an API key cannot be limited to.
+///
+/// What is recorded names the country of a subdivision without a law of its own: an auditor of a part of it
+/// would see all of it, or nothing.
+#[must_use]
+pub fn unknown_place(code: &JurisdictionCode) -> String {
+    match (meant_jurisdiction(code.as_str()), code.parts()) {
+        (Some(help), _) => help,
+        (None, Some((country, _))) => {
+            format!(
+                "records name the country alone: write `{country}`, whose records it then reads"
+            )
+        }
+        (None, None) => "write an ISO 3166 code such as `SA`".to_owned(),
+    }
 }
 
 /// Every name in `[[api_keys]]` must lead somewhere.
@@ -54,18 +69,7 @@ pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Fau
                 let message =
                     format!("API key `{}` names the unknown jurisdiction `{code}`", key.name);
                 let fault = config.fault(&["api_keys", &at, "jurisdictions"], message);
-                // What is recorded names the country of such a place: an auditor of a part of it would see
-                // all of it, or nothing.
-                let help = match (meant_jurisdiction(code.as_str()), code.parts()) {
-                    (Some(help), _) => help,
-                    (None, Some((country, _))) => {
-                        format!(
-                            "records name the country alone: write `{country}`, whose records it then reads"
-                        )
-                    }
-                    (None, None) => "write an ISO 3166 code such as `SA`".to_owned(),
-                };
-                faults.0.push(fault.help(help));
+                faults.0.push(fault.help(unknown_place(code)));
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
     app,
     config::Role,
     domain::{AppId, Digest, JurisdictionCode, nearest},
-    facts::Organisation,
+    facts::{Organisation, World},
 };
 
 /// Manage API keys.
@@ -130,6 +130,17 @@ fn require_app(app: &str, organisation: &Organisation) -> Result<(), Failure> {
     Err(Failure::Usage(format!("the organisation file has no app `{app}`: {remedy}")))
 }
 
+/// An auditor's key that is limited to a place that no record names would read nothing.
+fn require_places(codes: &[JurisdictionCode], world: &World) -> Result<(), Failure> {
+    match codes.iter().find(|code| !world.knows_jurisdiction(code.as_str())) {
+        None => Ok(()),
+        Some(code) => {
+            let help = app::unknown_place(code);
+            Err(Failure::Usage(format!("unknown jurisdiction `{code}`: {help}")))
+        }
+    }
+}
+
 impl Create {
     fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
@@ -141,6 +152,9 @@ impl Create {
         }
         if let Some(app) = &self.app {
             require_app(app, &app::read_proposal(&config)?.organisation)?;
+        }
+        if !self.jurisdiction.is_empty() {
+            require_places(&self.jurisdiction, &app::read_proposal(&config)?.world)?;
         }
         let given = self.name.clone().unwrap_or_else(|| match &self.app {
             Some(app) if self.role == Role::Caller => app.clone(),
