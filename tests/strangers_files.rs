@@ -130,14 +130,14 @@ async fn places_are_known_by_the_names_that_people_use() {
     assert_eq!(record_of("XK").await, "XK");
     for (wrong, says) in [
         ("CA-QB", "`CA-QC` has a law of its own"),
-        ("UK", "write `GB`"),
-        ("EL", "write `GR`"),
-        ("EU", "name each country"),
-        ("de", "write `DE`: capitals count"),
-        ("de-CH", "write the country alone: `CH`"),
-        ("CN-HK", "write `HK`"),
-        ("USA", "write `US`"),
-        ("Germany", "write `DE`"),
+        ("UK", "did you mean `GB`?"),
+        ("EL", "did you mean `GR`?"),
+        ("EU", "name the country"),
+        ("de", "did you mean `DE`?"),
+        ("de-CH", "did you mean `CH`?"),
+        ("CN-HK", "did you mean `HK`?"),
+        ("USA", "did you mean `US`?"),
+        ("Germany", "did you mean `DE`?"),
         ("Gemany", "want two capital letters"),
         ("ZZ", "want an ISO 3166 code"),
     ] {
@@ -156,7 +156,11 @@ fn places_in_an_organisation_lead_to_the_law_that_applies() {
     write(&dir, ORGANISATION, &text.replace("location = \"US\"", "location = \"US-CA\""));
     let ran = check(&dir);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
-    for (wrong, says) in [("UK", "write `GB`"), ("Germany", "write `DE`"), ("EU", "each country")] {
+    for (wrong, says) in [
+        ("UK", "did you mean `GB`?"),
+        ("Germany", "did you mean `DE`?"),
+        ("EU", "name the country"),
+    ] {
         let wrong = format!("location = \"{wrong}\"");
         write(&dir, ORGANISATION, &text.replace("location = \"US\"", &wrong));
         let said = check(&dir).stderr;
@@ -228,7 +232,9 @@ async fn a_misspelt_setting_is_refused_with_the_one_that_was_meant() {
     }
     let keys = site.run(&["keys", "create", "--role", "caller", "--app", "suport-copilot"]);
     assert!(keys.stderr.contains("did you mean `support-copilot`?"), "{}", keys.stderr);
-    for (code, says) in [("US-CA", "write `US`"), ("UK", "write `GB`"), ("de", "write `DE`")] {
+    for (code, says) in
+        [("US-CA", "write `US`"), ("UK", "did you mean `GB`?"), ("de", "did you mean `DE`?")]
+    {
         let keys = site.run(&["keys", "create", "--role", "auditor", "--jurisdiction", code]);
         assert_eq!(keys.code, Some(2), "{code}: {}", keys.stderr);
         assert!(keys.stderr.contains(says), "{code}: {}", keys.stderr);

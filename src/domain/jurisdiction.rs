@@ -30,6 +30,9 @@ const OTHER: [(&str, &str); 8] = [
     ("XKX", "XK"),
 ];
 
+/// What to say of them.
+const SEVERAL_MEANT: &str =
+    "it is a group of countries, and each has a law of its own: name the country, such as `DE`";
 /// What people write for several countries.
 const SEVERAL: [&str; 10] =
     ["APAC", "ASEAN", "DACH", "EEA", "EMEA", "EU", "GCC", "LATAM", "MENA", "UN"];
@@ -79,36 +82,33 @@ const TERRITORIES: [(&str, &str); 40] = [
     ("US-VI", "VI"),
 ];
 
-/// What to write instead of a text that is not the code of a country or subdivision: ``write `GB` ``.
+/// What to write instead of a text that is not the code of a country or subdivision: ``did you mean `GB`?``.
 /// `None` where that cannot be told from the text alone.
 #[must_use]
 pub fn meant(text: &str) -> Option<String> {
-    let write = |code: &str| format!("write `{code}`");
+    let meant = |code: &str| Some(format!("did you mean `{code}`?"));
     let trimmed = text.trim();
     let upper = trimmed.to_uppercase().replace('_', "-");
     let (country, subdivision) = upper.split_once('-').unwrap_or((&upper, ""));
     if SEVERAL.contains(&&*upper) {
-        return Some("it is not one country: name each country that is meant, such as `DE`".into());
+        return Some(SEVERAL_MEANT.to_owned());
     }
     if let Some((_, code)) = OTHER.iter().find(|(other, _)| *other == country) {
         let part = if subdivision.is_empty() { String::new() } else { format!("-{subdivision}") };
-        return Some(write(&format!("{code}{part}")));
+        return meant(&format!("{code}{part}"));
     }
     // A language and its country, as in `de-CH`.
     let is_language =
         trimmed.get(..2).is_some_and(|two| two.bytes().all(|b| b.is_ascii_lowercase()));
     let region = trimmed.get(2..).and_then(|rest| rest.strip_prefix(['-', '_']));
     if let Some(region) = region.filter(|region| is_language && is_country(region)) {
-        return Some(format!("write the country alone: `{region}`"));
+        return meant(region);
     }
     if let Some((_, own)) = TERRITORIES.iter().find(|(within, _)| *within == upper) {
-        return Some(format!("write `{own}`: it has a code, and laws, of its own"));
+        return Some(format!("did you mean `{own}`? It has a code, and laws, of its own"));
     }
-    if upper == text || upper.parse::<JurisdictionCode>().is_err() {
-        return None;
-    }
-    let only_capitals = trimmed == text && trimmed.eq_ignore_ascii_case(&upper);
-    Some(if only_capitals { format!("write `{upper}`: capitals count") } else { write(&upper) })
+    let is_other = upper != text && upper.parse::<JurisdictionCode>().is_ok();
+    is_other.then(|| meant(&upper)).flatten()
 }
 
 fn is_country(text: &str) -> bool {
@@ -193,19 +193,19 @@ mod tests {
     #[test]
     fn what_people_write_leads_to_the_code() {
         for (text, wanted) in [
-            ("UK", Some("write `GB`")),
-            ("uk", Some("write `GB`")),
-            ("UK-ENG", Some("write `GB-ENG`")),
-            ("EL", Some("write `GR`")),
-            ("USA", Some("write `US`")),
-            ("de", Some("write `DE`: capitals count")),
-            ("us-ca", Some("write `US-CA`: capitals count")),
-            ("US_CA", Some("write `US-CA`")),
-            (" DE", Some("write `DE`")),
-            ("de-CH", Some("write the country alone: `CH`")),
-            ("en_US", Some("write the country alone: `US`")),
-            ("CN-HK", Some("write `HK`: it has a code, and laws, of its own")),
-            ("EU", Some("it is not one country: name each country that is meant, such as `DE`")),
+            ("UK", Some("did you mean `GB`?")),
+            ("uk", Some("did you mean `GB`?")),
+            ("UK-ENG", Some("did you mean `GB-ENG`?")),
+            ("EL", Some("did you mean `GR`?")),
+            ("USA", Some("did you mean `US`?")),
+            ("de", Some("did you mean `DE`?")),
+            ("us-ca", Some("did you mean `US-CA`?")),
+            ("US_CA", Some("did you mean `US-CA`?")),
+            (" DE", Some("did you mean `DE`?")),
+            ("de-CH", Some("did you mean `CH`?")),
+            ("en_US", Some("did you mean `US`?")),
+            ("CN-HK", Some("did you mean `HK`? It has a code, and laws, of its own")),
+            ("EU", Some(SEVERAL_MEANT)),
             ("DE", None),
             ("XK", None),
             ("Germany", None),
@@ -216,7 +216,7 @@ mod tests {
             assert_eq!(meant(text).as_deref(), wanted, "{text}");
         }
         let said = "de".parse::<JurisdictionCode>().unwrap_err().to_string();
-        assert_eq!(said, "`de` is not an ISO 3166 code: write `DE`: capitals count");
+        assert_eq!(said, "`de` is not an ISO 3166 code: did you mean `DE`?");
         let said = "Germany".parse::<JurisdictionCode>().unwrap_err().to_string();
         assert!(said.ends_with("or those and a subdivision (`CA-QC`)"), "{said}");
     }

@@ -38,14 +38,14 @@ pub(super) fn place<'a>(
     )))
 }
 
-/// The jurisdiction that has this name: ``write `DE` ``.
+/// The jurisdiction that has this name: ``did you mean `DE`?``.
 pub(super) fn named<'a>(
     name: &str,
     mut known: impl Iterator<Item = (&'a JurisdictionCode, &'a Jurisdiction)>,
 ) -> Option<String> {
     let wanted = name.trim().to_lowercase();
     let found = known.find(|(_, row)| row.name.to_lowercase() == wanted);
-    found.map(|(code, _)| format!("write `{code}`"))
+    found.map(|(code, _)| format!("did you mean `{code}`?"))
 }
 
 #[cfg(test)]
@@ -76,16 +76,16 @@ mod tests {
         }
         for (written, says) in [
             ("CA-QB", "`CA-QC` has a law of its own"),
-            ("US-PR", "write `PR`"),
-            ("UK", "write `GB`"),
-            ("EU", "name each country"),
+            ("US-PR", "did you mean `PR`?"),
+            ("UK", "did you mean `GB`?"),
+            ("EU", "name the country"),
             ("XY-1", "there is no country `XY`"),
         ] {
             let said = place(code(written), known()).unwrap_err().unwrap();
             assert!(said.contains(says), "{written}: {said}");
         }
         assert_eq!(place(code("XY"), known()), Err(None));
-        assert_eq!(named("canada ", known()), Some("write `CA`".to_owned()));
+        assert_eq!(named("canada ", known()), Some("did you mean `CA`?".to_owned()));
         assert_eq!(named("CA", known()), None);
     }
 }
