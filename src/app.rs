@@ -1,6 +1,7 @@
 //! The wiring: from a configuration to a running gate, and back to nothing.
 
 mod checks;
+mod key_file;
 mod keys;
 mod log;
 mod removals;
@@ -32,6 +33,8 @@ use crate::{
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
+pub use checks::{check_marks, unknown_place};
+pub use key_file::{KeyFileError, read as read_key_file};
 use log::settings;
 pub use log::{append_alone, append_draft, mark_settings, open_mark};
 
@@ -64,6 +67,9 @@ pub enum AppError {
     /// The machine gives the ledger no thread.
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// Signals cannot be listened to.
+    #[error("signals cannot be listened to: {0}")]
+    Signals(#[source] std::io::Error),
     /// A record was not written.
     #[error("{0}")]
     Append(#[source] SubmitError),
@@ -155,10 +161,7 @@ pub fn read_key(config: &Config, path: &Path) -> Result<SigningKey, Fault> {
             .fault(&["ledger", "signing_key_file"], message)
             .help("`lexgate init` makes a key; restore this one from its backup if the log exists already")
     };
-    let bytes = std::fs::read(path).map_err(|error| {
-        fault(format!("the signing key `{}` cannot be read: {error}", source::shown_path(path)))
-    })?;
-    refuse_readable_by_others(path).map_err(fault)?;
+    let bytes = key_file::read(path, "signing key").map_err(|error| fault(error.to_string()))?;
     SigningKey::from_pkcs8(&bytes).map_err(|error| fault(format!("`{}`: {error}", path.display())))
 }
 
@@ -170,11 +173,8 @@ fn read_master_key(config: &Config) -> Result<Option<MasterKey>, Faults> {
             "`lexgate init` makes a key; restore this one from its backup if the log exists already",
         )
     };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        fault(format!("the master key `{}` cannot be read: {error}", source::shown_path(path)))
-    })?;
-    refuse_readable_by_others(path).map_err(fault)?;
-    let key = MasterKey::parse(&text);
+    let bytes = key_file::read(path, "master key").map_err(|error| fault(error.to_string()))?;
+    let key = MasterKey::parse(&String::from_utf8_lossy(&bytes));
     Ok(Some(key.map_err(|error| fault(format!("`{}`: {error}", path.display())))?))
 }
 
@@ -187,17 +187,6 @@ async fn open_vault(config: &Config, store: &Arc<dyn Store>) -> Result<Option<Va
         }
         vault => Ok(vault?),
     }
-}
-
-fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    // The last six bits are the rights of group and others.
-    if mode.trailing_zeros() >= 6 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(format!("the key `{path}` can be read by others: `chmod 600 {path}`"))
 }
 
 /// Opens the store that `config` names, whatever its tables are.
@@ -233,14 +222,20 @@ impl App {
     /// # Errors
     /// Whatever is wrong with the configuration, the files or the store; nothing is served then.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let lifecycle = Lifecycle::default();
+        lifecycle.outlive_hangup().map_err(AppError::Signals)?;
         let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
+        check_marks(&config.policies.dir)?;
+        if proposal.organisation.apps.is_empty() {
+            let file = &*proposal.organisation_file.path;
+            tracing::warn!(file, "the organisation declares no app: no call can be made");
+        }
         check_keys(config, &proposal)?;
         check_grants(config, &proposal)?;
         check_content(config, &proposal.organisation)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
-        let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
         store.examine().await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();

@@ -60,6 +60,7 @@ mod smoke;
 mod snapshots;
 mod standby;
 mod strangers_client;
+mod strangers_files;
 mod strangers_operator;
 mod strangers_pages;
 mod streams;

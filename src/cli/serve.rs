@@ -25,6 +25,9 @@ impl Serve {
             telemetry::log_json();
             None
         };
+        for variable in &config.strange_variables {
+            tracing::warn!(variable, "begins as settings do and is not one: it changes nothing");
+        }
         // Before the first measurement, which would else go nowhere.
         telemetry::metrics().map_err(crate::app::AppError::from)?;
         let app = App::start(&config).await?;

@@ -34,7 +34,7 @@ pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
     PolicyId, Seq, TenantId, VirtualModelId,
 };
-pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
+pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode, meant as meant_jurisdiction};
 pub use money::{Currency, InvalidMoney, Money, parse_amount};
 pub use object::Object;
 pub use patience::Patience;

@@ -79,11 +79,33 @@ pub fn check_filter(value: Option<&str>) -> Result<(), String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let is_ours = |word: &str| word == "lexgate" || word.starts_with("lexgate::");
     let understood = |word: &str| word.contains(['=', '[']) || is_level(word) || is_ours(word);
-    let unknown = value.split(',').map(str::trim).find(|word| !understood(word));
-    if let Some(word) = unknown {
-        return Err(format!(
-            "`{FILTER}` says `{word}`, which is not a level: write `info`, `debug` or `lexgate=debug`"
-        ));
+    let is_near = |word: &str, level: &&str| {
+        strsim::damerau_levenshtein(&word.to_lowercase(), level) <= word.len().div_ceil(3)
+    };
+    let remedy = |word: &str| match LEVELS.into_iter().find(|level| is_near(word, level)) {
+        Some(level) => format!("did you mean `{level}`?"),
+        None => "write `info`, `debug` or `lexgate=debug`".to_owned(),
+    };
+    let words = || value.split(',').map(str::trim);
+    if let Some(word) = words().find(|word| !understood(word)) {
+        return Err(format!("`{FILTER}` says `{word}`, which is not a level: {}", remedy(word)));
+    }
+    // With spans and fields in brackets the parser finds what is wrong.
+    let pairs = words().filter(|word| !word.contains('[')).filter_map(|word| word.rsplit_once('='));
+    for (target, level) in pairs {
+        if !is_level(level) && !matches!(level, "0" | "1" | "2" | "3" | "4" | "5") {
+            return Err(format!(
+                "`{FILTER}` says `{level}`, which is not a level: {}",
+                remedy(level)
+            ));
+        }
+        let part = target.split("::").next().unwrap_or_default();
+        // A part that there is none of is never logged, and what is not named is not either.
+        if (1..=2).contains(&strsim::damerau_levenshtein(part, "lexgate")) {
+            return Err(format!(
+                "`{FILTER}` names the part `{part}`: did you mean `lexgate={level}`?"
+            ));
+        }
     }
     let parsed = EnvFilter::builder().parse(value);
     parsed.map(drop).map_err(|error| format!("`{FILTER}` cannot be read: {error}"))
@@ -131,13 +153,30 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_a_fault() {
-        for good in ["", "info", "DEBUG", "lexgate=debug", "warn,sqlx=off", "lexgate::gate", "off"]
-        {
+        for good in [
+            "",
+            "info",
+            "DEBUG",
+            "lexgate=debug",
+            "warn,sqlx=off",
+            "lexgate::gate",
+            "off",
+            "sqlx=5",
+        ] {
             assert_eq!(check_filter(Some(good)), Ok(()), "{good}");
         }
         assert_eq!(check_filter(None), Ok(()));
-        for bad in ["inof", "info,debgu", "lexgate=loud"] {
-            assert!(check_filter(Some(bad)).unwrap_err().contains("LEXGATE_LOG"), "{bad}");
+        for (bad, says) in [
+            ("inof", "`inof`, which is not a level: did you mean `info`?"),
+            ("info,debgu", "did you mean `debug`?"),
+            ("warning", "did you mean `warn`?"),
+            ("lexgate=inof", "`inof`, which is not a level: did you mean `info`?"),
+            ("lexgate=loud", "write `info`, `debug` or `lexgate=debug`"),
+            ("lexgat=debug", "did you mean `lexgate=debug`?"),
+            ("lexgate::gate=", "which is not a level"),
+        ] {
+            let said = check_filter(Some(bad)).unwrap_err();
+            assert!(said.contains("LEXGATE_LOG") && said.contains(says), "{bad}: {said}");
         }
     }
 }

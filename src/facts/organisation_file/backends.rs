@@ -103,7 +103,7 @@ impl Reader<'_> {
         };
         parsed.filter(fits).unwrap_or_else(|| {
             let message =
-                format!("`{}` is no duration from a millisecond to a day", text.get_ref());
+                format!("`{}` is not a duration from a millisecond to a day", text.get_ref());
             self.faults.0.push(
                 self.file.fault(text.span(), message).help("write it as `5s`, `250ms` or `10m`"),
             );
@@ -154,9 +154,8 @@ impl Reader<'_> {
                 );
             }
             for deployment in row.deployments.get_ref() {
-                let known =
-                    rows.deployments.iter().any(|row| row.id.get_ref() == deployment.get_ref());
-                self.refer("deployment", "[[deployments]]", deployment, known);
+                let deployments = rows.deployments.iter().map(|row| &row.id);
+                self.refer("deployment", "[[deployments]]", deployment, deployments);
             }
             let virtual_model = VirtualModel {
                 aliases: texts(&row.aliases).map(str::to_owned).collect(),

@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::super::{backend::Strategy, claims::ClaimName, organisation::ContentMode};
+use super::super::{
+    backend::Strategy, claims::ClaimName, date_text::DateText, organisation::ContentMode,
+};
 use crate::domain::Tier;
 
 /// A text with its place.
@@ -180,8 +182,8 @@ pub(super) struct InstrumentRow {
     pub(super) kind: Text,
     pub(super) exporter: Text,
     pub(super) recipient: Text,
-    pub(super) valid_from: Text,
-    pub(super) valid_until: Option<Text>,
+    pub(super) valid_from: Spanned<DateText>,
+    pub(super) valid_until: Option<Spanned<DateText>>,
     pub(super) reference: String,
 }
 
@@ -225,7 +227,7 @@ pub(super) struct PriceRow {
     pub(super) currency: Text,
     pub(super) input_per_million: Text,
     pub(super) output_per_million: Text,
-    pub(super) valid_from: Text,
-    pub(super) valid_until: Option<Text>,
+    pub(super) valid_from: Spanned<DateText>,
+    pub(super) valid_until: Option<Spanned<DateText>>,
     pub(super) reference: String,
 }
