@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::super::{backend::Strategy, claims::ClaimName, organisation::ContentMode};
+use super::super::{
+    backend::{Api, Strategy},
+    claims::ClaimName,
+    organisation::ContentMode,
+};
 use crate::domain::Tier;
 
 /// A text with its place.
@@ -145,11 +149,14 @@ pub(super) struct BackendRow {
     pub(super) model: String,
     #[serde(default)]
     pub(super) served_as: Vec<Text>,
+    pub(super) api: Option<Api>,
+    pub(super) usage_in_streams: Option<bool>,
     pub(super) api_key_env: Option<Text>,
     pub(super) api_key: Option<Text>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connect_timeout: Option<Text>,
     pub(super) first_byte_timeout: Option<Text>,
+    pub(super) answer_timeout: Option<Text>,
     pub(super) chunk_timeout: Option<Text>,
     pub(super) total_timeout: Option<Text>,
     pub(super) probe_interval: Option<Text>,
