@@ -29,6 +29,8 @@ const FAILED_PROBES: u32 = 2;
 const PROBE: Duration = Duration::from_secs(10);
 const PROBE_QUEUE: Duration = Duration::from_secs(1);
 const PROBE_REMOTE: Duration = Duration::from_secs(60);
+/// How long it is remembered that it refuses to be asked for usage in a stream.
+const NO_USAGE: Duration = Duration::from_secs(3600);
 /// How much the latest answer counts in the average time to a first byte.
 const LATEST: f64 = 0.3;
 
@@ -80,6 +82,8 @@ struct Known {
     waiting: Option<u64>,
     /// The average, in seconds.
     first_byte: Option<f64>,
+    /// When it answered a stream for which it was not asked for usage, and had refused the same with it.
+    refused_usage: Option<Instant>,
 }
 
 impl Standing {
@@ -171,6 +175,23 @@ impl Standing {
         drop(known);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Trial { standing: self.clone(), app: app.clone(), is_test: is_trial })
+    }
+
+    /// Whether it is asked for usage in a stream whose caller did not ask.
+    #[must_use]
+    pub fn asks_for_usage(&self, now: Instant) -> bool {
+        let refused = lock(&self.known).refused_usage;
+        self.address.usage_in_streams && refused.is_none_or(|at| now.duration_since(at) >= NO_USAGE)
+    }
+
+    /// Notes that it answers a stream only where it is not asked for usage.
+    pub fn refuses_usage(&self, now: Instant) {
+        if lock(&self.known).refused_usage.replace(now).is_none() {
+            tracing::warn!(
+                deployment = %self.deployment,
+                "it refuses `stream_options`: streams are sent without for an hour; `usage_in_streams = false` at its `[deployments.backend]` says so for good"
+            );
+        }
     }
 
     /// How many calls are under way there and wait in its queue.

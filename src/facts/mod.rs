@@ -35,7 +35,7 @@ mod world_tests;
 
 pub use crate::domain::Confidence;
 pub use backend::{
-    BackendAddress, BaseUrl, BreakerSettings, InvalidBaseUrl, KeySource, Strategy, Timeouts,
+    Api, BackendAddress, BaseUrl, BreakerSettings, InvalidBaseUrl, KeySource, Strategy, Timeouts,
     VirtualModel,
 };
 pub use claims::{AppClaims, ClaimName};

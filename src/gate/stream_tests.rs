@@ -12,7 +12,7 @@ use super::{
     Budget,
     call::pieces,
     content::Sent,
-    stream::{KEEPALIVE, Pump, STILL_HERE, begin},
+    stream::{KEEPALIVE, Pump, Reader, STILL_HERE, begin},
 };
 use crate::{
     dispatch::Endpoint,
@@ -28,6 +28,8 @@ fn address() -> BackendAddress {
         base_url: "http://127.0.0.1:9/v1".parse().unwrap(),
         model: "m".to_owned(),
         served_as: Vec::new(),
+        api: None,
+        usage_in_streams: true,
         key: None,
         ca_file: None,
         timeouts: Timeouts::default(),
@@ -48,7 +50,8 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
     let halt = CancellationToken::new();
     let mut sent = Sent::default();
     let address = address();
-    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(come).boxed());
+    let reader = Reader::new(stream::iter(come).boxed(), &Arc::new(Budget::new(8 << 20)), "desk");
+    let begun = begin(Endpoint::ChatCompletions, &address, reader);
     let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
     let pump =
         Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
@@ -124,7 +127,8 @@ async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
         Ok(Bytes::from_static(b"data: [DONE]\n\n"))
     });
     let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
-    let begun = begin(Endpoint::ChatCompletions, &address, first.chain(last).boxed()).await;
+    let reader = Reader::new(first.chain(last).boxed(), &Arc::new(Budget::new(8 << 20)), "desk");
+    let begun = begin(Endpoint::ChatCompletions, &address, reader).await;
     let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
     let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false);
     let read = async {

@@ -42,17 +42,21 @@ impl Reader<'_> {
             (None, None) => None,
         };
         let timeouts = Timeouts::default();
+        let total = self.duration(row.total_timeout.as_ref(), timeouts.total);
         let breaker = BreakerSettings::default();
         Some(BackendAddress {
             model: row.model.clone(),
             served_as: self.served_as(&row.served_as),
+            api: row.api,
+            usage_in_streams: row.usage_in_streams.unwrap_or(true),
             key,
             ca_file: row.ca_file.clone(),
             timeouts: Timeouts {
                 connect: self.duration(row.connect_timeout.as_ref(), timeouts.connect),
                 first_byte: self.duration(row.first_byte_timeout.as_ref(), timeouts.first_byte),
+                answer: self.duration(row.answer_timeout.as_ref(), total),
                 between_chunks: self.duration(row.chunk_timeout.as_ref(), timeouts.between_chunks),
-                total: self.duration(row.total_timeout.as_ref(), timeouts.total),
+                total,
             },
             breaker: BreakerSettings {
                 failures: match &row.breaker_failures {

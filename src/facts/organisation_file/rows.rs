@@ -6,7 +6,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::super::{
-    backend::Strategy, claims::ClaimName, date_text::DateText, organisation::ContentMode,
+    backend::{Api, Strategy},
+    claims::ClaimName,
+    date_text::DateText,
+    organisation::ContentMode,
 };
 use crate::domain::Tier;
 
@@ -148,11 +151,14 @@ pub(super) struct BackendRow {
     pub(super) model: String,
     #[serde(default)]
     pub(super) served_as: Vec<Text>,
+    pub(super) api: Option<Api>,
+    pub(super) usage_in_streams: Option<bool>,
     pub(super) api_key_env: Option<Text>,
     pub(super) api_key: Option<Text>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connect_timeout: Option<Text>,
     pub(super) first_byte_timeout: Option<Text>,
+    pub(super) answer_timeout: Option<Text>,
     pub(super) chunk_timeout: Option<Text>,
     pub(super) total_timeout: Option<Text>,
     pub(super) probe_interval: Option<Text>,

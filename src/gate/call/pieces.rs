@@ -14,7 +14,7 @@ use super::{Budget, Room};
 /// How many bytes wait for a client; one piece alone may be larger.
 const BYTES: u32 = 256 << 10;
 /// From how many bytes on a piece is counted among the answers under way.
-const LARGE: usize = 64 << 10;
+pub(in crate::gate) const LARGE: usize = 64 << 10;
 
 /// The pieces of an answer. They end when the answer has.
 #[derive(Debug)]

@@ -145,6 +145,12 @@ impl Failure {
                 "upstream_busy",
                 "every allowed backend is busy; the call went nowhere else".to_owned(),
             ),
+            _ if failed.lacks_key => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_down",
+                "the gateway has no key for any allowed backend: its operator must supply it (the log names it); nothing was sent"
+                    .to_owned(),
+            ),
             _ if failed.is_down => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream_down",

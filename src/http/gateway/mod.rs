@@ -37,7 +37,7 @@ use crate::{
         passing::{self, NeededPass, RefusedBody},
     },
     facts::{self, Organisation},
-    gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
+    gate::{LabelledBy, ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
 pub(super) use claim_names::{CLAIMS, FIELD, HEADER};
@@ -116,6 +116,7 @@ macro_rules! model_endpoint {
                         ("x-lexgate-deployment" = String, description = "The deployment that answered"),
                         ("x-lexgate-jurisdictions" = String, description = "Where inference ran"),
                         ("x-lexgate-duties" = String, description = "The duty policies that the answer brings with it; absent when none"),
+                        ("x-lexgate-label" = String, description = "Where a duty asks for a label: `added`, or `caller`, whose it is then"),
                     ),
                     example = $answer),
                 $errors,
@@ -391,6 +392,7 @@ fn answer(served: &Served, body: ReplyBody) -> Response {
         ("x-lexgate-deployment", served.deployment.to_string()),
         ("x-lexgate-jurisdictions", jurisdictions.join(",")),
         ("x-lexgate-duties", duties.join(",")),
+        ("x-lexgate-label", served.label.map_or("", LabelledBy::as_str).to_owned()),
     ] {
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         if let Some(value) = value {
