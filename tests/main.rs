@@ -12,6 +12,7 @@ mod architecture;
 mod audit;
 mod authoring;
 mod backend;
+mod clients_snippets;
 mod commands;
 mod configuration;
 mod content;
