@@ -111,7 +111,7 @@ impl Snippet {
                 assert!(snippet.program.is_empty(), "`{name}` has two programs");
                 snippet.program = format!("{name}.{ending}");
                 snippet.files.push((snippet.program.clone(), text));
-                options.get("packages").unwrap_or(&packages).clone_into(&mut snippet.packages);
+                snippet.packages = (*options.get("packages").unwrap_or(&packages)).to_owned();
                 let count = |key| options.get(key).map_or(1, |count| count.parse().unwrap());
                 (snippet.allowed, snippet.denied) = (count("allowed"), count("denied"));
                 follows = true;
