@@ -15,6 +15,7 @@ mod backend;
 mod clients_backend;
 mod clients_denials;
 mod clients_openapi;
+mod clients_snippets;
 mod commands;
 mod configuration;
 mod content;

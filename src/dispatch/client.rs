@@ -131,9 +131,8 @@ impl Backends for OpenAiClient {
         let total = Instant::now() + address.timeouts.total;
         let (client, key) = self.ready(address).await?;
         let accept = if request.stream { "text/event-stream" } else { "application/json" };
-        let is_messages = [Endpoint::Messages, Endpoint::CountTokens]
-            .map(Endpoint::path)
-            .contains(&request.path);
+        let is_messages =
+            [Endpoint::Messages, Endpoint::CountTokens].map(Endpoint::path).contains(&request.path);
         let names_version = request.headers.iter().any(|(name, _)| *name == VERSION.0);
         let mut call = client
             .post(address.base_url.join(request.path))
