@@ -15,6 +15,7 @@ mod money;
 pub(crate) mod object;
 pub mod passing;
 mod quota;
+mod suggestion;
 mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
@@ -38,6 +39,7 @@ pub use object::Object;
 pub use quota::{
     CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
 };
+pub use suggestion::{did_you_mean, nearest};
 pub use volume::{
     Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
 };
