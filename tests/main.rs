@@ -55,6 +55,7 @@ mod sdk;
 mod smoke;
 mod snapshots;
 mod standby;
+mod strangers_ledger;
 mod streams;
 mod tampering;
 mod telemetry;

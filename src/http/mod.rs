@@ -10,6 +10,7 @@ mod export;
 mod gateway;
 mod holds;
 mod limits;
+mod names;
 mod observe;
 mod openapi;
 mod pace;
