@@ -114,8 +114,9 @@ impl<'a> Names<'a> {
     /// may know them.
     fn known(&self, of: &str) -> BTreeSet<&'a str> {
         let Snapshot { facts, organisation, engine, .. } = self.snapshot;
-        let terms =
-            |kind| facts.terms.get(&kind).into_iter().flatten().map(String::as_str).collect();
+        let terms = |kind: TermKind| -> BTreeSet<&'a str> {
+            facts.terms.get(&kind).into_iter().flatten().map(String::as_str).collect()
+        };
         let mut known: BTreeSet<&'a str> = match of {
             "kind" => KINDS.iter().map(Kind::as_str).collect(),
             "policy" => {
@@ -191,12 +192,11 @@ impl<'a> Names<'a> {
             );
         }
         let codes = || facts.jurisdictions.keys().map(|code| code.as_str());
-        let same =
-            |(_, row): &(_, &crate::facts::Jurisdiction)| row.name.eq_ignore_ascii_case(name);
-        let by_name = facts.jurisdictions.iter().find(same).or_else(|| {
-            let like = nearest(name, facts.jurisdictions.values().map(|row| &*row.name))?;
-            facts.jurisdictions.iter().find(|(_, row)| row.name == like)
-        });
+        // `nearest` gives no name that is the same to the letter.
+        let names = || facts.jurisdictions.values().map(|row| &*row.name);
+        let like = names().find(|known| *known == name).or_else(|| nearest(name, names()));
+        let by_name =
+            like.and_then(|like| facts.jurisdictions.iter().find(|(_, row)| row.name == like));
         match (nearest(name, codes()), by_name) {
             (Some(code), _) => format!(": did you mean `{code}`?"),
             (None, Some((code, row))) => format!(": did you mean `{code}` ({})?", row.name),

@@ -73,23 +73,23 @@ fn expected(query: &RecordQuery, gone: &BTreeSet<u64>) -> Vec<u64> {
 }
 
 fn questions() -> Vec<RecordQuery> {
-    let having = |terms: &[&str]| RecordQuery {
+    let having = |terms: &str| RecordQuery {
         kind: Some(Kind::Decision),
-        terms: terms.iter().map(|&term| term.to_owned()).collect(),
+        terms: terms.split_whitespace().map(str::to_owned).collect(),
         limit: 40,
         ..RecordQuery::default()
     };
     let mut questions = Vec::new();
     for terms in [
-        &[][..],
-        &["half:1"],
-        &["half:1", "half:0"],
-        &["half:1", "rare:7"],
-        &["half:0", "rare:7"],
-        &["late:1", "half:0"],
-        &["own:4097"],
-        &["own:8200", "late:1"],
-        &["none:1"],
+        "",
+        "half:1",
+        "half:1 half:0",
+        "half:1 rare:7",
+        "half:0 rare:7",
+        "late:1 half:0",
+        "own:4097",
+        "own:8200 late:1",
+        "none:1",
     ] {
         let question = having(terms);
         let among = vec!["rare:7".to_owned(), "own:6000".to_owned()];
