@@ -284,6 +284,7 @@ impl App {
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_room(closing.clone()));
+        lifecycle.services.spawn(gate.clone().watch_index(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
         lifecycle.services.spawn(keeper.run(closing.clone()));

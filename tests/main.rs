@@ -64,6 +64,7 @@ mod standby;
 mod strangers_backend;
 mod strangers_client;
 mod strangers_files;
+mod strangers_ledger;
 mod strangers_operator;
 mod strangers_pages;
 mod streams;

@@ -253,9 +253,10 @@ async fn held(
     let limit = usize::try_from(CHUNK).unwrap_or(usize::MAX);
     for hold in holds {
         let after = first.get().checked_sub(1).map(Seq::new);
-        let query = RecordQuery { after, limit, ..hold.query() };
+        let before = Some(Seq::new(last.get().saturating_add(1)));
+        let query = RecordQuery { after, before, limit, ..hold.query() };
         let found = store.query(&query).await.map_err(AppError::from)?;
-        held.extend(found.iter().map(|stored| stored.seq).filter(|seq| *seq <= last));
+        held.extend(found.iter().map(|stored| stored.seq));
     }
     Ok(held)
 }

@@ -176,7 +176,29 @@ impl Gate {
             drop(turn);
             found
         });
-        Ok(searched.await.unwrap_or(Err(StoreError::TimedOut))?)
+        self.told(searched.await.unwrap_or(Err(StoreError::TimedOut))).await
+    }
+
+    /// Those of these terms that some record has.
+    ///
+    /// # Errors
+    /// As of a search.
+    pub async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, GateError> {
+        let turn = turn(&self.used.searches, "other searches of the ledger are under way").await?;
+        let occurring = self.store.occurring(terms).await;
+        drop(turn);
+        self.told(occurring).await
+    }
+
+    /// An answer, or that it took too long, and whether that will pass.
+    async fn told<T>(&self, answer: Result<T, StoreError>) -> Result<T, GateError> {
+        match answer {
+            Err(StoreError::SlowQuestion) => {
+                let unindexed = self.store.unindexed().await.unwrap_or_default();
+                Err(GateError::SlowQuestion { unindexed })
+            }
+            answer => Ok(answer?),
+        }
     }
 
     /// A turn for an explanation to `app`: one at a time, and two of all apps.

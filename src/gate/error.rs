@@ -111,6 +111,15 @@ pub enum GateError {
         "`[ledger] master_key_file` is not the key under which the store's values of persons are sealed"
     )]
     MasterKey,
+    /// A question to the ledger took longer than one may.
+    #[error(
+        "the question took longer than 5 s: narrow it by `from` and `to`, or by another filter{}",
+        Self::behind(*.unindexed)
+    )]
+    SlowQuestion {
+        /// How many records are not indexed yet.
+        unindexed: u64,
+    },
     /// The store failed.
     #[error("{0}")]
     Store(#[source] StoreError),
@@ -123,6 +132,20 @@ pub enum GateError {
     /// The ledger holds something that this software cannot have written.
     #[error("the ledger holds a record that cannot be read")]
     Corrupt,
+}
+
+impl GateError {
+    /// More records than this are not indexed only while a former log, or a backlog, is.
+    const BACKLOG: u64 = 10_000;
+
+    fn behind(unindexed: u64) -> String {
+        if unindexed < Self::BACKLOG {
+            return String::new();
+        }
+        format!(
+            "; {unindexed} records are not indexed yet, which goes on by itself: ask again later"
+        )
+    }
 }
 
 impl From<StoreError> for GateError {

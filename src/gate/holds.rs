@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     domain::Seq,
-    ledger::{Entry, Kind, LegalHoldBody, canonical, parse_timestamp},
+    ledger::{Entry, Kind, LegalHoldBody, canonical, key_term, parse_timestamp},
     sequencer::Draft,
     store::{RecordQuery, Store},
 };
@@ -41,6 +41,7 @@ impl Hold {
                 "from" => query.from = parse_timestamp(value).or_else(|| value.parse().ok()),
                 "to" => query.to = parse_timestamp(value).or_else(|| value.parse().ok()),
                 "kind" => query.kind = Kind::parse(value),
+                "id" => query.id = value.parse().ok(),
                 _ => query.terms.push(format!("{name}:{value}")),
             }
         }
@@ -85,7 +86,8 @@ pub(super) async fn keeps_one_of(
     let mut rest = records;
     while let Some(first) = rest.first() {
         let after = first.get().checked_sub(1).map(Seq::new);
-        let query = RecordQuery { after, limit: ALONG, ..hold.query() };
+        let before = records.last().map(|last| Seq::new(last.get().saturating_add(1)));
+        let query = RecordQuery { after, before, limit: ALONG, ..hold.query() };
         let found = store.query(&query).await?;
         let Some(last) = found.last().map(|last| last.seq) else { return Ok(false) };
         if found.iter().any(|stored| rest.binary_search(&stored.seq).is_ok()) {
@@ -104,7 +106,8 @@ impl Gate {
     pub async fn record_hold(&self, hold: &LegalHoldBody) -> Result<Seq, GateError> {
         let body = canonical::to_vec(hold)?;
         let quota = Some(self.per_key(&hold.key, instant(&*self.clock)));
-        let draft = Draft { quota, ..Draft::new(self.fresh_id()?, Kind::LegalHold, body) };
+        let terms = [key_term(&hold.key)].into();
+        let draft = Draft { quota, terms, ..Draft::new(self.fresh_id()?, Kind::LegalHold, body) };
         Ok(self.sequencer.submit(draft).await.map_err(refused)?.seq)
     }
 }

@@ -19,6 +19,7 @@ mod grounds;
 #[cfg(test)]
 mod grounds_tests;
 mod holds;
+mod indexer;
 mod judge;
 #[cfg(test)]
 mod judge_tests;
@@ -70,6 +71,9 @@ pub use reaper::Reaper;
 pub use refusals::Refusal;
 pub use vault::{InvalidMasterKey, MasterKey, Opened, Vault};
 pub use volume::{is_settled, people, reserved, sent};
+
+/// What a decision names where no policy of the bundle decided.
+pub use crate::policy::{DEFAULT_DENY, EVALUATION_ERROR};
 
 use crate::{
     dispatch::{Backends, Fleet},

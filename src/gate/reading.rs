@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     domain::{Caller, KeyName},
-    ledger::{AuditReadBody, Kind, canonical},
+    ledger::{AuditReadBody, Kind, canonical, key_term},
     sequencer::Draft,
 };
 
@@ -46,6 +46,7 @@ impl Gate {
         };
         let draft = Draft {
             quota: Some(quota),
+            terms: [key_term(&body.key)].into(),
             ..Draft::new(self.fresh_id()?, Kind::AuditRead, canonical::to_vec(&body)?)
         };
         self.sequencer.submit(draft).await.map(drop).map_err(refused)

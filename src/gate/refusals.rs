@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::{Gate, GateError, decide::refused};
 use crate::{
     domain::KeyName,
-    ledger::{Kind, RefusedBody, canonical},
+    ledger::{Kind, RefusedBody, canonical, key_term},
     sequencer::Draft,
 };
 
@@ -121,8 +121,9 @@ impl Gate {
     async fn write_refusal(&self, refusal: &Refusal, times: u64) -> Result<(), GateError> {
         let Refusal { key, operation, why } = refusal.clone();
         let retention = self.keeper.current().snapshot().facts.retention([]);
+        let terms = [key_term(&key)].into();
         let body = canonical::to_vec(&RefusedBody { key, operation, retention, times, why })?;
-        let draft = Draft::new(self.fresh_id()?, Kind::Refused, body);
+        let draft = Draft { terms, ..Draft::new(self.fresh_id()?, Kind::Refused, body) };
         self.sequencer.submit(draft).await.map(drop).map_err(refused)
     }
 }

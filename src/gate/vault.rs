@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     domain::{Digest, EndUser, Seq, TenantId},
-    ledger::{Commitment, DespiteHold, Entry, ErasureBody, Kind, canonical},
+    ledger::{Commitment, DespiteHold, Entry, ErasureBody, Kind, canonical, key_term},
     sequencer::{Draft, SubmitError},
     store::{Claim, DestroyedKey, KeptValue, RecordQuery, SealedValue, Store, SubjectKey},
 };
@@ -336,8 +336,8 @@ impl Gate {
             key.despite.as_deref().map(serde_json::from_str).transpose().unwrap_or_default();
         let term = format!("erasure:{}", key.id);
         // What was recorded, but not deleted, when this was cut off.
-        let query =
-            RecordQuery { terms: vec![term.clone()], limit: 1_000, ..RecordQuery::default() };
+        let (kind, terms) = (Some(Kind::Erasure), vec![term.clone()]);
+        let query = RecordQuery { kind, terms, limit: 1_000, ..RecordQuery::default() };
         for stored in self.store.query(&query).await? {
             let entry = Entry::parse(&stored.entry).map_err(|_| GateError::Corrupt)?;
             let body: ErasureBody =
@@ -359,9 +359,10 @@ impl Gate {
                 erased: values.clone(),
                 key: key.by.as_str().into(),
             };
+            let by = key_term(&body.key);
             let body = canonical::to_vec(&body)?;
             let draft = Draft {
-                terms: [term.clone()].into(),
+                terms: [by, term.clone()].into(),
                 claim: Some(Arc::new(claim)),
                 ..Draft::new(self.fresh_id()?, Kind::Erasure, body)
             };

@@ -9,16 +9,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
+use uuid::Uuid;
 
 use super::{
     Shared,
     auth::AsAuditor,
     body::Params,
-    examples,
+    examples, names,
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
-    domain::{FieldFault, JurisdictionCode, Seq, Tier, Verdict},
+    domain::{FieldFault, Seq, Tier, Verdict},
     gate::{GateError, Reading},
     ledger::{Kind, parse_timestamp},
     store::{RecordQuery, Stored},
@@ -28,11 +29,13 @@ use crate::{
 const MAX_PAGE: usize = 1000;
 /// The records of a page unless the query says otherwise.
 const PAGE: usize = 100;
+/// The word for the order in which the newest record comes first.
+const NEWEST_FIRST: &str = "desc";
 
 problems! { ListProblems: MalformedQuery, Unauthenticated, Forbidden, LimitReached, QueueFull,
-LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
+LedgerUnavailable, Overloaded, StorageLow, Timeout, SlowQuery, Internal }
 problems! { RecordProblems: Unauthenticated, Forbidden, NotFound, LimitReached, QueueFull,
-LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
+LedgerUnavailable, Overloaded, StorageLow, Timeout, SlowQuery, Internal }
 
 /// The audit endpoints.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -72,6 +75,22 @@ pub(super) struct Filters {
     policy: Option<String>,
     /// About data of this category.
     category: Option<String>,
+    /// About data whose subjects, or which itself, are in this jurisdiction or a part of it.
+    origin: Option<String>,
+    /// Sent to where this jurisdiction, or a part of it, processes, stores, has access, operates or owns;
+    /// for a denial: considered for it.
+    destination: Option<String>,
+    /// Decided while an instrument of this kind, or with this name, was in force.
+    instrument: Option<String>,
+    /// For this purpose.
+    purpose: Option<String>,
+    /// Of this API key, by its name: it called, read, or was refused.
+    key: Option<String>,
+    /// The record with this identifier, and the outcome of a decision that has it.
+    #[param(value_type = Option<uuid::Uuid>)]
+    id: Option<String>,
+    /// `asc`, oldest first, or `desc`, newest first; `asc` when absent.
+    order: Option<String>,
     /// The `next` of the page before.
     after: Option<String>,
     /// 1 to 1000; 100 when absent.
@@ -79,7 +98,7 @@ pub(super) struct Filters {
     limit: Option<String>,
 }
 
-/// A page of records, newest last.
+/// A page of records.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = RecordPage)]
 struct Page {
@@ -148,26 +167,30 @@ impl Filters {
             faults.push(FieldFault::new("limit", format!("want a number from 1 to {MAX_PAGE}")));
             PAGE
         });
-        let after = self.after.as_ref().and_then(|cursor| {
-            let seq = read_cursor(cursor);
+        let newest_first = self.order.as_deref() == Some(NEWEST_FIRST);
+        let cursor = self.after.as_ref().and_then(|cursor| {
+            let seq = read_cursor(cursor, newest_first);
             if seq.is_none() {
                 faults.push(FieldFault::new(
                     "after",
-                    "send the `next` of the page before, as it was",
+                    "send the `next` of the page before, as it was, with the same `order`",
                 ));
             }
             seq
         });
-        let kind = self.kind.as_ref().and_then(|kind| {
-            let kind = Kind::parse(kind);
-            if kind.is_none() {
-                faults.push(FieldFault::new(
-                    "kind",
-                    "want `decision`, `outcome` or another kind of record",
-                ));
+        let kind = self.kind.as_deref().and_then(|kind| {
+            let known = Kind::parse(kind);
+            if known.is_none() {
+                faults.push(FieldFault::new("kind", names::unknown_kind(kind)));
             }
-            kind
+            known
         });
+        let id = self.id.as_ref().map(|id| id.parse::<Uuid>());
+        if let Some(Err(_)) = id {
+            let want =
+                "want the identifier of a record, such as `0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11`";
+            faults.push(FieldFault::new("id", want));
+        }
         // A misspelt word would find nothing, which reads like good news.
         let mut word = |name: &str, value: &Option<String>, words: &[&str]| {
             if value.as_ref().is_some_and(|value| !words.contains(&value.as_str())) {
@@ -177,14 +200,23 @@ impl Filters {
         word("decision", &self.decision, &[Verdict::Allow.as_str(), Verdict::Deny.as_str()]);
         let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
         word("tier", &self.tier, &tiers);
-        let place = self.jurisdiction.as_ref().map(|code| code.parse::<JurisdictionCode>());
-        if let Some(Err(error)) = place {
-            faults.push(FieldFault::new("jurisdiction", error.to_string()));
-        }
+        word("order", &self.order, &["asc", NEWEST_FIRST]);
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(RecordQuery { from, to, kind, terms: self.terms(), any_of: Vec::new(), after, limit })
+        let (after, before) = if newest_first { (None, cursor) } else { (cursor, None) };
+        let (id, terms) = (id.and_then(Result::ok), self.terms());
+        let any_of = Vec::new();
+        Ok(RecordQuery { from, to, kind, id, terms, any_of, after, before, newest_first, limit })
+    }
+
+    /// The names that are searched for, each with what it is the name of.
+    pub(super) fn names(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let kind = [("kind", &self.kind)];
+        let names = kind.into_iter().chain(self.conditions());
+        let names = names.filter_map(|(of, name)| Some((of, name.as_deref()?)));
+        // These were held against the words that there are.
+        names.filter(|(of, _)| !matches!(*of, "tier" | "decision"))
     }
 
     /// Every parameter that was given.
@@ -193,6 +225,8 @@ impl Filters {
             ("from", &self.from),
             ("to", &self.to),
             ("kind", &self.kind),
+            ("id", &self.id),
+            ("order", &self.order),
             ("after", &self.after),
             ("limit", &self.limit),
         ];
@@ -200,21 +234,26 @@ impl Filters {
         given.filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))).collect()
     }
 
-    /// The words to search for, the rarest first: it leads the search.
+    /// The words to search for.
     fn terms(&self) -> Vec<String> {
         let given = self.conditions().into_iter();
         given.filter_map(|(name, value)| Some(format!("{name}:{}", value.as_ref()?))).collect()
     }
 
-    fn conditions(&self) -> [(&'static str, &Option<String>); 9] {
+    fn conditions(&self) -> [(&'static str, &Option<String>); 14] {
         [
             ("policy", &self.policy),
             ("category", &self.category),
+            ("purpose", &self.purpose),
             ("jurisdiction", &self.jurisdiction),
+            ("origin", &self.origin),
+            ("destination", &self.destination),
+            ("instrument", &self.instrument),
             ("deployment", &self.deployment),
             ("model", &self.model),
             ("app", &self.app),
             ("tenant", &self.tenant),
+            ("key", &self.key),
             ("tier", &self.tier),
             ("decision", &self.decision),
         ]
@@ -226,19 +265,26 @@ fn scope(auditor: &AsAuditor) -> Vec<String> {
     auditor.jurisdictions.iter().map(|code| format!("jurisdiction:{code}")).collect()
 }
 
-fn cursor(seq: Seq) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(format!("seq:{seq}"))
+/// What a cursor begins with: it belongs to one order.
+const fn direction(newest_first: bool) -> &'static str {
+    if newest_first { "before:" } else { "seq:" }
 }
 
-fn read_cursor(cursor: &str) -> Option<Seq> {
+fn cursor(seq: Seq, newest_first: bool) -> String {
+    BASE64_URL_SAFE_NO_PAD.encode(format!("{}{seq}", direction(newest_first)))
+}
+
+fn read_cursor(cursor: &str, newest_first: bool) -> Option<Seq> {
     let text = String::from_utf8(BASE64_URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-    text.strip_prefix("seq:")?.parse().ok().map(Seq::new)
+    text.strip_prefix(direction(newest_first))?.parse().ok().map(Seq::new)
 }
 
 /// Find records.
 ///
-/// Newest last; page through with `after`. A credential limited to jurisdictions sees only records
-/// that touch them. The reading is recorded, without its results.
+/// Newest last, or first with `order=desc`; page through with `after`: what is written meanwhile
+/// changes no page. A name that neither the active snapshot nor any record knows is refused. A
+/// credential limited to jurisdictions sees only records that touch them. The reading is recorded,
+/// without its results.
 #[utoipa::path(
     get, path = "/v1/audit/records", tag = "audit", operation_id = "listRecords",
     security(("api_key" = [])),
@@ -253,12 +299,13 @@ async fn list(
 ) -> Result<axum::Json<Page>, Problem> {
     let mut query = filters.query(&auditor)?;
     shared.gate.record_reading(reading(&auditor, "listRecords", filters.given())).await?;
-    let limit = query.limit;
+    names::refuse_unknown(&shared, &filters, &query.any_of).await?;
+    let (limit, newest_first) = (query.limit, query.newest_first);
     query.limit += 1;
     let mut found = shared.gate.search(&query).await?;
     let next = (found.len() > limit).then(|| {
         found.truncate(limit);
-        found.last().map(|last| cursor(last.seq))
+        found.last().map(|last| cursor(last.seq, newest_first))
     });
     let records = found.iter().map(Record::read).collect::<Result<_, _>>()?;
     Ok(axum::Json(Page { records, next: next.flatten() }))
@@ -323,6 +370,7 @@ pub(super) async fn find(
 ) -> Result<Option<Stored>, GateError> {
     let query = RecordQuery {
         after: seq.get().checked_sub(1).map(Seq::new),
+        before: Some(Seq::new(seq.get().saturating_add(1))),
         any_of: scope(auditor),
         limit: 1,
         ..RecordQuery::default()
@@ -346,9 +394,13 @@ mod tests {
 
     #[test]
     fn a_cursor_reads_back_and_nothing_else_does() {
-        assert_eq!(read_cursor(&cursor(Seq::new(42))), Some(Seq::new(42)));
-        for bad in ["", "42", "c2VxOi0x", "%%%", "c2VxOg"] {
-            assert_eq!(read_cursor(bad), None, "{bad}");
+        for newest_first in [false, true] {
+            let cursor = cursor(Seq::new(42), newest_first);
+            assert_eq!(read_cursor(&cursor, newest_first), Some(Seq::new(42)));
+            assert_eq!(read_cursor(&cursor, !newest_first), None, "of the other order");
+            for bad in ["", "42", "c2VxOi0x", "%%%", "c2VxOg"] {
+                assert_eq!(read_cursor(bad, newest_first), None, "{bad}");
+            }
         }
     }
 }

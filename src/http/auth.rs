@@ -49,6 +49,11 @@ impl Keys {
         usize::try_from(found).ok().and_then(|index| self.0.get(index))
     }
 
+    /// The names of the keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|key| key.name.as_str())
+    }
+
     /// The name of the key that these headers present, if it is one of ours.
     pub(super) fn known(&self, headers: &HeaderMap) -> Option<KeyName> {
         self.authenticate(headers).ok().map(|key| key.name.clone())

@@ -19,7 +19,7 @@ use super::{
     auth::AsAuditor,
     body::Params,
     decided::{Decided, Decisions},
-    examples,
+    examples, names,
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 const PAGE: usize = 500;
 
 problems! { ExportProblems: MalformedQuery, Unauthenticated, Forbidden, LimitReached, QueueFull,
-LedgerUnavailable, Overloaded, StorageLow, Timeout, Internal }
+LedgerUnavailable, Overloaded, StorageLow, Timeout, SlowQuery, Internal }
 
 /// The endpoint of exports.
 pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
@@ -90,6 +90,7 @@ async fn export(
     let mut given = filters.given();
     given.extend(wanted.format.map(|format| ("format".to_owned(), format)));
     shared.gate.record_reading(reading(&auditor, "exportRecords", given)).await?;
+    names::refuse_unknown(&shared, &filters, &query.any_of).await?;
     let left = if bounded { query.limit } else { usize::MAX };
     // The first page is read before the answer begins, so that a failure is still a problem.
     let first = page(&shared, &query, left).await?;
@@ -146,7 +147,11 @@ impl Progress {
         }
         self.left = self.left.saturating_sub(stored.len());
         if let Some(last) = stored.last().filter(|_| stored.len() == PAGE && self.left > 0) {
-            self.query.after = Some(last.seq);
+            if self.query.newest_first {
+                self.query.before = Some(last.seq);
+            } else {
+                self.query.after = Some(last.seq);
+            }
             self.next = Some(page(&self.shared, &self.query, self.left).await?);
         }
         if text.is_empty() { Ok(None) } else { Ok(Some((text.into(), self))) }

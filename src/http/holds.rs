@@ -12,7 +12,7 @@ use super::{
     audit::Filters,
     auth::AsOfficer,
     body::{Json, Params},
-    examples,
+    examples, names,
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
@@ -26,10 +26,10 @@ use crate::{
 const MAX_REASON: usize = 1_000;
 
 problems! { ListProblems: Unauthenticated, Forbidden, LedgerUnavailable, Overloaded, Timeout,
-Internal }
+SlowQuery, Internal }
 problems! { SetProblems: MalformedBody, Unauthenticated, Forbidden, BodyTooLarge,
 UnsupportedMediaType, InvalidRequest, SlowBody, LimitReached, QueueFull, LedgerUnavailable,
-Overloaded, Timeout, Internal }
+Overloaded, Timeout, SlowQuery, Internal }
 problems! { LiftProblems: MalformedQuery, Unauthenticated, Forbidden, NotFound, LimitReached,
 QueueFull, LedgerUnavailable, Timeout, Internal }
 
@@ -129,10 +129,11 @@ async fn set(
         faults.push(FieldFault::parameter("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
     }
     faults.extend(check_reason(&request.reason, "/reason"));
-    for name in ["after", "limit"] {
+    faults.extend(names::unknown(&shared, &request.records, &[], "/records/").await?);
+    for name in ["after", "limit", "order"] {
         if request.records.given().contains_key(name) {
             let pointer = format!("/records/{name}");
-            faults.push(FieldFault::new(pointer, "a hold has no pages: leave it out"));
+            faults.push(FieldFault::new(pointer, "a hold has no pages and no order: leave it out"));
         }
     }
     if !faults.is_empty() {

@@ -15,6 +15,7 @@ mod gateway;
 mod holds;
 mod limits;
 mod missing;
+mod names;
 mod observe;
 mod openapi;
 mod operations;

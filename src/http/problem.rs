@@ -55,7 +55,7 @@ pub(super) enum ProblemKind {
     LimitReached,
     /// Too much waits for the ledger.
     QueueFull,
-    /// The ledger cannot be written: no record, no call.
+    /// The ledger cannot be written, and so nothing is decided, or cannot be read.
     LedgerUnavailable,
     /// The store names an active snapshot that cannot be taken: nothing is decided.
     SnapshotUnavailable,
@@ -69,6 +69,8 @@ pub(super) enum ProblemKind {
     NoBackend,
     /// The request took too long.
     Timeout,
+    /// A question to the ledger took too long.
+    SlowQuery,
     /// A fault of the service.
     Internal,
 }
@@ -103,13 +105,14 @@ impl ProblemKind {
             }
             Self::LimitReached => (429, "limit-reached", "A limit has been reached"),
             Self::QueueFull => (503, "queue-full", "The ledger's queue is full"),
-            Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger cannot be written"),
+            Self::LedgerUnavailable => (503, "ledger-unavailable", "The ledger is not available"),
             Self::SnapshotUnavailable => (503, "snapshot-unavailable", "No snapshot may decide"),
             Self::NotReady => (503, "not-ready", "The service cannot work now"),
             Self::Overloaded => (503, "overloaded", "Too much is under way"),
             Self::StorageLow => (503, "storage-low", "The store's disk is almost full"),
             Self::NoBackend => (503, "no-backend", "No allowed deployment has a backend"),
             Self::Timeout => (503, "timeout", "The request took too long"),
+            Self::SlowQuery => (504, "slow-query", "The question took too long"),
             Self::Internal => (500, "internal", "The service failed"),
         }
     }
@@ -186,10 +189,17 @@ impl ProblemKind {
                 &[],
             ),
             Self::Timeout => ("no answer within 10 seconds", &[]),
+            Self::SlowQuery => (
+                "the question took longer than 5 s: narrow it by `from` and `to`, or by another filter",
+                &[],
+            ),
             Self::Internal => ("the service's log says more under this request's identifier", &[]),
         }
     }
 }
+
+/// What a request is told that the ledger's store did not serve, be it to read or to write.
+const UNANSWERED: &str = "the ledger's store did not answer: ask again in a moment";
 
 /// A problem on its way to the client.
 #[derive(Clone, Debug)]
@@ -335,6 +345,10 @@ pub(super) fn name_taken(headers: &mut HeaderMap) {
 
 impl From<GateError> for Problem {
     fn from(error: GateError) -> Self {
+        if matches!(error, GateError::Store(_)) {
+            tracing::warn!(error = %error, "the ledger's store did not answer");
+            return Self::new(ProblemKind::LedgerUnavailable, UNANSWERED);
+        }
         if matches!(error, GateError::Halted(_)) {
             tracing::warn!(error = %error, "a request was refused");
             return Self::new(ProblemKind::LedgerUnavailable, error.to_string());
@@ -354,6 +368,7 @@ impl From<GateError> for Problem {
                 ProblemKind::OutcomeConflict
             }
             GateError::Busy(_) => ProblemKind::Overloaded,
+            GateError::SlowQuestion { .. } => ProblemKind::SlowQuery,
             GateError::StorageLow { .. } => ProblemKind::StorageLow,
             GateError::QueueFull => ProblemKind::QueueFull,
             GateError::LedgerUnavailable

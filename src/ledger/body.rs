@@ -120,6 +120,7 @@ impl DecisionBody {
         for candidate in self.considered() {
             terms.push(term("deployment", candidate.deployment.as_str()));
             terms.push(term("tier", candidate.tier.as_str()));
+            terms.extend(destinations(candidate));
         }
         each_once(terms)
     }
@@ -132,6 +133,7 @@ impl DecisionBody {
             terms.push(term("deployment", attempt.deployment.as_str()));
             let tried = self.candidates.iter().find(|c| c.deployment == attempt.deployment);
             terms.extend(tried.map(|candidate| term("tier", candidate.tier.as_str())));
+            terms.extend(tried.into_iter().flat_map(destinations));
         }
         each_once(terms)
     }
@@ -148,7 +150,15 @@ impl DecisionBody {
         let mut terms = vec![
             term("tenant", self.caller.tenant.as_str()),
             term("app", self.caller.app.as_str()),
+            term("key", self.caller.key.as_str()),
         ];
+        terms.extend(self.call.purpose.as_ref().map(|purpose| term("purpose", purpose)));
+        let origins = self.call.data.iter().flat_map(Data::origins);
+        terms.extend(places("origin", origins));
+        for instrument in &self.instruments {
+            terms.push(term("instrument", &instrument.kind));
+            terms.push(term("instrument", instrument.id.as_str()));
+        }
         terms.extend(self.call.model.as_ref().map(|model| term("model", model.as_str())));
         terms.extend(self.route.as_ref().map(|route| term("model", route.model.as_str())));
         let data = self.call.data.iter();
@@ -173,12 +183,29 @@ impl DecisionBody {
     }
 }
 
-fn term(kind: &str, of: &str) -> String {
+/// Everything that a call to `candidate` reaches.
+fn destinations(candidate: &Candidate) -> impl Iterator<Item = String> {
+    let reached = FlowAction::ALL.into_iter().flat_map(|action| candidate.placement.of(action));
+    places("destination", reached)
+}
+
+/// A subdivision is found under its country too.
+fn places<'a>(
+    kind: &str,
+    codes: impl Iterator<Item = &'a JurisdictionCode>,
+) -> impl Iterator<Item = String> {
+    codes.flat_map(move |code| {
+        let country = code.as_str().split('-').next().unwrap_or_default();
+        [term(kind, code.as_str()), term(kind, country)]
+    })
+}
+
+pub(super) fn term(kind: &str, of: &str) -> String {
     [kind, ":", of].concat()
 }
 
 /// In order, without repetition.
-fn each_once<T: Ord>(mut all: Vec<T>) -> Vec<T> {
+pub(super) fn each_once<T: Ord>(mut all: Vec<T>) -> Vec<T> {
     all.sort_unstable();
     all.dedup();
     all

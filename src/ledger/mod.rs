@@ -16,6 +16,7 @@ pub mod note;
 pub mod outcome;
 mod proof;
 mod retention;
+mod terms;
 pub mod tile;
 pub mod time;
 pub mod tree;
@@ -45,6 +46,7 @@ pub use outcome::{
 };
 pub use proof::{Plan, Tiles, is_consistent, root_of_inclusion};
 pub use retention::kept_until;
+pub use terms::{DerivedTerms, key_term};
 pub use tile::{
     BundleError, InvalidTilePath, TILE_WIDTH, Tile, TileId, TilePath, read_bundle, read_tile,
     write_bundle,

@@ -20,6 +20,8 @@ use super::{
 
 /// How long any other operation may take.
 pub(super) const OPERATION: Duration = Duration::from_secs(5);
+/// How long the making of one block of the index may take, for which nobody waits.
+pub(super) const BLOCK_OPERATION: Duration = Duration::from_secs(30);
 /// How long a migration may take.
 pub(super) const MIGRATION: Duration = Duration::from_secs(120);
 

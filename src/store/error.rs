@@ -61,6 +61,9 @@ pub enum StoreError {
     /// No answer within the time that the operation has.
     #[error("the store did not answer in time")]
     TimedOut,
+    /// A question was not answered within the time that one may take; the store itself works.
+    #[error("the question took the store longer than {} s", super::bound::OPERATION.as_secs())]
+    SlowQuestion,
     /// The database accepts no writes.
     #[error("the store is read-only")]
     ReadOnly,
@@ -237,6 +240,20 @@ impl StoreError {
 }
 
 impl StoreError {
+    /// What became of a question that was asked of a connection that works.
+    pub(super) fn of_question(self) -> Self {
+        match self {
+            Self::TimedOut => Self::SlowQuestion,
+            // 57014: the server's own bound ended it.
+            Self::Database(sqlx::Error::Database(error))
+                if error.code().is_some_and(|code| code == "57014") =>
+            {
+                Self::SlowQuestion
+            }
+            other => other,
+        }
+    }
+
     /// Whether there is no room left to write.
     #[must_use]
     pub fn is_full(&self) -> bool {

@@ -23,6 +23,7 @@ pub(super) const POSTGRES: Files = Files(&[
     (7, "limits", include_str!("../../migrations/postgres/0007_limits.sql")),
     (8, "positions in time", include_str!("../../migrations/postgres/0008_positions_in_time.sql")),
     (13, "despite holds", include_str!("../../migrations/postgres/0013_despite_holds.sql")),
+    (14, "term blocks", include_str!("../../migrations/postgres/0014_term_blocks.sql")),
 ]);
 
 /// The tables in `SQLite`.
@@ -34,6 +35,7 @@ pub(super) const SQLITE: Files = Files(&[
     (5, "volumes", include_str!("../../migrations/sqlite/0005_volumes.sql")),
     (6, "limits", include_str!("../../migrations/sqlite/0006_limits.sql")),
     (13, "despite holds", include_str!("../../migrations/sqlite/0013_despite_holds.sql")),
+    (14, "term blocks", include_str!("../../migrations/sqlite/0014_term_blocks.sql")),
 ]);
 
 impl MigrationSource<'static> for Files {

@@ -10,6 +10,7 @@ mod bound;
 pub(crate) mod contract;
 mod crash;
 mod error;
+mod index;
 mod migrations;
 mod personal;
 mod postgres;
@@ -17,7 +18,12 @@ mod row;
 mod sqlite;
 mod standing;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -30,6 +36,7 @@ pub use batch::{
 };
 pub(crate) use crash::crash_point;
 pub use error::{AppendError, ClockError, MarkError, StoreError};
+pub use index::Indexing;
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
 pub use standing::SettingFault;
 
@@ -59,13 +66,19 @@ pub struct RecordQuery {
     pub to: Option<Timestamp>,
     /// Of this kind.
     pub kind: Option<Kind>,
-    /// Having each of these terms. The first one leads the search in `SQLite`: put the rarest there.
+    /// With this identifier, or about the record that has it.
+    pub id: Option<Uuid>,
+    /// Having each of these terms.
     pub terms: Vec<String>,
     /// Having at least one of these terms, unless there are none.
     pub any_of: Vec<String>,
     /// Behind this position.
     pub after: Option<Seq>,
-    /// At most so many, those with the lowest positions.
+    /// In front of this position.
+    pub before: Option<Seq>,
+    /// From the highest position down, instead of from the lowest up.
+    pub newest_first: bool,
+    /// At most so many, those that come first.
     pub limit: usize,
 }
 
@@ -140,8 +153,23 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// The outcome of a decision.
     async fn outcome_of(&self, decision: Seq) -> Result<Option<Stored>, StoreError>;
 
-    /// The entries that match, oldest first, without those whose bodies were removed.
+    /// The entries that match, in the order that is asked for, without those whose bodies were removed.
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError>;
+
+    /// Those of these terms that some entry has. Where much of the log is not indexed yet, any of them may.
+    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError>;
+
+    /// How many entries are not indexed: a search reads them.
+    async fn unindexed(&self) -> Result<u64, StoreError>;
+
+    /// Indexes the next block of entries, once it is full.
+    async fn index_block(&self) -> Result<Indexing, StoreError>;
+
+    /// Removes a little of an index of an older version that is not asked for any more. Whether there may
+    /// be more of it.
+    async fn clear_former_index(&self) -> Result<bool, StoreError> {
+        Ok(false)
+    }
 
     /// The snapshot that decides, once one was activated.
     async fn active(&self) -> Result<Option<Active>, StoreError>;
@@ -228,6 +256,25 @@ const BEYOND_HEAD: &str = "an entry lies behind the head of the log: somebody ha
 
 /// How many rows of leases take about as much room as a batch.
 const ROWS_OF_A_BATCH: i64 = 1000;
+
+/// For how long a start, or `lexgate migrate`, indexes what is not: some million entries. What is left then
+/// is indexed while the service runs.
+const INDEXING: Duration = Duration::from_secs(60);
+
+/// Indexes what is not, as far as there is time for it. What cannot be indexed can be found all the same.
+async fn index_for_a_while(store: &dyn Store) {
+    let began = Instant::now();
+    while began.elapsed() < INDEXING {
+        match store.index_block().await {
+            Ok(Indexing::Indexed) => {}
+            Ok(Indexing::UpToDate | Indexing::Overtaken) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the log could not be indexed; the service tries again");
+                return;
+            }
+        }
+    }
+}
 
 /// A content's bytes, if they are those of its digest.
 fn held_against(digest: Digest, bytes: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, StoreError> {

@@ -15,7 +15,7 @@ use crate::{
     domain::{CountKey, Counts, Digest, Seq},
     ledger::{Edge, SeqRange, StoreSettings, Tile, TileId},
     store::{
-        Active, AppendError, Claimed, DestroyedKey, Destruction, Found, Head, KeptValue,
+        Active, AppendError, Claimed, DestroyedKey, Destruction, Found, Head, Indexing, KeptValue,
         PersonalStore, RecordQuery, Seal, Store, StoreError, Stored, SubjectKey,
     },
 };
@@ -128,6 +128,15 @@ impl Store for Faulty {
     }
     async fn is_migrated(&self) -> Result<bool, StoreError> {
         self.behind.is_migrated().await
+    }
+    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+        self.behind.occurring(terms).await
+    }
+    async fn unindexed(&self) -> Result<u64, StoreError> {
+        self.behind.unindexed().await
+    }
+    async fn index_block(&self) -> Result<Indexing, StoreError> {
+        self.behind.index_block().await
     }
     async fn head(&self) -> Result<Option<Head>, StoreError> {
         self.behind.head().await

@@ -71,6 +71,10 @@ impl Bed {
         }
     }
 
+    pub(crate) fn kept(&self) -> Kept {
+        if self.folder.is_some() { Kept::Sqlite } else { Kept::Postgres }
+    }
+
     /// A handle as another process would have it.
     pub(crate) async fn open(&self) -> Arc<dyn Store> {
         store::open(&self.url).await.unwrap()

@@ -1,6 +1,7 @@
 //! What both stores promise. Every test here runs on both.
 
 pub(crate) mod faulty;
+mod index;
 pub(crate) mod kit;
 mod limits;
 mod search;

@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::{
+    index,
     personal::is_held_since,
     read,
     session::Session,
@@ -403,6 +404,7 @@ pub(super) async fn remove_bodies(
 ) -> Result<Option<u64>, StoreError> {
     let mut transaction = connection.begin().await?;
     transaction.execute("SET LOCAL lexgate.prune = 'on'").await?;
+    index::announce_removal(&mut transaction).await?;
     let removed = sqlx::query(
         "UPDATE entries SET entry = '', terms = '{}'
          WHERE seq BETWEEN $1 AND $2 AND entry <> ''",
@@ -417,6 +419,7 @@ pub(super) async fn remove_bodies(
             .bind(seq_column(range.last))
             .execute(&mut *transaction)
             .await?;
+        index::forget(&mut transaction, range).await?;
     }
     // Last, so that nobody who appends waits for the removal; from here on no hold comes before it.
     transaction.execute("SELECT next FROM head FOR UPDATE").await?;

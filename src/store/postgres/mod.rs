@@ -1,6 +1,7 @@
 //! The ledger in Postgres: many processes share it, the lock on the row `head` decides who appends.
 
 mod append;
+mod index;
 mod leases;
 mod personal;
 mod read;
@@ -23,8 +24,10 @@ use uuid::Uuid;
 use super::{
     Active, AppendError, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal, SettingFault,
     Store, StoreError, StoreOptions, Stored,
-    bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
-    held_against, migrations,
+    bound::{BLOCK_OPERATION, Borrowed, MIGRATION, OPERATION, Writer, within},
+    held_against,
+    index::{Index as _, Indexing, occurring, search},
+    index_for_a_while, migrations,
     standing::{Admission, Standing},
 };
 use crate::{
@@ -62,7 +65,7 @@ impl PostgresStore {
         let standing = Arc::new(Standing::at(tls::address(&options), with.patience));
         let session = Session::new(&options, with, standing.clone())?;
         let bounded = session.options(options.clone());
-        // Searches are planned for the terms that they name.
+        // Searches are planned for the blocks that they name.
         let reading = bounded.clone().options([("plan_cache_mode", "force_custom_plan")]);
         let appending = bounded.options([("plan_cache_mode", "force_generic_plan")]);
         let (admission, known) = (session.clone(), standing.clone());
@@ -176,7 +179,9 @@ impl Store for PostgresStore {
         within(patience, session.admit(&mut connection)).await?;
         within(OPERATION, find_tables(&mut connection, &session.schema)).await?;
         within(MIGRATION, migrator.run_direct(&mut connection)).await?;
-        within(patience, connection.close()).await
+        within(patience, connection.close()).await?;
+        index_for_a_while(self).await;
+        Ok(())
     }
 
     async fn is_migrated(&self) -> Result<bool, StoreError> {
@@ -273,9 +278,32 @@ impl Store for PostgresStore {
 
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, read::query(connection.get()?, query)).await?;
+        let found = within(OPERATION, search(connection.get()?, query)).await;
+        let found = found.map_err(StoreError::of_question)?;
         connection.give_back();
         Ok(found)
+    }
+
+    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, occurring(connection.get()?, terms)).await;
+        let found = found.map_err(StoreError::of_question)?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn unindexed(&self) -> Result<u64, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, connection.get()?.progress()).await?;
+        connection.give_back();
+        Ok(found.head.saturating_sub(found.next))
+    }
+
+    async fn index_block(&self) -> Result<Indexing, StoreError> {
+        let mut connection = self.connection().await?;
+        let indexed = within(BLOCK_OPERATION, index::index_block(connection.get()?)).await?;
+        connection.give_back();
+        Ok(indexed)
     }
 
     async fn active(&self) -> Result<Option<Active>, StoreError> {

@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use crate::{
     domain::{CountKey, CounterKey, Counts, Digest, Seq, Used},
-    ledger::{Edge, Kind, Tile, TileId, partial_tiles},
+    ledger::{Edge, Tile, TileId, partial_tiles},
     store::{
-        Active, Claimed, Head, RecordQuery, StoreError, Stored,
+        Active, Claimed, Head, StoreError, Stored,
         row::{self, limit_column, seq_column},
     },
 };
@@ -180,67 +180,6 @@ pub(super) async fn outcome_of(
     .fetch_optional(connection)
     .await?;
     row.as_ref().map(row::stored).transpose()
-}
-
-/// The first position whose entry is not older than `instant`.
-async fn first_since(
-    connection: &mut PgConnection,
-    instant: Option<Timestamp>,
-) -> Result<Option<i64>, StoreError> {
-    let Some(instant) = instant else { return Ok(None) };
-    let row = sqlx::query("SELECT first_since($1)")
-        .bind(instant.as_microsecond())
-        .fetch_one(connection)
-        .await?;
-    Ok(Some(row.try_get(0)?))
-}
-
-/// Whether time has ever gone back in the log.
-async fn was_corrected(connection: &mut PgConnection) -> Result<bool, StoreError> {
-    let row = sqlx::query(
-        "SELECT EXISTS (SELECT 1 FROM entries WHERE kind = $1 AND seq < (SELECT next FROM head))",
-    )
-    .bind(Kind::ClockCorrected.as_str())
-    .fetch_one(connection)
-    .await?;
-    Ok(row.try_get(0)?)
-}
-
-pub(super) async fn query(
-    connection: &mut PgConnection,
-    query: &RecordQuery,
-) -> Result<Vec<Stored>, StoreError> {
-    // A span of time is a span of positions: with them, Postgres knows how much it is. What has been
-    // written since they were asked for is kept out by the instants. In a log whose time was corrected,
-    // it is several spans: there the instants alone tell.
-    let is_span =
-        (query.from.is_some() || query.to.is_some()) && !was_corrected(connection).await?;
-    let from = first_since(connection, query.from.filter(|_| is_span)).await?;
-    let to = first_since(connection, query.to.filter(|_| is_span)).await?;
-    let rows = sqlx::query(
-        "SELECT seq, leaf, entry FROM entries
-         WHERE seq > $1 AND seq < (SELECT next FROM head) AND entry <> ''
-           AND ($2::bigint IS NULL OR seq >= $2::bigint)
-           AND ($3::bigint IS NULL OR seq < $3::bigint)
-           AND ($4::bigint IS NULL OR ts >= $4::bigint)
-           AND ($5::bigint IS NULL OR ts < $5::bigint)
-           AND ($6::text IS NULL OR kind = $6::text)
-           AND (cardinality($7::text[]) = 0 OR terms @> $7::text[])
-           AND (cardinality($8::text[]) = 0 OR terms && $8::text[])
-         ORDER BY seq LIMIT $9",
-    )
-    .bind(query.after.map_or(-1, seq_column))
-    .bind(from)
-    .bind(to)
-    .bind(query.from.map(Timestamp::as_microsecond))
-    .bind(query.to.map(Timestamp::as_microsecond))
-    .bind(query.kind.as_ref().map(Kind::as_str))
-    .bind(&query.terms)
-    .bind(&query.any_of)
-    .bind(limit_column(query.limit))
-    .fetch_all(connection)
-    .await?;
-    row::all_stored(&rows)
 }
 
 pub(super) async fn active(connection: &mut PgConnection) -> Result<Option<Active>, StoreError> {

@@ -3,7 +3,7 @@
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::{personal::is_held_since, read, session::Session};
+use super::{index, personal::is_held_since, read, session::Session};
 use crate::{
     domain::Seq,
     ledger::{SeqRange, Tile},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Begins a transaction that holds the write lock.
-const LOCK: &str = "BEGIN IMMEDIATE";
+pub(super) const LOCK: &str = "BEGIN IMMEDIATE";
 
 pub(super) async fn append(
     writer: &Writer<SqliteConnection, Session>,
@@ -68,7 +68,6 @@ async fn write(
     for row in &sealed.rows {
         insert(connection, row).await?;
     }
-    insert_terms(connection, &sealed.rows).await?;
     insert_tiles(connection, &sealed.tiles).await?;
     activate(connection, &sealed).await?;
     count(connection, &sealed).await?;
@@ -124,8 +123,8 @@ async fn look_up(
 
 async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO entries (seq, id, ts, kind, about, leaf, entry)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        "INSERT INTO entries (seq, id, ts, kind, about, leaf, entry, terms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(seq_column(row.seq))
     .bind(row.id.as_bytes().as_slice())
@@ -134,19 +133,7 @@ async fn insert(connection: &mut SqliteConnection, row: &Row) -> Result<(), Stor
     .bind(row.about.map(seq_column))
     .bind(row.leaf.as_bytes().as_slice())
     .bind(row.entry.as_ref())
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn insert_terms(connection: &mut SqliteConnection, rows: &[Row]) -> Result<(), StoreError> {
-    let terms: Vec<_> =
-        rows.iter().flat_map(|row| row.terms.iter().map(|term| (term.as_str(), row.seq))).collect();
-    sqlx::query(
-        "INSERT OR IGNORE INTO entry_terms (term, seq)
-         SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1)",
-    )
-    .bind(read::json(&terms))
+    .bind(row.terms.join(index::SEPARATOR))
     .execute(connection)
     .await?;
     Ok(())
@@ -304,8 +291,9 @@ pub(super) async fn keep_witnessed(
     Ok(())
 }
 
-/// The index is by term, and there are few of them: each is looked up, instead of looking at all.
-const TERMS_GO: &str = "
+/// What older versions kept. It is by term, and there are few of them: each is looked up, instead of looking
+/// at all.
+const FORMER_TERMS_GO: &str = "
 WITH RECURSIVE every (term) AS (
     SELECT min(term) FROM entry_terms
     UNION ALL
@@ -328,14 +316,16 @@ pub(super) async fn remove_bodies(
     transaction.execute("INSERT INTO pruning (one) VALUES (1)").await?;
     let (first, last) = (seq_column(range.first), seq_column(range.last));
     let removed = sqlx::query(
-        "UPDATE entries SET entry = x'' WHERE seq BETWEEN ?1 AND ?2 AND length(entry) > 0",
+        "UPDATE entries SET entry = x'', terms = NULL
+         WHERE seq BETWEEN ?1 AND ?2 AND length(entry) > 0",
     )
     .bind(first)
     .bind(last)
     .execute(&mut *transaction)
     .await?;
     if removed.rows_affected() > 0 {
-        for beside in [TERMS_GO, "DELETE FROM personal_values WHERE seq BETWEEN ?1 AND ?2"] {
+        index::forget(&mut transaction, range).await?;
+        for beside in [FORMER_TERMS_GO, "DELETE FROM personal_values WHERE seq BETWEEN ?1 AND ?2"] {
             sqlx::query(beside).bind(first).bind(last).execute(&mut *transaction).await?;
         }
     }

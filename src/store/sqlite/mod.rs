@@ -2,6 +2,7 @@
 //! appends.
 
 mod append;
+mod index;
 mod leases;
 mod personal;
 mod read;
@@ -31,8 +32,10 @@ use uuid::Uuid;
 use super::{
     Active, AddressError, AppendError, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal,
     Store, StoreError, Stored,
-    bound::{Borrowed, MIGRATION, OPERATION, Writer, within},
-    held_against, migrations,
+    bound::{BLOCK_OPERATION, Borrowed, MIGRATION, OPERATION, Writer, within},
+    held_against,
+    index::{Index as _, Indexing, next_block, occurring, search},
+    index_for_a_while, migrations,
     standing::{Admission, Standing},
 };
 use crate::{
@@ -170,8 +173,8 @@ impl Store for SqliteStore {
     async fn migrate(&self) -> Result<(), StoreError> {
         let migrator = migrations::migrator(migrations::SQLITE).await?;
         let (mut connection, _) = self.writer.connect().await?;
-        let _turn = self.session.turn().await?;
         let migration = async {
+            let _turn = self.session.turn().await?;
             // Two processes may start at once; SQLite knows no other lock.
             let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
             migrator.run_direct(&mut *transaction).await?;
@@ -179,7 +182,9 @@ impl Store for SqliteStore {
             Ok::<_, StoreError>(())
         };
         within(MIGRATION, migration).await?;
-        within(self.standing.patience.connect(), connection.close()).await
+        within(self.standing.patience.connect(), connection.close()).await?;
+        index_for_a_while(self).await;
+        Ok(())
     }
 
     async fn is_migrated(&self) -> Result<bool, StoreError> {
@@ -279,9 +284,43 @@ impl Store for SqliteStore {
 
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError> {
         let mut connection = self.connection().await?;
-        let found = within(OPERATION, read::query(connection.get()?, query)).await?;
+        let found = within(OPERATION, search(connection.get()?, query)).await;
+        let found = found.map_err(StoreError::of_question)?;
         connection.give_back();
         Ok(found)
+    }
+
+    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, occurring(connection.get()?, terms)).await;
+        let found = found.map_err(StoreError::of_question)?;
+        connection.give_back();
+        Ok(found)
+    }
+
+    async fn unindexed(&self) -> Result<u64, StoreError> {
+        let mut connection = self.connection().await?;
+        let found = within(OPERATION, connection.get()?.progress()).await?;
+        connection.give_back();
+        Ok(found.head.saturating_sub(found.next))
+    }
+
+    async fn index_block(&self) -> Result<Indexing, StoreError> {
+        let mut connection = self.connection().await?;
+        let block = within(BLOCK_OPERATION, next_block(connection.get()?)).await?;
+        connection.give_back();
+        let Some(block) = block else { return Ok(Indexing::UpToDate) };
+        let mut writer = self.writer.take().await?;
+        let indexed = within(OPERATION, index::keep(&mut writer, block)).await?;
+        writer.give_back();
+        Ok(indexed)
+    }
+
+    async fn clear_former_index(&self) -> Result<bool, StoreError> {
+        let mut writer = self.writer.take().await?;
+        let cleared = within(OPERATION, index::clear_former(&mut writer)).await?;
+        writer.give_back();
+        Ok(cleared)
     }
 
     async fn active(&self) -> Result<Option<Active>, StoreError> {

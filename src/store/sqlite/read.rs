@@ -11,7 +11,7 @@ use crate::{
     domain::{CountKey, CounterKey, Counts, Digest, Seq, Used},
     ledger::{Edge, Tile, TileId, partial_tiles},
     store::{
-        Active, Claimed, Head, RecordQuery, StoreError, Stored,
+        Active, Claimed, Head, StoreError, Stored,
         row::{self, limit_column, seq_column},
     },
 };
@@ -188,57 +188,6 @@ pub(super) async fn outcome_of(
     .fetch_optional(connection)
     .await?;
     row.as_ref().map(row::stored).transpose()
-}
-
-/// With a term to lead: the index gives its entries in order. Instants hardly ever decrease along the
-/// log, so a span of time lies in a span of positions.
-const QUERY_BY_TERM: &str = "
-SELECT e.seq, e.leaf, e.entry
-FROM entry_terms lead CROSS JOIN entries e ON e.seq = lead.seq
-WHERE lead.term = json_extract(?5, '$[0]') AND lead.seq > ?1
-  AND lead.seq < (SELECT next FROM head)
-  AND (?2 IS NULL OR lead.seq >=
-      (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
-  AND (?3 IS NULL OR lead.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
-  AND (?2 IS NULL OR e.ts >= ?2) AND (?3 IS NULL OR e.ts < ?3)
-  AND (?4 IS NULL OR e.kind = ?4)
-  AND NOT EXISTS (SELECT 1 FROM json_each(?5) AS wanted WHERE NOT EXISTS
-      (SELECT 1 FROM entry_terms t WHERE t.term = wanted.value AND t.seq = lead.seq))
-  AND (json_array_length(?6) = 0 OR EXISTS (SELECT 1 FROM json_each(?6) AS wanted
-      JOIN entry_terms t ON t.term = wanted.value AND t.seq = lead.seq))
-ORDER BY lead.seq LIMIT ?7";
-
-/// Without one: along the log.
-const QUERY: &str = "
-SELECT e.seq, e.leaf, e.entry
-FROM entries e
-WHERE e.seq > ?1 AND length(e.entry) > 0
-  AND e.seq < (SELECT next FROM head)
-  AND (?2 IS NULL OR e.seq >=
-      (SELECT coalesce(min(seq), 9223372036854775807) FROM entries WHERE ts >= ?2))
-  AND (?3 IS NULL OR e.seq <= (SELECT coalesce(max(seq), -1) FROM entries WHERE ts < ?3))
-  AND (?2 IS NULL OR e.ts >= ?2) AND (?3 IS NULL OR e.ts < ?3)
-  AND (?4 IS NULL OR e.kind = ?4)
-  AND json_array_length(?5) = 0
-  AND (json_array_length(?6) = 0 OR EXISTS (SELECT 1 FROM json_each(?6) AS wanted
-      JOIN entry_terms t ON t.term = wanted.value AND t.seq = e.seq))
-ORDER BY e.seq LIMIT ?7";
-
-pub(super) async fn query(
-    connection: &mut SqliteConnection,
-    query: &RecordQuery,
-) -> Result<Vec<Stored>, StoreError> {
-    let rows = sqlx::query(if query.terms.is_empty() { QUERY } else { QUERY_BY_TERM })
-        .bind(query.after.map_or(-1, seq_column))
-        .bind(query.from.map(Timestamp::as_microsecond))
-        .bind(query.to.map(Timestamp::as_microsecond))
-        .bind(query.kind.as_ref().map(|kind| kind.as_str().to_owned()))
-        .bind(json(&query.terms))
-        .bind(json(&query.any_of))
-        .bind(limit_column(query.limit))
-        .fetch_all(connection)
-        .await?;
-    row::all_stored(&rows)
 }
 
 pub(super) async fn active(
