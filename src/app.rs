@@ -27,7 +27,6 @@ use crate::{
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
-    source,
     store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
@@ -133,7 +132,7 @@ pub fn propose_folder(
     dir: &Path,
     organisation: SourceFile,
 ) -> Result<(Proposal, Vec<String>), Faults> {
-    let config::PolicyFolder { files, not_taken } = config::read_policy_folder(dir)?;
+    let config::PolicyFolder { files, not_taken, .. } = config::read_policy_folder(dir)?;
     let proposal = Proposal::load(&files, organisation);
     Ok((proposal.map_err(|faults| under(dir, faults, &files))?, not_taken))
 }

@@ -1,4 +1,4 @@
-//! The snippets of docs/CLIENTS.md, run as they are read there, with the clients from PyPI and npm. Each
+//! The snippets of docs/CLIENTS.md, run as they are read there, with the clients from `PyPI` and npm. Each
 //! makes a call that the law allows and one that it denies: what the page says is printed must be
 //! printed, and the ledger must hold as many decisions as the page says.
 
