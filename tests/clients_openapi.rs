@@ -72,6 +72,7 @@ retention_hours = 0
 safeguards = ["no-training", "zero-retention", "no-human-review"]
 [deployments.backend]
 base_url = "http://127.0.0.1:9/v1"
+model = "served-model"
 "#;
 
 /// What an example cannot bring about by itself: a decision that waits for its outcome, a hold, a value.

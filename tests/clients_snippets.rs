@@ -109,7 +109,8 @@ impl Snippet {
                     language => panic!("`{name}`: nothing runs `{language}`"),
                 };
                 assert!(snippet.program.is_empty(), "`{name}` has two programs");
-                snippet.program = format!("{name}.{ending}");
+                // Not by its own name: `import litellm` would find itself.
+                snippet.program = format!("call.{ending}");
                 snippet.files.push((snippet.program.clone(), text));
                 snippet.packages = (*options.get("packages").unwrap_or(&packages)).to_owned();
                 let count = |key| options.get(key).map_or(1, |count| count.parse().unwrap());
