@@ -281,10 +281,11 @@ impl App {
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
-        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_room(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
+        // It looks at once, and without a lease this process is not ready.
+        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(keeper.run(closing.clone()));
         let witnesses = config
             .ledger
