@@ -27,7 +27,6 @@ use crate::{
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
-    source,
     store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
@@ -133,7 +132,7 @@ pub fn propose_folder(
     dir: &Path,
     organisation: SourceFile,
 ) -> Result<(Proposal, Vec<String>), Faults> {
-    let config::PolicyFolder { files, not_taken } = config::read_policy_folder(dir)?;
+    let config::PolicyFolder { files, not_taken, .. } = config::read_policy_folder(dir)?;
     let proposal = Proposal::load(&files, organisation);
     Ok((proposal.map_err(|faults| under(dir, faults, &files))?, not_taken))
 }
@@ -282,11 +281,12 @@ impl App {
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
-        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_room(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_index(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
+        // It looks at once, and without a lease this process is not ready.
+        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(keeper.run(closing.clone()));
         let witnesses = config
             .ledger

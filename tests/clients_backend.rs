@@ -1,9 +1,6 @@
 //! What clients meet on the answer's side: labels that spoil nothing, and keys where each API reads them.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::sync::{Arc, Mutex};
 
 use axum::{
     Router,
@@ -17,7 +14,7 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     backend::{Backend, Seen, completion, event, stream, whole},
-    gateway::{CHAT, data, outcomes, streamed, with},
+    gateway::{CHAT, data, eventually, outcomes, streamed, with},
     harness::{Answer, Service, Store},
 };
 

@@ -72,10 +72,13 @@ retention_hours = 0
 safeguards = ["no-training", "zero-retention", "no-human-review"]
 [deployments.backend]
 base_url = "http://127.0.0.1:9/v1"
+model = "served-model"
 "#;
 
-/// What an example cannot bring about by itself: a decision that waits for its outcome, a hold, a value.
-const NOT_THERE: [&str; 3] = ["reportOutcome", "liftLegalHold", "readValues"];
+/// What an example cannot bring about by itself: a decision, one that waits for its outcome, a hold, a value,
+/// a content.
+const NOT_THERE: [&str; 5] =
+    ["reportOutcome", "liftLegalHold", "readValues", "readContent", "readDecision"];
 
 async fn kontor(store: Store, backend: &Backend) -> Service {
     let setup = Service::setup(store).file("config/organisation.toml", KONTOR);

@@ -1,4 +1,4 @@
-//! The snippets of docs/CLIENTS.md, run as they are read there, with the clients from PyPI and npm. Each
+//! The snippets of docs/CLIENTS.md, run as they are read there, with the clients from `PyPI` and npm. Each
 //! makes a call that the law allows and one that it denies: what the page says is printed must be
 //! printed, and the ledger must hold as many decisions as the page says.
 
@@ -109,7 +109,8 @@ impl Snippet {
                     language => panic!("`{name}`: nothing runs `{language}`"),
                 };
                 assert!(snippet.program.is_empty(), "`{name}` has two programs");
-                snippet.program = format!("{name}.{ending}");
+                // Not by its own name: `import litellm` would find itself.
+                snippet.program = format!("call.{ending}");
                 snippet.files.push((snippet.program.clone(), text));
                 snippet.packages = (*options.get("packages").unwrap_or(&packages)).to_owned();
                 let count = |key| options.get(key).map_or(1, |count| count.parse().unwrap());

@@ -178,7 +178,8 @@ both_stores! {
                 Answer::of(request).await
             };
             if operation.is_open() {
-                assert_eq!(ask(service.anonymous(method, &path)).await.status, 200, "{at}");
+                let answer = ask(service.anonymous(method, &path)).await;
+                assert_eq!(answer.status, 200, "{at}: {}", answer.text());
                 continue;
             }
             assert_eq!(ask(service.anonymous(method, &path)).await.status, 401, "{at}");

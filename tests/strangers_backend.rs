@@ -25,11 +25,11 @@ const STRICT: &str = "breaker_failures = 1\nbreaker_cool_down = \"1h\"";
 
 /// What the test wants of the backend.
 fn scenario(seen: &Seen) -> String {
-    seen.json()["user"].as_str().unwrap_or_default().to_owned()
+    seen.json()["metadata"]["play"].as_str().unwrap_or_default().to_owned()
 }
 
 fn asked(mut body: Value, scenario: &str) -> Value {
-    body["user"] = json!(scenario);
+    body["metadata"] = json!({ "play": scenario });
     body
 }
 

@@ -138,7 +138,7 @@ async fn places_are_known_by_the_names_that_people_use() {
         ("CN-HK", "did you mean `HK`?"),
         ("USA", "did you mean `US`?"),
         ("Germany", "did you mean `DE`?"),
-        ("Gemany", "want two capital letters"),
+        ("Gemany", "did you mean `DE`?"),
         ("ZZ", "want an ISO 3166 code"),
     ] {
         let refused = service.decide(&call(wrong)).await.expect(422).to_string();

@@ -180,8 +180,16 @@ async fn a_line_about_a_failure_says_whose_call_failed_where_and_why() {
     // A denial says which policy, and a refusal whose key.
     service.openai(CHAT, &[], &chat()).await.expect(403);
     service.get("/v1/audit/records", "caller").await.expect(403);
-    let mut seen = lines(&service, "answered");
-    seen.retain(|line| line["app"] == "support-copilot");
+    // A line may come after what it is about.
+    let patience = Instant::now() + Duration::from_secs(30);
+    let seen = loop {
+        let mut seen = lines(&service, "answered");
+        seen.retain(|line| line["app"] == "support-copilot");
+        if seen.len() >= 3 || Instant::now() > patience {
+            break seen;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     let cause = |line: &Value| line["cause"].as_str().unwrap_or_default().to_owned();
     let causes: Vec<String> = seen.iter().map(cause).collect();
     assert_eq!(causes, ["upstream_error", "base-unclassified", "forbidden"]);

@@ -231,7 +231,7 @@ fn keys_of_the_pages() -> BTreeMap<String, String> {
             let is_file = ["checkpoints", "key", "mark", "toml"].contains(&key);
             if sections.contains(&section)
                 && key.chars().all(is_small)
-                && key != "witnesses"
+                && !["witnesses", "address", "port"].contains(&key)
                 && !is_file
             {
                 let name = format!("LEXGATE_{section}__{key}").to_uppercase();

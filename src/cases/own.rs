@@ -64,8 +64,8 @@ impl<'a> Own<'a> {
     pub fn new(organisation: Option<&'a SourceFile>, cases: &[Case]) -> Self {
         let mut names = OwnNames::default();
         for case in cases {
-            let named = case.given.named().into_iter();
-            names.entities.extend(named.filter_map(|(kind, name)| Some((kind, name?.clone()))));
+            let given = case.given.named().into_iter();
+            names.entities.extend(given.filter_map(|(kind, name)| Some((kind, name?.clone()))));
             names.providers.extend(case.given.candidate.provider.clone());
         }
         Self { organisation, names }

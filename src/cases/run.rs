@@ -13,7 +13,7 @@ use crate::{
         Asked, CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
         SourceFile, Verdict,
     },
-    facts::{Proposal, Snapshot},
+    facts::Snapshot,
     gate::{GateError, How, Judge},
     ledger::DecisionBody,
     policy::{Bundle, CedarCase, Probe, is_probe, permit_all, probes},

@@ -281,12 +281,11 @@ mod tests {
                     key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
                 })
         };
-        let taken: String = OWN
+        let taken: Vec<&str> = OWN
             .lines()
             .filter_map(|line| line.strip_prefix("# ").filter(|line| is_toml(line)))
-            .map(|line| format!("{line}\n"))
             .collect();
-        let taken = taken.replace("LicenseRef-provider-terms", "MIT");
+        let taken = taken.join("\n").replace("LicenseRef-provider-terms", "MIT");
         let policies: Vec<_> = files(&POLICIES)
             .into_iter()
             .filter(|file| crate::config::decides(file.path()))

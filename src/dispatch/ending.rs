@@ -171,11 +171,11 @@ mod tests {
         let read = |endpoint: Endpoint| Progress::default().broken(endpoint, WHY).unwrap();
         assert_eq!(
             read(Endpoint::ChatCompletions),
-            "data: {\"error\":{\"code\":\"upstream_error\",\"message\":\"the backend broke off its answer\",\"param\":null,\"type\":\"upstream_error\"}}\n\n"
+            "data: {\"error\":{\"message\":\"the backend broke off its answer\",\"type\":\"upstream_error\",\"param\":null,\"code\":\"upstream_error\"}}\n\n"
         );
         assert_eq!(
             read(Endpoint::Messages),
-            "event: error\ndata: {\"error\":{\"message\":\"the backend broke off its answer\",\"type\":\"api_error\"},\"type\":\"error\"}\n\n"
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"the backend broke off its answer\"}}\n\n"
         );
     }
 }

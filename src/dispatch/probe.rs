@@ -69,18 +69,15 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
         Some(Server::Nim) => Some(format!("{base}/health/ready")),
         Some(Server::Ollama) | None => None,
     };
-    match health {
-        Some(url) => {
-            let answer = get(url).await;
-            probed.complaint = complaint(&answer);
-            let status = answer.map(|(status, _)| status);
-            probed.says_unwell = matches!(status, Ok(500..));
-            probed.is_well = matches!(status, Ok(..500));
-        }
-        None => {
-            probed.complaint = unlisted;
-            probed.is_well = reached;
-        }
+    if let Some(url) = health {
+        let answer = get(url).await;
+        probed.complaint = complaint(&answer);
+        let status = answer.map(|(status, _)| status);
+        probed.says_unwell = matches!(status, Ok(500..));
+        probed.is_well = matches!(status, Ok(..500));
+    } else {
+        probed.complaint = unlisted;
+        probed.is_well = reached;
     }
     probed.waiting = queue(client, expected, server).await;
     probed

@@ -105,7 +105,7 @@ fn prints(object: &Fields) -> bool {
     }
 }
 
-/// What a JSON object of another shape says: FastAPI's `detail`, a problem document's title and detail
+/// What a JSON object of another shape says: the `detail` of `FastAPI`, a problem document's title and detail
 /// (RFC 9457), an `error` that is a text; else all of it.
 fn said(object: &Fields) -> String {
     let values: Map<String, Value> = object

@@ -59,7 +59,7 @@ impl FactsAt {
 
     /// What to write instead of a country's name.
     pub(super) fn place_named(&self, text: &str) -> Option<String> {
-        named(text, self.jurisdictions.iter())
+        named(text, &self.jurisdictions.iter())
     }
 
     /// The country of a subdivision.

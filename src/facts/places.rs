@@ -41,7 +41,7 @@ pub(super) fn place<'a>(
 /// The jurisdiction that has this name, or nearly: ``did you mean `DE`?``.
 pub(super) fn named<'a>(
     name: &str,
-    known: impl Iterator<Item = (&'a JurisdictionCode, &'a Jurisdiction)> + Clone,
+    known: &(impl Iterator<Item = (&'a JurisdictionCode, &'a Jurisdiction)> + Clone),
 ) -> Option<String> {
     let wanted = name.trim().to_lowercase();
     let called = |name: &str| known.clone().find(|(_, row)| row.name == name);
@@ -88,8 +88,8 @@ mod tests {
             assert!(said.contains(says), "{written}: {said}");
         }
         assert_eq!(place(code("XY"), known()), Err(None));
-        assert_eq!(named("canada ", known()), Some("did you mean `CA`?".to_owned()));
-        assert_eq!(named("Untied States", known()), Some("did you mean `US`?".to_owned()));
-        assert_eq!(named("CA", known()), None);
+        assert_eq!(named("canada ", &known()), Some("did you mean `CA`?".to_owned()));
+        assert_eq!(named("Untied States", &known()), Some("did you mean `US`?".to_owned()));
+        assert_eq!(named("CA", &known()), None);
     }
 }

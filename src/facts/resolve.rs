@@ -233,15 +233,14 @@ impl<'a> Names<'a> {
     fn jurisdiction(&mut self, pointer: &str, code: &str) -> Option<JurisdictionCode> {
         let facts = &self.snapshot.facts;
         let shown: String = code.chars().take(32).collect();
-        let (fault, help) = match code.parse::<JurisdictionCode>() {
-            Ok(code) => match facts.place(code) {
+        let (fault, help) = if let Ok(code) = code.parse::<JurisdictionCode>() {
+            match facts.place(code) {
                 Ok(place) => return Some(place),
                 Err(help) => (format!("unknown jurisdiction `{shown}`"), help),
-            },
-            Err(_) => {
-                let help = meant_jurisdiction(&shown).or_else(|| facts.place_named(&shown));
-                (format!("`{shown}` is not an ISO 3166 code"), help)
             }
+        } else {
+            let help = meant_jurisdiction(&shown).or_else(|| facts.place_named(&shown));
+            (format!("`{shown}` is not an ISO 3166 code"), help)
         };
         let detail = match help {
             _ if !self.hints() => fault,

@@ -209,7 +209,7 @@ impl World {
 
     /// What to write instead of a text that is not a code.
     pub(super) fn place_named(&self, text: &str) -> Option<String> {
-        named(text, self.jurisdictions.iter().map(|row| (&row.fact.0, &row.fact.1)))
+        named(text, &self.jurisdictions.iter().map(|row| (&row.fact.0, &row.fact.1)))
     }
 
     /// Whether a zone has this id.

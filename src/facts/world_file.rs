@@ -1,6 +1,6 @@
 //! Reading `facts/*.toml`: rows in, dated facts out, every name known and no validity overlapping.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;

@@ -272,7 +272,7 @@ impl<'a> Course<'a> {
                 }
                 Outcome::Whole { status, content_type, body, answered } => {
                     let served = self.served(&candidate, status, content_type);
-                    let outcome = self.hand_over(served, body, reply.take());
+                    let outcome = self.hand_over(served, &body, reply.take());
                     if (200..300).contains(&status) {
                         trial.succeeded(Instant::now());
                     }
@@ -305,7 +305,7 @@ impl<'a> Course<'a> {
     fn hand_over(
         &mut self,
         mut served: Served,
-        body: Bytes,
+        body: &Bytes,
         reply: Option<ReplySender>,
     ) -> OutcomeStatus {
         let success = (200..300).contains(&served.status);
@@ -315,7 +315,7 @@ impl<'a> Course<'a> {
         if reply.is_none_or(|reply| reply.send(answer).is_err()) {
             return OutcomeStatus::ClientDisconnected;
         }
-        self.sent.add(&body);
+        self.sent.add(body);
         if success { OutcomeStatus::Ok } else { OutcomeStatus::UpstreamError }
     }
 

@@ -97,22 +97,17 @@ pub(super) async fn begin(
                 return Err(AttemptFailure::BadAnswer);
             }
         }
-        match reader.body.next().await {
-            Some(piece) => {
-                let piece = piece.map_err(|error| failure(&error))?;
-                reader.take(&piece).await.map_err(|error| failure(&error))?;
-            }
-            None => {
-                let event = reader.rest().ok_or(AttemptFailure::BrokeOff)?;
-                let said = first(endpoint, address, &event).map_err(|why| match why {
-                    AttemptFailure::BadAnswer => AttemptFailure::BrokeOff,
-                    why => why,
-                })?;
-                let said = said.ok_or(AttemptFailure::BrokeOff)?;
-                return Ok(Begun { reader, first: event, said });
-            }
-        }
+        let Some(piece) = reader.body.next().await else { break };
+        let piece = piece.map_err(|error| failure(&error))?;
+        reader.take(&piece).await.map_err(|error| failure(&error))?;
     }
+    let event = reader.rest().ok_or(AttemptFailure::BrokeOff)?;
+    let said = first(endpoint, address, &event).map_err(|why| match why {
+        AttemptFailure::BadAnswer => AttemptFailure::BrokeOff,
+        why => why,
+    })?;
+    let said = said.ok_or(AttemptFailure::BrokeOff)?;
+    Ok(Begun { reader, first: event, said })
 }
 
 /// What the event that may be the first one says; `None` for a mere comment.

@@ -98,7 +98,8 @@ async fn what_this_process_cuts_off_is_not_the_backend_s_fault() {
         let first = stream::iter([Ok(Bytes::from_static(b"data: {\"n\":0}\n\n"))]);
         let come = first.chain(stream::pending()).boxed();
         let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
-        let begun = begin(endpoint, &address, come).await;
+        let reader = Reader::new(come, &Arc::new(Budget::new(8 << 20)), "desk");
+        let begun = begin(endpoint, &address, reader).await;
         let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
         let pump = Pump::new(client, endpoint, &address, false).run(begun, &halt, &mut sent);
         let read = async {

@@ -320,6 +320,8 @@ pub(super) fn reading(
 }
 
 /// Read one record.
+///
+/// The entry is given as it was signed: its leaf hash is that of the bytes as they appear here.
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}", tag = "audit", operation_id = "readRecord",
     security(("api_key" = [])),

@@ -102,7 +102,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let watch = refused::Watch::new(shared.clone(), &document);
     let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
     let (models, _) = gateway::routes().split_for_parts();
-    let answers = operations::Answers::new(&openapi());
+    let answers = operations::Answers::new(&openapi::generated());
     let cors = cors::layer(&shared.cors_origins);
     let router = Router::new()
         .merge(prompt)

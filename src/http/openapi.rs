@@ -69,7 +69,8 @@ fn with_names(names: &Names) -> Value {
     document
 }
 
-fn generated() -> Generated {
+/// The document as the code says it.
+pub(super) fn generated() -> Generated {
     let mut document = OpenApiRouter::with_openapi(Outline::openapi())
         .merge(prompt_routes())
         .merge(gateway::routes())

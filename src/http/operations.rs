@@ -16,12 +16,15 @@ const FILES: (&str, &str) = ("/tlog/tile/{*path}", "tlogTile");
 
 /// Operations, by path and method.
 #[derive(Clone, Debug)]
-pub(super) struct Operations(Arc<BTreeMap<String, Vec<(Method, Arc<str>)>>>);
+pub(super) struct Operations(Arc<BTreeMap<String, Vec<Named>>>);
+
+/// An operation of a path, and its name.
+type Named = (Method, Arc<str>);
 
 impl Operations {
     /// The operations of `document` that are `wanted`.
     pub(super) fn new(document: &OpenApi, wanted: impl Fn(&Operation) -> bool) -> Self {
-        let mut found = BTreeMap::<String, Vec<(Method, Arc<str>)>>::new();
+        let mut found = BTreeMap::<String, Vec<Named>>::new();
         for (path, method, operation) in each(document) {
             if let Some(name) = operation.operation_id.as_deref().filter(|_| wanted(operation)) {
                 found.entry(path.clone()).or_default().push((method, name.into()));

@@ -281,7 +281,9 @@ impl Problem {
     #[must_use]
     pub(super) fn fields(kind: ProblemKind, mut errors: Vec<FieldFault>) -> Self {
         if kind == ProblemKind::MalformedQuery {
-            errors.iter_mut().for_each(|fault| fault.place = FieldPlace::Parameter);
+            for fault in &mut errors {
+                fault.place = FieldPlace::Parameter;
+            }
         }
         let detail = match errors.len() {
             1 => "1 field cannot be used".to_owned(),

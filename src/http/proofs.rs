@@ -188,7 +188,7 @@ struct Span {
     #[param(value_type = u64, example = 1)]
     from: Option<String>,
     /// The number of entries of the larger tree; the latest checkpoint's when absent.
-    #[param(value_type = Option<u64>, example = 57)]
+    #[param(value_type = Option<u64>)]
     to: Option<String>,
 }
 

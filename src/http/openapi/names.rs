@@ -183,6 +183,7 @@ impl Names {
                 location: None,
             }),
             passes: Vec::new(),
+            modalities: Vec::new(),
             purpose: Some(self.purpose.clone()),
             audience: Some(or_else(claims.audience, &self.place)),
             location: Some(self.place.clone()),

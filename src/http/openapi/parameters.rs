@@ -38,7 +38,6 @@ pub(super) fn bounds(name: &str, kind: &str) -> Value {
         ("x-lexgate-end-user", _) => {
             json!({ "pattern": "^[ -~]+$", "minLength": 1, "maxLength": 256 })
         }
-        ("end_user", _) => json!({ "minLength": 1, "maxLength": 256 }),
         ("Idempotency-Key", _) => {
             json!({ "pattern": "^[!-~]+$", "minLength": 1, "maxLength": 128 })
         }
