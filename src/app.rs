@@ -67,7 +67,7 @@ pub enum AppError {
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
     /// Signals cannot be listened to.
-    #[error("signals cannot be listened to: {0}")]
+    #[error("the signal handlers cannot be installed: {0}")]
     Signals(#[source] std::io::Error),
     /// A record was not written.
     #[error("{0}")]

@@ -40,7 +40,7 @@ pub fn unknown_place(code: &JurisdictionCode) -> String {
         (Some(help), _) => help,
         (None, Some((country, _))) => {
             format!(
-                "records name the country alone: write `{country}`, whose records it then reads"
+                "records name only the country: write `{country}`, and the key reads the records of that country"
             )
         }
         (None, None) => "write an ISO 3166 code such as `SA`".to_owned(),
@@ -108,7 +108,7 @@ pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), F
                     several => fault(
                         "api_key",
                         format!(
-                            "deployment `{id}` has the key `{shown}`, and `[secrets]` has {} that differ from it in capitals and separators alone",
+                            "deployment `{id}` has the key `{shown}`, and `[secrets]` has {} that differ from it only in case and separators",
                             several.len()
                         ),
                         "write the name exactly as one of them has it".to_owned(),
