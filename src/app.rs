@@ -76,7 +76,9 @@ pub enum AppError {
     #[error("metrics cannot be kept: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The address cannot be listened on, or signals not be heard.
-    #[error("cannot listen on {address}: {error}")]
+    #[error(
+        "cannot listen on {address}: {error}; if another program listens there, name a free port as `server.listen` or in LEXGATE_SERVER__LISTEN"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,

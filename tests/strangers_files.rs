@@ -357,6 +357,10 @@ fn an_unknown_licence_leads_to_the_command_that_writes_it() {
 #[test]
 fn an_organisation_of_one_s_own_starts_under_its_own_name() {
     let dir = TempDir::new();
+    let with_scheme = ["init", "--empty", "--origin", "https://log.own.example/main"];
+    let refused = Ran::in_dir(dir.path(), &with_scheme);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("write `log.own.example/main`"), "{}", refused.stderr);
     let arguments = ["init", "--empty", "--origin", "log.own.example/main"];
     let made = Ran::in_dir(dir.path(), &arguments);
     assert_eq!(made.code, Some(0), "{}", made.stderr);

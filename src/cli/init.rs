@@ -78,6 +78,13 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(origin) = &self.origin
+            && let Some((_, without)) = origin.as_str().split_once("://")
+        {
+            return Err(Failure::Usage(format!(
+                "`--origin {origin}` has a scheme: write `{without}`; it appears in every entry and cannot be changed later"
+            )));
+        }
         let config = self.dir.join(DEFAULT_FILE);
         if config.exists() {
             return Err(Failure::Finding(format!(
