@@ -1,6 +1,7 @@
 //! The wiring: from a configuration to a running gate, and back to nothing.
 
 mod checks;
+mod key_file;
 mod keys;
 mod log;
 mod removals;
@@ -26,12 +27,13 @@ use crate::{
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
-    source,
     store::{self, Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
+pub use checks::{check_marks, unknown_place};
+pub use key_file::{KeyFileError, read as read_key_file};
 use log::settings;
 pub use log::{append_alone, append_draft, mark_settings, open_mark};
 
@@ -64,6 +66,9 @@ pub enum AppError {
     /// The machine gives the ledger no thread.
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
+    /// Signals cannot be listened to.
+    #[error("the signal handlers cannot be installed: {0}")]
+    Signals(#[source] std::io::Error),
     /// A record was not written.
     #[error("{0}")]
     Append(#[source] SubmitError),
@@ -71,7 +76,9 @@ pub enum AppError {
     #[error("metrics cannot be kept: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The address cannot be listened on, or signals not be heard.
-    #[error("cannot listen on {address}: {error}")]
+    #[error(
+        "cannot listen on {address}: {error}; if another program listens there, name a free port as `server.listen` or in LEXGATE_SERVER__LISTEN"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -127,7 +134,7 @@ pub fn propose_folder(
     dir: &Path,
     organisation: SourceFile,
 ) -> Result<(Proposal, Vec<String>), Faults> {
-    let config::PolicyFolder { files, not_taken } = config::read_policy_folder(dir)?;
+    let config::PolicyFolder { files, not_taken, .. } = config::read_policy_folder(dir)?;
     let proposal = Proposal::load(&files, organisation);
     Ok((proposal.map_err(|faults| under(dir, faults, &files))?, not_taken))
 }
@@ -155,10 +162,7 @@ pub fn read_key(config: &Config, path: &Path) -> Result<SigningKey, Fault> {
             .fault(&["ledger", "signing_key_file"], message)
             .help("`lexgate init` makes a key; restore this one from its backup if the log exists already")
     };
-    let bytes = std::fs::read(path).map_err(|error| {
-        fault(format!("the signing key `{}` cannot be read: {error}", source::shown_path(path)))
-    })?;
-    refuse_readable_by_others(path).map_err(fault)?;
+    let bytes = key_file::read(path, "signing key").map_err(|error| fault(error.to_string()))?;
     SigningKey::from_pkcs8(&bytes).map_err(|error| fault(format!("`{}`: {error}", path.display())))
 }
 
@@ -170,11 +174,8 @@ fn read_master_key(config: &Config) -> Result<Option<MasterKey>, Faults> {
             "`lexgate init` makes a key; restore this one from its backup if the log exists already",
         )
     };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        fault(format!("the master key `{}` cannot be read: {error}", source::shown_path(path)))
-    })?;
-    refuse_readable_by_others(path).map_err(fault)?;
-    let key = MasterKey::parse(&text);
+    let bytes = key_file::read(path, "master key").map_err(|error| fault(error.to_string()))?;
+    let key = MasterKey::parse(&String::from_utf8_lossy(&bytes));
     Ok(Some(key.map_err(|error| fault(format!("`{}`: {error}", path.display())))?))
 }
 
@@ -187,17 +188,6 @@ async fn open_vault(config: &Config, store: &Arc<dyn Store>) -> Result<Option<Va
         }
         vault => Ok(vault?),
     }
-}
-
-fn refuse_readable_by_others(path: &Path) -> Result<(), String> {
-    use std::os::unix::fs::PermissionsExt;
-    let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
-    // The last six bits are the rights of group and others.
-    if mode.trailing_zeros() >= 6 {
-        return Ok(());
-    }
-    let path = path.display();
-    Err(format!("the key `{path}` can be read by others: `chmod 600 {path}`"))
 }
 
 /// Opens the store that `config` names, whatever its tables are.
@@ -233,14 +223,20 @@ impl App {
     /// # Errors
     /// Whatever is wrong with the configuration, the files or the store; nothing is served then.
     pub async fn start(config: &Config) -> Result<Self, AppError> {
+        let lifecycle = Lifecycle::default();
+        lifecycle.outlive_hangup().map_err(AppError::Signals)?;
         let signer = Arc::new(read_signer(config).map_err(Faults::from)?);
         let proposal = read_proposal(config)?;
+        check_marks(&config.policies.dir)?;
+        if proposal.organisation.apps.is_empty() {
+            let file = &*proposal.organisation_file.path;
+            tracing::warn!(file, "the organisation declares no app: no call can be made");
+        }
         check_keys(config, &proposal)?;
         check_grants(config, &proposal)?;
         check_content(config, &proposal.organisation)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
-        let lifecycle = Lifecycle::default();
         let store = open_store(config).await?;
         store.examine().await?;
         let vkey = signer.verifiers().first().map(ToString::to_string).unwrap_or_default();
@@ -287,10 +283,11 @@ impl App {
         let closing = CancellationToken::new();
         gate.meet_backends().await;
         lifecycle.services.spawn(gate.clone().watch_backends(closing.clone()));
-        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(gate.clone().watch_room(closing.clone()));
         let reaper = Reaper::new(gate.clone(), process);
         reaper.take_lease().await?;
+        // It looks at once, and without a lease this process is not ready.
+        lifecycle.services.spawn(gate.clone().watch_readiness(closing.clone()));
         lifecycle.services.spawn(keeper.run(closing.clone()));
         let witnesses = config
             .ledger

@@ -24,27 +24,49 @@ pub struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Fires `draining` at SIGTERM or SIGINT.
+    /// Lets the process go on at the signals that ask daemons to read or to turn over something, with a line
+    /// that says so: each of them ends a process that does not listen to it.
+    ///
+    /// # Errors
+    /// When the signals cannot be listened to.
+    pub fn outlive_hangup(&self) -> std::io::Result<()> {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let (mut first, mut second) =
+            (signal(SignalKind::user_defined1())?, signal(SignalKind::user_defined2())?);
+        let draining = self.draining.clone();
+        self.services.spawn(async move {
+            loop {
+                let name = tokio::select! {
+                    () = draining.cancelled() => return,
+                    _ = hangup.recv() => "SIGHUP",
+                    _ = first.recv() => "SIGUSR1",
+                    _ = second.recv() => "SIGUSR2",
+                };
+                tracing::warn!(
+                    "{name} changes nothing: configuration, policies and organisation are read at start; SIGTERM ends the service in order"
+                );
+            }
+        });
+        Ok(())
+    }
+
+    /// Fires `draining` at SIGTERM, SIGINT or SIGQUIT.
     ///
     /// # Errors
     /// When the signals cannot be listened to.
     pub fn listen(&self) -> std::io::Result<()> {
         let (mut terminate, mut interrupt) =
             (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        let mut hangup = signal(SignalKind::hangup())?;
+        let mut quit = signal(SignalKind::quit())?;
         let draining = self.draining.clone();
         self.services.spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = terminate.recv() => break,
-                    _ = interrupt.recv() => break,
-                    () = draining.cancelled() => return,
-                    _ = hangup.recv() => {
-                        tracing::warn!("SIGHUP changes nothing: configuration, policies and organisation are read at start");
-                    }
-                }
-            }
-            tracing::info!("a signal ends the service; what was accepted is finished first");
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+                _ = quit.recv() => "SIGQUIT",
+                () = draining.cancelled() => return,
+            };
+            tracing::info!("{name} ends the service; what was accepted is finished first");
             draining.cancel();
         });
         Ok(())

@@ -282,6 +282,7 @@ impl World {
                     standing.probed(&Probed {
                         says_unwell,
                         is_well,
+                        complaint: None,
                         waiting,
                         contradiction,
                         server: None,

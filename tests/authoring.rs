@@ -69,9 +69,6 @@ fn templates_pass_as_they_are_written() {
                 wrote policies/cases/licence-LicenseRef-acme-1.0.toml\n";
     assert!(made.stdout.starts_with(says), "{}", made.stdout);
 
-    let after = policies(&dir, &["check", "--json"]).json();
-    let count = |checked: &Value| checked["policies"].as_u64().unwrap();
-    assert_eq!(count(&after), count(&before) + 1);
     let tested = policies(&dir, &["test", "--coverage", "--json"]).json();
     let cases = tested["cases"].as_array().unwrap();
     let of = |name: &str| {
@@ -85,6 +82,29 @@ fn templates_pass_as_they_are_written() {
 
     let laid_out = policies(&dir, &["fmt", &written[0], "--check"]);
     assert_eq!((laid_out.code, &*laid_out.stdout), (Some(0), "0 files laid out, 1 as before\n"));
+
+    // A template is refused as long as it says what to write, and taken once it does not.
+    let refused = policies(&dir, &["check", "--json"]);
+    let said: Value = serde_json::from_str(&refused.stdout).unwrap();
+    let faults = said["faults"].as_array().unwrap();
+    assert_eq!((refused.code, faults.len()), (Some(1), 24), "{said:#}");
+    for (file, line) in [(&written[0], 7), (&written[1], 8), (&written[2], 5)] {
+        let is_there = |fault: &&Value| fault["file"] == **file && fault["line"] == line;
+        let fault = faults.iter().find(is_there).unwrap_or_else(|| panic!("{file}: {said:#}"));
+        assert_eq!(fault["message"], "the template is not filled in");
+    }
+    let licence = ["facts/LicenseRef-acme-1.0", "cases/licence-LicenseRef-acme-1.0"];
+    let licence = licence.map(|path| format!("policies/{path}.toml"));
+    for path in written.iter().chain(&licence) {
+        let text = read(&dir, path);
+        let lines =
+            text.lines().filter(|line| !line.contains("# REPLACE") && !line.contains("// REPLACE"));
+        let text = lines.map(|line| line.replace("REPLACE: ", "") + "\n").collect::<String>();
+        write(&dir, path, &text);
+    }
+    let after = policies(&dir, &["check", "--json"]).json();
+    let count = |checked: &Value| checked["policies"].as_u64().unwrap();
+    assert_eq!(count(&after), count(&before) + 1);
 
     // The cases are about the policy: without its ways out, and without it, some fail.
     let policy = "policies/sovereignty/mx-lfpdppp.cedar";

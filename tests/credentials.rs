@@ -89,7 +89,7 @@ async fn a_key_in_a_file_changes_while_the_service_runs() {
     call(&service).await.expect(200);
     std::fs::remove_file(service.site.path(KEY)).unwrap();
     let answer = call(&service).await;
-    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(!answer.text().contains("laptop") && !answer.text().contains(KEY), "{}", answer.text());
     service.site.write(KEY, "third\n");
     call(&service).await.expect(200);
@@ -147,8 +147,20 @@ async fn anthropic_s_api_gets_the_key_where_it_looks_for_it() {
     body["max_tokens"] = json!(8);
     service.openai("/v1/messages", &HARMLESS, &body).await.expect(200);
     let seen = backend.seen();
-    assert_eq!(seen[0].header("authorization"), Some("Bearer first"));
+    assert_eq!(seen[0].header("authorization"), None, "a key in two places is refused by some");
     assert_eq!(seen[0].header("x-api-key"), Some("first"));
+    assert_eq!(seen[0].header("anthropic-version"), Some("2023-06-01"));
+    service.openai(CHAT, &HARMLESS, &chat()).await;
+    assert_eq!(backend.seen()[1].header("authorization"), Some("Bearer first"));
+    assert_eq!(backend.seen()[1].header("x-api-key"), None);
+
+    // Another server that offers the same API may read keys as OpenAI does.
+    let service =
+        with_secret(&backend.url, &format!("file = \"{KEY}\"")).reached(LAPTOP, "api = \"openai\"");
+    let service = service.start().await;
+    service.openai("/v1/messages", &HARMLESS, &body).await.expect(200);
+    assert_eq!(backend.seen()[2].header("authorization"), Some("Bearer first"));
+    assert_eq!(backend.seen()[2].header("x-api-key"), None);
 }
 
 #[tokio::test]
@@ -159,10 +171,10 @@ async fn a_key_is_seen_by_nobody_but_the_backend() {
         (r#"command = ["cat", "data/backend.key"]"#, 200),
         (
             r#"command = ["sh", "-c", "cat data/backend.key; cat data/backend.key >&2; exit 1"]"#,
-            502,
+            503,
         ),
-        (r#"command = ["sh", "-c", "printf 'SECRET\\033MARKER'"]"#, 502),
-        (r#"command = ["true"]"#, 502),
+        (r#"command = ["sh", "-c", "printf 'SECRET\\033MARKER'"]"#, 503),
+        (r#"command = ["true"]"#, 503),
     ];
     let backend = Backend::polite().await;
     for (place, status) in places {
@@ -342,7 +354,7 @@ async fn each_phase_of_a_call_has_its_own_limit() {
     let stalls = || vec![stream_head(), piece(chunk("one")), Step::Hang];
     // What the backend does, the limit that ends it, whether a stream is asked for, the answer's status.
     let cases: [(Script, &str, bool, u16); 7] = [
-        (Box::new(hangs), "first_byte_timeout", false, 504),
+        (Box::new(hangs), "answer_timeout", false, 504),
         (Box::new(hangs), "first_byte_timeout", true, 504),
         (Box::new(says_little), "first_byte_timeout", true, 504),
         (Box::new(half), "chunk_timeout", false, 504),

@@ -220,7 +220,7 @@ both_stores! {
         for bad in ["", "two words", &format!("{long}k")] {
             let problem = with_key(service, bad, &denied()).await.expect(422);
             assert_eq!(problem["errors"], json!([{
-                "pointer": "Idempotency-Key", "detail": "want 1 to 128 visible ASCII characters",
+                "header": "Idempotency-Key", "detail": "want 1 to 128 visible ASCII characters",
             }]), "{bad:?}");
         }
     }

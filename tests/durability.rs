@@ -205,7 +205,11 @@ both_stores! {
         assert!(told.len() >= 300);
         service.start_again().await;
         let statuses = all_is_recorded(&service, &told).await;
-        assert!(statuses["unknown"] > 0, "no call was cut: {statuses:?}");
+        let unknown = statuses["unknown"];
+        assert!(unknown > 0, "no call was cut: {statuses:?}");
+        let metrics = Answer::of(service.anonymous("GET", "/metrics")).await.text();
+        let counted = format!("lexgate_outcomes_total{{status=\"unknown\"}} {unknown}\n");
+        assert!(metrics.contains(&counted), "who writes them counts them: {unknown}, {metrics}");
         // It works as before.
         let client = Client::of(&service);
         assert_eq!(client.chat(true).await.unwrap().status, 200);

@@ -231,13 +231,16 @@ async fn sqlite_a_backend_s_refusal_reaches_the_caller_whatever_its_type() {
         .await;
     let call = async |text: &str| call_as(&service, "caller", CHAT, &chat(LAPTOP, text)).await;
     let error = call("html").await.expect(413)["error"].clone();
-    assert_eq!(error["message"], "the backend refused the request: 413 Payload Too Large");
+    assert_eq!(error["message"], "the backend refused the request: 413 Payload Too Large: 413");
     assert_eq!(error["type"], "invalid_request_error");
     let error = call("plain").await.expect(400)["error"].clone();
     let words = "the backend refused the request: 400 Bad Request: max_tokens is too large";
     assert_eq!(error["message"], words);
     let handed = call("problem").await;
-    assert_eq!((handed.status, handed.text().as_str()), (422, problem));
+    let said = handed.expect(422);
+    assert_eq!((&said["title"], &said["status"]), (&json!("no"), &json!(422)));
+    let words = "the backend refused the request: 422 Unprocessable Entity: no";
+    assert_eq!(said["error"]["message"], words);
     assert_eq!(handed.header("content-type"), Some("application/problem+json"));
     let handed = call("none").await;
     assert_eq!(handed.expect(409)["error"]["message"], "twice");

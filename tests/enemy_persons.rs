@@ -100,7 +100,7 @@ both_stores! {
         assert!(long["errors"][0]["detail"].as_str().unwrap().contains("256 bytes"), "{long}");
         for path in ["%20", "u%00", "%E2%80%8B"] {
             let refused = erase(service, path, "").await.expect(422);
-            assert_eq!(refused["errors"][0]["pointer"], "end_user", "{path}: {refused}");
+            assert_eq!(refused["errors"][0]["parameter"], "end_user", "{path}: {refused}");
         }
     }
 

@@ -69,7 +69,6 @@ async fn what_a_database_says_of_a_session_is_overridden() {
     for setting in [
         "synchronous_commit = off",
         "default_transaction_isolation = 'serializable'",
-        "default_transaction_read_only = on",
         "default_transaction_deferrable = on",
         "bytea_output = escape",
         "standard_conforming_strings = off",

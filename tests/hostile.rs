@@ -62,7 +62,7 @@ const CASES: [Case; 21] = [
     case("garbage", true, 502, "upstream_error", "bad_answer"),
     case("half a character", false, 502, "upstream_error", "bad_answer"),
     case("half a character", true, 200, "upstream_error", "broke_off"),
-    case("huge line", true, 502, "upstream_error", "bad_answer"),
+    case("huge line", true, 504, "timeout", "timeout"),
     case("wrong type", false, 502, "upstream_error", "bad_answer"),
     case("wrong type", true, 502, "upstream_error", "bad_answer"),
     case("endless", true, 200, "timeout", "timeout"),

@@ -236,7 +236,7 @@ both_stores! {
         assert!(rows[0].starts_with("seq,ts,kind,"), "{}", rows[0]);
         assert!(rows[3].contains(",decision,") && rows[3].contains(",allow,"), "{}", rows[3]);
         let refused = service.get("/v1/audit/export?format=xml", "auditor").await.expect(400);
-        assert_eq!(refused["errors"][0]["pointer"], "format");
+        assert_eq!(refused["errors"][0]["parameter"], "format");
         assert_eq!(service.get("/v1/audit/records?format=csv", "auditor").await.status, 400);
         assert_eq!(service.get("/v1/audit/export?formt=csv", "auditor").await.status, 400);
         // A limited credential sees no more than the list shows it, and no whole bundle.

@@ -5,7 +5,7 @@ use std::{fmt::Write as _, path::Path, process::Command};
 use crate::harness::{Ran, TempDir};
 
 /// A fenced block of a document: its language with what stands behind it, and its text.
-fn blocks(document: &str) -> Vec<(&str, String)> {
+pub(crate) fn blocks(document: &str) -> Vec<(&str, String)> {
     let (mut blocks, mut open): (Vec<(&str, String)>, bool) = (Vec::new(), false);
     for line in document.lines() {
         match (line.strip_prefix("```"), open) {
@@ -22,7 +22,7 @@ fn blocks(document: &str) -> Vec<(&str, String)> {
 }
 
 /// Whether the parts of `wanted` between `…` stand in `said`, in order.
-fn says(said: &str, wanted: &str) -> Result<(), String> {
+pub(crate) fn says(said: &str, wanted: &str) -> Result<(), String> {
     let mut rest = said;
     for part in wanted.split('…').map(|part| part.trim_matches('\n')) {
         let at = rest.find(part).ok_or_else(|| part.to_owned())?;

@@ -185,8 +185,8 @@ async fn sqlite_limits_and_prices_that_cannot_be_meant_are_refused() {
     let backend = Backend::polite().await;
     let cases = [
         ("limits.requests.minute = 0", "", "a limit of 0 lets no call through"),
-        ("limits.money = { currency = \"euro\", day = \"1\" }", "", "`euro` is no currency"),
-        ("limits.money = { currency = \"USD\", day = \"1e3\" }", "", "`1e3` is no amount"),
+        ("limits.money = { currency = \"euro\", day = \"1\" }", "", "`euro` is not a currency"),
+        ("limits.money = { currency = \"USD\", day = \"1e3\" }", "", "`1e3` is not an amount"),
         ("limits.requests.week = 1", "", "unknown field `week`"),
         (
             "limits.money = { currency = \"EUR\", day = \"1\" }",

@@ -174,7 +174,7 @@ fn first_texts(seen: &Seen) -> Vec<Step> {
             .collect()
     } else if line.contains("/v1/messages") {
         let texts = texts.map(|text| {
-            message_event(&json!({ "type": "content_block_delta", "index": 0,
+            named_event(&json!({ "type": "content_block_delta", "index": 0,
                 "delta": { "type": "text_delta", "text": text } }))
         });
         message_start(&json!({ "type": "text", "text": "" })).into_iter().chain(texts).collect()
@@ -184,19 +184,19 @@ fn first_texts(seen: &Seen) -> Vec<Step> {
     std::iter::once(stream_head()).chain(events.iter().map(piece)).collect()
 }
 
-fn message_event(data: &Value) -> String {
+pub(crate) fn named_event(data: &Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
 }
 
-fn message_start(block: &Value) -> Vec<String> {
+pub(crate) fn message_start(block: &Value) -> Vec<String> {
     let message = json!({
         "id": "m", "type": "message", "role": "assistant", "content": [], "model": "served-model",
         "stop_reason": null, "stop_sequence": null,
         "usage": { "input_tokens": 11, "output_tokens": 0 },
     });
     vec![
-        message_event(&json!({ "type": "message_start", "message": message })),
-        message_event(&json!({
+        named_event(&json!({ "type": "message_start", "message": message })),
+        named_event(&json!({
             "type": "content_block_start", "index": 0, "content_block": block,
         })),
     ]
@@ -207,15 +207,15 @@ fn tool_message() -> Vec<String> {
     let mut events =
         message_start(&json!({ "type": "tool_use", "id": "t", "name": "weather", "input": {} }));
     for part in [r#"{"city": "Mün"#, r#"chen", "days": [1, 2."#, "5]}"] {
-        events.push(message_event(&json!({ "type": "content_block_delta", "index": 0,
+        events.push(named_event(&json!({ "type": "content_block_delta", "index": 0,
             "delta": { "type": "input_json_delta", "partial_json": part } })));
     }
-    events.push(message_event(&json!({ "type": "content_block_stop", "index": 0 })));
-    events.push(message_event(&json!({
+    events.push(named_event(&json!({ "type": "content_block_stop", "index": 0 })));
+    events.push(named_event(&json!({
         "type": "message_delta", "delta": { "stop_reason": "tool_use", "stop_sequence": null },
         "usage": { "output_tokens": 7 },
     })));
-    events.push(message_event(&json!({ "type": "message_stop" })));
+    events.push(named_event(&json!({ "type": "message_stop" })));
     events
 }
 
@@ -237,7 +237,7 @@ fn breaking(seen: &Seen) -> Vec<Step> {
             let error = json!({ "message": "no memory", "type": "server_error" });
             let is_message = seen.head.contains("/v1/messages");
             steps.push(piece(if is_message {
-                message_event(&json!({ "type": "error", "error": error }))
+                named_event(&json!({ "type": "error", "error": error }))
             } else {
                 event(&json!({ "error": error }))
             }));
@@ -364,8 +364,8 @@ both_sdks! {
         let service = with(&backend).start().await;
         sdk.run(&service, "leaving").await;
         // A timeout and its retry, a stream closed, a call and a stream cancelled.
-        assert_eq!(statuses(&outcomes(&service).await), ["client_disconnected"; 5]);
         eventually("every connection is freed", || backend.freed() == 5).await;
+        assert_eq!(statuses(&outcomes(&service).await), ["client_disconnected"; 5]);
         assert_eq!(backend.seen().len(), 5);
         nothing_is_open(&service).await;
     }

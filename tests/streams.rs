@@ -32,7 +32,8 @@ both_stores! {
                 "half_event" => steps.extend([piece("data: {\"choices\":"), stream_end()]),
                 "half_character" => steps.extend([piece(b"data: \xc3"), stream_end()]),
                 "endless_event" => {
-                    steps.extend((0..40).map(|_| piece(vec![b'x'; 64 << 10])));
+                    // More than a whole answer may have.
+                    steps.extend(std::iter::repeat_n(piece(vec![b'x'; 1 << 20]), 34));
                     steps.push(Step::Hang);
                 }
                 "error" => {

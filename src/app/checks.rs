@@ -1,11 +1,51 @@
 //! What the configuration and the organisation say of each other, held against each other at start.
 
+use std::path::{Path, PathBuf};
+
 use crate::{
     config::{self, Config, Role},
-    domain::Faults,
+    domain::{AppId, Fault, Faults, JurisdictionCode, meant_jurisdiction, nearest},
     facts::{ContentMode, KeySource, Organisation, Proposal},
     source,
 };
+
+/// A template that is not filled in is not a law that somebody has read: neither in what decides nor in the
+/// cases that show it.
+///
+/// # Errors
+/// A fault for each line with a mark.
+pub fn check_marks(dir: &Path) -> Result<(), Faults> {
+    let folder = config::read_policy_folder(dir)?;
+    let is_text = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "toml");
+    let cases = folder.cases.iter().filter(is_text).map(|path| config::read_file(&dir.join(path)));
+    let mut found = Faults::default();
+    for file in &folder.files {
+        let path = dir.join(&*file.path).display().to_string();
+        let marks = source::marks(file).into_iter();
+        found.0.extend(marks.map(|fault| Fault { file: path.as_str().into(), ..fault }));
+    }
+    for file in cases {
+        found.0.extend(source::marks(&file?));
+    }
+    found.or(())
+}
+
+/// What to write instead of a jurisdiction that an API key cannot be limited to.
+///
+/// What is recorded names the country of a subdivision without a law of its own: an auditor of a part of it
+/// would see all of it, or nothing.
+#[must_use]
+pub fn unknown_place(code: &JurisdictionCode) -> String {
+    match (meant_jurisdiction(code.as_str()), code.parts()) {
+        (Some(help), _) => help,
+        (None, Some((country, _))) => {
+            format!(
+                "records name only the country: write `{country}`, and the key reads the records of that country"
+            )
+        }
+        (None, None) => "write an ISO 3166 code such as `SA`".to_owned(),
+    }
+}
 
 /// Every name in `[[api_keys]]` must lead somewhere.
 pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
@@ -16,16 +56,20 @@ pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Fau
         if let Some(app) = app.filter(|app| !proposal.organisation.apps.contains_key(*app)) {
             let message = format!("API key `{}` names the unknown app `{app}`", key.name);
             let fault = config.fault(&["api_keys", &at, "app"], message);
-            faults.0.push(
-                fault.help("correct it, or declare it in an `[[apps]]` of the organisation file"),
-            );
+            let known = proposal.organisation.apps.keys().map(AppId::as_str);
+            faults.0.push(fault.help(match nearest(app.as_str(), known) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => {
+                    "correct it, or declare it in an `[[apps]]` of the organisation file".to_owned()
+                }
+            }));
         }
         for code in &key.jurisdictions {
             if !proposal.world.knows_jurisdiction(code.as_str()) {
                 let message =
                     format!("API key `{}` names the unknown jurisdiction `{code}`", key.name);
                 let fault = config.fault(&["api_keys", &at, "jurisdictions"], message);
-                faults.0.push(fault.help("write an ISO 3166 code such as `SA`"));
+                faults.0.push(fault.help(unknown_place(code)));
             }
         }
     }
@@ -46,18 +90,30 @@ pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), F
         };
         let id = &deployment.id;
         match &backend.key {
-            // The key itself may be written where its name belongs.
-            Some(KeySource::Secret(name)) if !config.secrets.named.contains_key(name) => {
-                let name = if source::is_word(name) { name.as_str() } else { "…" };
-                fault(
-                    "api_key",
-                    format!(
-                        "deployment `{id}` has the key `{name}`, and `[secrets]` does not say where that is"
+            Some(KeySource::Secret(name)) => {
+                // The key itself may be written where its name belongs.
+                let shown = if source::is_name(name) { name.as_str() } else { "…" };
+                let found = config.secrets.alike(name);
+                match &found[..] {
+                    [_] => {}
+                    [] => fault(
+                        "api_key",
+                        format!(
+                            "deployment `{id}` has the key `{shown}`, and `[secrets]` does not say where that is"
+                        ),
+                        format!(
+                            "add `[secrets.{shown}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
+                        ),
                     ),
-                    format!(
-                        "add `[secrets.{name}]` with `env`, `file` or `command` to this machine's configuration, or correct the name"
+                    several => fault(
+                        "api_key",
+                        format!(
+                            "deployment `{id}` has the key `{shown}`, and `[secrets]` has {} that differ from it only in case and separators",
+                            several.len()
+                        ),
+                        "write the name exactly as one of them has it".to_owned(),
                     ),
-                );
+                }
             }
             Some(KeySource::Environment(name)) if !config.secrets.environment.contains(name) => {
                 let hidden = "…".to_owned();

@@ -12,7 +12,7 @@ use crate::{
         Action, CallRequest, DataRequest, Export, Fault, Faults, JurisdictionCode, SourceFile,
         Tier, Verdict,
     },
-    facts::{parse_instant, parse_toml},
+    facts::{DateText, parse_instant, parse_toml},
 };
 
 /// The instant at which a case that names none is judged.
@@ -46,7 +46,7 @@ struct CaseRow {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Given {
+pub(super) struct Given {
     action: Action,
     #[serde(default)]
     data: Option<DataRequest>,
@@ -57,13 +57,13 @@ struct Given {
     #[serde(default)]
     location: Option<String>,
     #[serde(default)]
-    tenant: Tenant,
+    pub(super) tenant: Tenant,
     #[serde(default)]
-    app: App,
+    pub(super) app: App,
     #[serde(default)]
     instruments: Vec<Instrument>,
     #[serde(default)]
-    at: Option<Spanned<String>>,
+    at: Option<Spanned<DateText>>,
     /// Findings that somebody may make one day: members of sets that `facts/adequacy.toml` has.
     #[serde(default)]
     adequacy: BTreeMap<String, Vec<String>>,
@@ -73,7 +73,7 @@ struct Given {
     /// What the tenant exported before.
     #[serde(default)]
     exported: Vec<Spanned<Earlier>>,
-    candidate: Candidate,
+    pub(super) candidate: Candidate,
 }
 
 #[derive(Clone, Deserialize)]
@@ -89,12 +89,14 @@ struct Earlier {
     /// The operator's seat and its owners.
     #[serde(default)]
     exposed_to: Vec<JurisdictionCode>,
-    at: Option<Spanned<String>>,
+    at: Option<Spanned<DateText>>,
 }
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Tenant {
+pub(super) struct Tenant {
+    /// Its name, where a policy names it.
+    pub(super) id: Option<String>,
     domicile: String,
     commercial: bool,
     monthly_active_users: u64,
@@ -106,6 +108,7 @@ struct Tenant {
 impl Default for Tenant {
     fn default() -> Self {
         Self {
+            id: None,
             domicile: PLACE.to_owned(),
             commercial: true,
             monthly_active_users: 0,
@@ -118,7 +121,9 @@ impl Default for Tenant {
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct App {
+pub(super) struct App {
+    /// Its name, where a policy names it.
+    pub(super) id: Option<String>,
     hosted_for_end_users: bool,
 }
 
@@ -135,16 +140,16 @@ enum Instrument {
 struct InstrumentRow {
     kind: String,
     #[serde(default = "long_ago")]
-    valid_from: String,
+    valid_from: DateText,
     #[serde(default)]
-    valid_until: Option<String>,
+    valid_until: Option<DateText>,
     /// With somebody else: `false`.
     #[serde(default = "yes")]
     with_operator: bool,
 }
 
-fn long_ago() -> String {
-    "2000-01-01".to_owned()
+fn long_ago() -> DateText {
+    "2000-01-01".into()
 }
 
 fn yes() -> bool {
@@ -153,13 +158,19 @@ fn yes() -> bool {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Candidate {
+pub(super) struct Candidate {
+    /// The deployment's name, where a policy names it.
+    pub(super) id: Option<String>,
+    /// The same of its model.
+    pub(super) model: Option<String>,
+    /// Who made the model, where a policy asks.
+    pub(super) provider: Option<String>,
     tier: Tier,
     process: Vec<String>,
     store: Vec<String>,
     #[serde(default)]
     access: Vec<String>,
-    operator: Operator,
+    pub(super) operator: Operator,
     #[serde(default = "apache")]
     licence: String,
     #[serde(default)]
@@ -178,7 +189,9 @@ fn apache() -> String {
 
 #[derive(Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Operator {
+pub(super) struct Operator {
+    /// Its name, where a policy names it.
+    pub(super) id: Option<String>,
     seat: String,
     #[serde(default)]
     owners: Vec<String>,
@@ -205,7 +218,7 @@ pub struct Case {
     pub(super) call: CallRequest,
     /// What left before, and when.
     pub(super) exported: Vec<(Timestamp, JurisdictionCode, Export, i64)>,
-    given: std::sync::Arc<Given>,
+    pub(super) given: std::sync::Arc<Given>,
 }
 
 impl std::fmt::Debug for Given {
@@ -263,7 +276,7 @@ impl Case {
         let line = file.fault(row.span(), "").line;
         let place = format!("{}:{line}", file.path);
         let CaseRow { name, given, expect, policies, duties, source } = row.into_inner();
-        let today = || Spanned::new(0..0, TODAY.to_owned());
+        let today = || Spanned::new(0..0, DateText::from(TODAY));
         let at = match &given.at {
             Some(at) => parse_instant(at, file)?,
             None => parse_instant(&today(), file)?,
@@ -315,12 +328,14 @@ impl Case {
             }
         };
         let list = |texts: &[String]| toml::Value::from(texts.to_vec());
-        let id = |kind: &str| toml::Value::from(format!("{kind}-{n}"));
+        let ids = self.ids(n);
+        let id = |id: &str| toml::Value::from(id);
+        let stranger = format!("stranger-{n}");
         let number = |number: u64| toml::Value::from(i64::try_from(number).unwrap_or(i64::MAX));
         table(
             "tenants",
             &[
-                ("id", id("tenant")),
+                ("id", id(&ids.tenant)),
                 ("domicile", tenant.domicile.clone().into()),
                 ("commercial", tenant.commercial.into()),
                 ("monthly_active_users", number(tenant.monthly_active_users)),
@@ -332,8 +347,8 @@ impl Case {
         table(
             "apps",
             &[
-                ("id", id("app")),
-                ("tenant", id("tenant")),
+                ("id", id(&ids.app)),
+                ("tenant", id(&ids.tenant)),
                 ("location", location.clone().unwrap_or_else(|| PLACE.to_owned()).into()),
                 ("hosted_for_end_users", app.hosted_for_end_users.into()),
             ],
@@ -341,28 +356,28 @@ impl Case {
         table(
             "operators",
             &[
-                ("id", id("operator")),
+                ("id", id(&ids.operator)),
                 ("seat", operator.seat.clone().into()),
                 ("owners", list(&operator.owners)),
                 ("certifications", list(&operator.certifications)),
             ],
         );
-        table("operators", &[("id", id("stranger")), ("seat", operator.seat.clone().into())]);
+        table("operators", &[("id", id(&stranger)), ("seat", operator.seat.clone().into())]);
         table(
             "models",
             &[
-                ("id", id("model")),
+                ("id", id(&ids.model)),
                 ("license", candidate.licence.clone().into()),
-                ("provider", "a case".into()),
+                ("provider", candidate.provider.as_deref().unwrap_or("a case").into()),
                 ("modalities", list(&candidate.modalities)),
             ],
         );
         table(
             "deployments",
             &[
-                ("id", id("candidate")),
-                ("model", id("model")),
-                ("operator", id("operator")),
+                ("id", id(&ids.deployment)),
+                ("model", id(&ids.model)),
+                ("operator", id(&ids.operator)),
                 ("tier", candidate.tier.as_str().into()),
                 ("approved", candidate.approved.into()),
                 ("process", list(&candidate.process)),
@@ -382,16 +397,16 @@ impl Case {
                 },
                 Instrument::Row(row) => row,
             };
-            let recipient = if row.with_operator { "operator" } else { "stranger" };
+            let recipient = if row.with_operator { &ids.operator } else { &stranger };
             let mut rows = vec![
                 ("id", format!("instrument-{n}-{m}").into()),
                 ("kind", row.kind.clone().into()),
-                ("exporter", id("tenant")),
+                ("exporter", id(&ids.tenant)),
                 ("recipient", id(recipient)),
-                ("valid_from", row.valid_from.clone().into()),
+                ("valid_from", row.valid_from.as_str().into()),
                 ("reference", "a case".into()),
             ];
-            rows.extend(row.valid_until.clone().map(|until| ("valid_until", until.into())));
+            rows.extend(row.valid_until.iter().map(|until| ("valid_until", until.as_str().into())));
             table("instruments", &rows);
         }
         text

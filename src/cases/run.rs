@@ -7,13 +7,13 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::file::Case;
+use super::{Own, file::Case};
 use crate::{
     domain::{
         Asked, CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
         SourceFile, Verdict,
     },
-    facts::{Proposal, Snapshot},
+    facts::Snapshot,
     gate::{GateError, How, Judge},
     ledger::DecisionBody,
     policy::{Bundle, CedarCase, Probe, is_probe, permit_all, probes},
@@ -52,13 +52,18 @@ pub struct Tested {
     pub points: usize,
 }
 
-/// Judges the cases by the policies and facts of `policies`; `coverage` also looks for what no case
-/// shows.
+/// Judges the cases by the policies and facts of `policies`, which may use the names of `own`; `coverage`
+/// also looks for what no case shows.
 ///
 /// # Errors
 /// When policies, facts or cases name what is not there.
-pub fn test(policies: &[SourceFile], cases: Vec<Case>, coverage: bool) -> Result<Tested, Faults> {
-    let decided = judge(policies, &cases)?;
+pub fn test(
+    policies: &[SourceFile],
+    own: &Own<'_>,
+    cases: Vec<Case>,
+    coverage: bool,
+) -> Result<Tested, Faults> {
+    let decided = judge(policies, own, &cases)?;
     let mut shown: BTreeSet<String> = BTreeSet::new();
     for body in decided.iter().flatten() {
         shown.extend(body.reasons.iter().map(|reason| reason.policy.to_string()));
@@ -66,11 +71,11 @@ pub fn test(policies: &[SourceFile], cases: Vec<Case>, coverage: bool) -> Result
     }
     let (mut missed, mut points) = (None, 0);
     if coverage {
-        let bare = Proposal::load(policies, SourceFile::new("organisation.toml", ""))?;
+        let bare = own.read(policies)?;
         let (file, probes) = probes(&bare.bundle)?;
         let mut files = policies.to_vec();
         files.extend([file, permit_all()]);
-        let reached: BTreeSet<String> = judge(&files, &cases)?
+        let reached: BTreeSet<String> = judge(&files, own, &cases)?
             .iter()
             .flatten()
             .flat_map(|body| body.duties.iter().map(|duty| duty.policy.to_string()))
@@ -118,11 +123,15 @@ pub fn test_cedar(policies: &[SourceFile], cases: Vec<CedarCase>) -> Result<Vec<
 /// What is decided of each case; or why it cannot be judged.
 fn judge(
     policies: &[SourceFile],
+    own: &Own<'_>,
     cases: &[Case],
 ) -> Result<Vec<Result<Arc<DecisionBody>, String>>, Faults> {
-    let mut worlds: BTreeMap<String, BTreeMap<Timestamp, Vec<usize>>> = BTreeMap::new();
+    // One organisation for all cases of an instant, but for those that name its parties.
+    type Together = (Timestamp, Option<usize>);
+    let mut worlds: BTreeMap<String, BTreeMap<Together, Vec<usize>>> = BTreeMap::new();
     for (n, case) in cases.iter().enumerate() {
-        worlds.entry(case.facts()).or_default().entry(case.at).or_default().push(n);
+        let together = (case.at, case.names_a_party().then_some(n));
+        worlds.entry(case.facts()).or_default().entry(together).or_default().push(n);
     }
     let mut decided: BTreeMap<usize, Result<Arc<DecisionBody>, String>> = BTreeMap::new();
     for (facts, by_instant) in worlds {
@@ -130,8 +139,8 @@ fn judge(
         if !facts.is_empty() {
             files.push(SourceFile::new("facts/case.toml", &facts));
         }
-        let world = Proposal::load(&files, SourceFile::new("organisation.toml", ""))?;
-        for (at, numbers) in by_instant {
+        let world = own.read(&files)?;
+        for ((at, _), numbers) in by_instant {
             let these: Vec<_> = numbers.iter().filter_map(|n| Some((*n, cases.get(*n)?))).collect();
             let (text, starts) = organisation(&these);
             let proposal = world.with_organisation(SourceFile::new("organisation.toml", &text));
@@ -147,13 +156,14 @@ fn judge(
 }
 
 pub(super) fn decide(judge: &Judge, case: &Case, n: usize) -> Result<Arc<DecisionBody>, String> {
+    let ids = case.ids(n);
     let caller = Caller {
-        app: format!("app-{n}").as_str().into(),
+        app: ids.app.as_str().into(),
         authenticated: "case".to_owned(),
         key: "case".into(),
-        tenant: format!("tenant-{n}").as_str().into(),
+        tenant: ids.tenant.as_str().into(),
     };
-    let call = CallRequest { deployment: Some(format!("candidate-{n}")), ..case.call.clone() };
+    let call = CallRequest { deployment: Some(ids.deployment), ..case.call.clone() };
     let reached = reached(judge, case, &caller, &call);
     match judge.decide(&caller, &call, &How { reached, ..How::default() }) {
         Ok(decided) => Ok(decided.body.clone()),

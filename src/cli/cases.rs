@@ -9,14 +9,15 @@ use clap::Args;
 use serde_json::json;
 
 use super::{
-    Failure,
+    ConfigFile, Failure,
     output::{self, Paint, count, paint},
+    policies::Folder,
     watch,
 };
 use crate::{
-    cases::{self, Case, Missed, Outcome, Tested},
+    cases::{self, Case, Missed, Outcome, Own, Tested},
     config,
-    domain::{Fault, Faults, SourceFile},
+    domain::{Fault, Faults, SourceFile, did_you_mean},
     policy::CedarCase,
 };
 
@@ -26,13 +27,15 @@ const FOLDER: &str = "cases";
 /// Judge the cases of `cases/*.toml`, each by the law that its author read.
 ///
 /// Every case is a call with an organisation of its own and the answer that it must get. `--coverage`
-/// also says which policies decide no case, and which exceptions let none pass. `cases/*.json` are
+/// also says which policies decide no case, and which exceptions let none pass. Policies that name an app,
+/// a model or an operator of the organisation have cases that call theirs so. `cases/*.json` are
 /// tests in Cedar's own form: single requests, which count as cases and show nothing for coverage.
 #[derive(Debug, Args)]
 pub(super) struct Test {
-    /// The policy folder.
-    #[arg(default_value = "policies")]
-    dir: PathBuf,
+    /// The policy folder; the configuration's unless given.
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
     /// Only cases whose file or name holds this text.
     #[arg(long, value_name = "TEXT", conflicts_with = "coverage")]
     only: Option<String>,
@@ -53,13 +56,27 @@ pub(super) struct Test {
 impl Test {
     pub(super) fn run(&self) -> Result<(), Failure> {
         if self.watch {
-            return watch::watch(&self.dir, || self.once());
+            return watch::watch(&self.find()?.0, || self.once());
         }
         self.once()
     }
 
+    /// The policy folder, and the organisation whose names its policies may use.
+    fn find(&self) -> Result<(PathBuf, Option<SourceFile>), Faults> {
+        match (Folder::find(self.dir.as_deref(), &self.config), &self.dir) {
+            (Ok(folder), _) => Ok((folder.dir.clone(), folder.own().cloned())),
+            // Cases bring their own organisations: a configuration that is wrong is not in the way.
+            (Err(_), Some(dir)) => Ok((dir.clone(), None)),
+            (Err(faults), None) => Err(faults),
+        }
+    }
+
     fn once(&self) -> Result<(), Failure> {
-        let tested = self.test()?;
+        let (dir, organisation) = self.find()?;
+        let tested = self.test(&dir, organisation.as_ref())?;
+        if tested.outcomes.is_empty() {
+            return Err(self.nothing(&dir));
+        }
         let failed = tested.outcomes.iter().filter(|outcome| outcome.failure.is_some()).count();
         let unshown = tested
             .missed
@@ -77,27 +94,48 @@ impl Test {
         }
     }
 
-    fn test(&self) -> Result<Tested, Faults> {
-        let policies = config::read_policies(&self.dir)?;
-        let files = read_cases(&self.dir)?;
+    fn test(&self, dir: &Path, organisation: Option<&SourceFile>) -> Result<Tested, Faults> {
+        let policies = config::read_policies(dir)?;
+        let files = read_cases(dir)?;
         let is_meant = |name: &str, place: &str| {
             self.only.as_ref().is_none_or(|only| name.contains(only) || place.contains(only))
         };
         let mut cases = Case::load(&files)?;
+        let own = Own::new(organisation, &cases);
         cases.retain(|case| is_meant(&case.name, &case.place));
-        let mut questions = self.read_cedar_tests()?;
+        let mut questions = self.read_cedar_tests(dir)?;
         questions.retain(|case| is_meant(&case.name, &case.place));
-        let mut tested = cases::test(&policies, cases, self.coverage)?;
+        let mut tested = cases::test(&policies, &own, cases, self.coverage)?;
         if !questions.is_empty() {
             tested.outcomes.extend(cases::test_cedar(&policies, questions)?);
         }
         Ok(tested)
     }
 
+    /// What to say where no case was judged: that nothing failed would be taken for a proof.
+    fn nothing(&self, dir: &Path) -> Failure {
+        let folder = dir.join(FOLDER);
+        let (Some(only), Ok(files)) = (&self.only, files_of_kind(&folder, "toml")) else {
+            let message = format!(
+                "there is no case in `{}`: `lexgate policies new` writes a policy with its cases",
+                folder.display()
+            );
+            return Failure::Finding(message);
+        };
+        let stems = files.iter().filter_map(|path| path.file_stem()?.to_str());
+        let stems: Vec<&str> = stems.collect();
+        let meant = did_you_mean(only, stems.iter().copied());
+        Failure::Finding(format!(
+            "no case has `{only}` in its name or in that of its file{meant}\nthe files in `{}` are {}",
+            folder.display(),
+            stems.join(", ")
+        ))
+    }
+
     /// The tests of Cedar's own form: those of the policy folder, and those that were named.
-    fn read_cedar_tests(&self) -> Result<Vec<CedarCase>, Faults> {
+    fn read_cedar_tests(&self, dir: &Path) -> Result<Vec<CedarCase>, Faults> {
         let (mut cases, mut faults) = (Vec::new(), Faults::default());
-        let own = files_of_kind(&self.dir.join(FOLDER), "json")?;
+        let own = files_of_kind(&dir.join(FOLDER), "json")?;
         for path in own.iter().chain(&self.cedar_tests) {
             let read = config::read_file(path).map_err(Faults::from).and_then(|file| {
                 CedarCase::load(&file, &|named| {

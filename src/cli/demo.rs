@@ -83,13 +83,17 @@ struct Row {
 
 impl Demo {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        telemetry::log_plain();
+        super::log_warnings()?;
         let config = self.config.load()?;
         let path = self
             .calls
             .clone()
             .unwrap_or_else(|| config.organisation.file.with_file_name("demo.toml"));
-        let script = config::read_file(&path).and_then(|file| parse_toml::<Script>(&file));
+        let script = config::read_file(&path)
+            .map_err(|fault| {
+                fault.help("`lexgate init` writes the example's calls and `lexgate init --empty` writes none; name a file of your own with `--calls FILE`")
+            })
+            .and_then(|file| parse_toml::<Script>(&file));
         let script = script.map_err(Faults::from)?;
         let app = App::start(&config).await?;
         let mut rows = Vec::new();

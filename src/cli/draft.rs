@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     app,
-    cases::{self, Case, Outcome},
+    cases::{self, Case, Outcome, Own},
     config,
     domain::{JurisdictionCode, SourceFile},
     facts::{FactsAt, Proposal},
@@ -43,14 +43,29 @@ pub(super) struct Target {
     folder: Folder,
     /// What it says.
     pub(super) proposal: Proposal,
+    /// Whether the organisation fits it.
+    has_organisation: bool,
     json: bool,
 }
 
 impl Target {
     pub(super) fn open(into: &Into) -> Result<Self, Failure> {
         let folder = Folder::find(into.dir.as_deref(), &into.config)?;
-        let proposal = app::propose(&folder.dir, folder.organisation.clone())?;
-        Ok(Self { folder, proposal, json: into.json })
+        match app::propose(&folder.dir, folder.organisation.clone()) {
+            Ok(proposal) => Ok(Self { folder, proposal, has_organisation: true, json: into.json }),
+            // What the organisation lacks may be what is to be written: its licence.
+            Err(faults) if faults.0.iter().all(|it| it.file == folder.organisation.path) => {
+                output::note(&format!(
+                    "`{}` has {} and is ignored here: `lexgate policies check` shows what is wrong",
+                    folder.organisation.path,
+                    count(faults.0.len(), "fault")
+                ));
+                let policies = config::read_policies(&folder.dir)?;
+                let proposal = Own::new(None, &[]).read(&policies)?;
+                Ok(Self { folder, proposal, has_organisation: false, json: into.json })
+            }
+            Err(faults) => Err(faults.into()),
+        }
     }
 
     pub(super) fn refuse_covered(
@@ -116,8 +131,12 @@ impl Target {
             let file = SourceFile::new(path, text);
             if config::decides(Path::new(path)) { &mut policies } else { &mut cases }.push(file);
         }
-        Proposal::load(&policies, self.folder.organisation.clone())?;
-        let tested = cases::test(&policies, Case::load(&cases)?, false)?;
+        if self.has_organisation {
+            Proposal::load(&policies, self.folder.organisation.clone())?;
+        }
+        let cases = Case::load(&cases)?;
+        let own = Own::new(self.folder.own(), &cases);
+        let tested = cases::test(&policies, &own, cases, false)?;
         let failed = tested.outcomes.into_iter().filter(|outcome| outcome.failure.is_some());
         let is_new = |outcome: &Outcome| {
             drafts.iter().any(|(path, _)| outcome.place.starts_with(&format!("{path}:")))
@@ -125,7 +144,7 @@ impl Target {
         let (new, old): (Vec<_>, Vec<_>) = failed.partition(is_new);
         if let Some(outcome) = new.first() {
             return Err(Failure::Finding(format!(
-                "nothing is written: the template does not stand beside the policies that are there\n  \
+                "nothing is written: the template does not agree with the policies that are there\n  \
                  case “{}”: {}",
                 outcome.name,
                 outcome.failure.as_deref().unwrap_or_default()

@@ -41,9 +41,9 @@ pub(super) struct Explain {
     /// The app that makes the call; the first caller's in the configuration unless given.
     #[arg(long)]
     app: Option<String>,
-    /// Judge by the facts and instruments of this instant (RFC 3339) instead of now. Of what left before,
+    /// Judge by the facts and instruments of this day (UTC) or instant instead of now. Of what left before,
     /// all is counted that the store holds now.
-    #[arg(long, value_name = "INSTANT")]
+    #[arg(long, value_name = "INSTANT", value_parser = super::instant)]
     at: Option<Timestamp>,
     /// Explain the decision at this position of the ledger.
     #[arg(long, value_name = "SEQ", conflicts_with_all = ["call", "app", "at"])]

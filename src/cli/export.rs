@@ -24,7 +24,6 @@ use crate::{
         read_bundle, write_bundle,
     },
     store::{Store, Stored},
-    telemetry,
 };
 
 /// Write the ledger as static files that anybody can verify.
@@ -43,7 +42,7 @@ pub(super) struct Export {
 
 impl Export {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        telemetry::log_plain();
+        super::log_warnings()?;
         let config = self.config.load()?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let (size, contents) = write_export(&*store, &self.dir, false).await?;
@@ -56,7 +55,9 @@ impl Export {
         output::line(&format!(
             "{size} entries, their tree, its checkpoint and {contents} contents of snapshots are in `{dir}`"
         ));
-        output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
+        output::line(&format!(
+            "verify them with: lexgate verify {dir} --key VKEY; VKEY is the verifier key that `lexgate init` printed and `serve` logs at start"
+        ));
         Ok(())
     }
 }

@@ -8,14 +8,14 @@ use ring::rand::{SecureRandom, SystemRandom};
 use serde::Serialize;
 
 use super::{
-    ConfigFile, Failure, output,
+    ConfigFile, Failure, log_warnings, output,
     signing::{Retire, Rotate},
 };
 use crate::{
     app,
     config::Role,
-    domain::{AppId, Digest, JurisdictionCode},
-    facts::Organisation,
+    domain::{AppId, Digest, JurisdictionCode, nearest},
+    facts::{Organisation, World},
 };
 
 /// Manage API keys.
@@ -34,7 +34,9 @@ pub(super) enum Keys {
 pub(super) struct Create {
     #[command(flatten)]
     config: ConfigFile,
-    /// What it may do.
+    /// What it may do: a caller asks for decisions and calls models, an auditor reads the ledger, an
+    /// officer sets and lifts legal holds and erases persons. No key changes policies or registers: those
+    /// are files, and read at start.
     #[arg(long)]
     role: Role,
     /// The app that calls with it: required for a caller.
@@ -74,7 +76,7 @@ impl FreshKey {
         let mut random = [0; 32];
         SystemRandom::new()
             .fill(&mut random)
-            .map_err(|_| Failure::Environment("the machine gives no randomness".to_owned()))?;
+            .map_err(|_| Failure::Environment("the system's random source failed".to_owned()))?;
         let role = role.as_str();
         let secret = format!("lexgate_{role}_{}", BASE64_URL_SAFE_NO_PAD.encode(random));
         Ok(Self { name, role, app, secret, jurisdictions: Vec::new(), personal_values: false })
@@ -105,6 +107,7 @@ impl FreshKey {
 
 impl Keys {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        log_warnings()?;
         match self {
             Self::Create(create) => create.run(),
             Self::Rotate(rotate) => rotate.run().await,
@@ -119,10 +122,23 @@ fn require_app(app: &str, organisation: &Organisation) -> Result<(), Failure> {
         return Ok(());
     }
     let known: Vec<&str> = organisation.apps.keys().map(AppId::as_str).collect();
-    Err(Failure::Usage(format!(
-        "the organisation file has no app `{app}`: declare it in `[[apps]]`, or take one of {}",
-        known.join(", ")
-    )))
+    let remedy = match (nearest(app, known.iter().copied()), &known[..]) {
+        (Some(near), _) => format!("did you mean `{near}`?"),
+        (None, []) => "declare it in `[[apps]]`; there is none yet".to_owned(),
+        (None, known) => format!("declare it in `[[apps]]`, or take one of {}", known.join(", ")),
+    };
+    Err(Failure::Usage(format!("the organisation file has no app `{app}`: {remedy}")))
+}
+
+/// An auditor's key that is limited to a place that no record names would read nothing.
+fn require_places(codes: &[JurisdictionCode], world: &World) -> Result<(), Failure> {
+    match codes.iter().find(|code| !world.knows_jurisdiction(code.as_str())) {
+        None => Ok(()),
+        Some(code) => {
+            let help = app::unknown_place(code);
+            Err(Failure::Usage(format!("unknown jurisdiction `{code}`: {help}")))
+        }
+    }
 }
 
 impl Create {
@@ -136,6 +152,9 @@ impl Create {
         }
         if let Some(app) = &self.app {
             require_app(app, &app::read_proposal(&config)?.organisation)?;
+        }
+        if !self.jurisdiction.is_empty() {
+            require_places(&self.jurisdiction, &app::read_proposal(&config)?.world)?;
         }
         let given = self.name.clone().unwrap_or_else(|| match &self.app {
             Some(app) if self.role == Role::Caller => app.clone(),

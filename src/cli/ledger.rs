@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    ConfigFile, Failure,
+    ConfigFile, Failure, log_warnings,
     output::{self, Paint, paint},
 };
 use crate::{
@@ -27,6 +27,7 @@ pub(super) enum Ledger {
 
 impl Ledger {
     pub(super) async fn run(self) -> Result<(), Failure> {
+        log_warnings()?;
         match self {
             Self::Recover(recover) => recover.run().await,
             Self::CorrectTime(correct) => correct.run().await,

@@ -3,10 +3,7 @@
 use clap::Args;
 
 use super::{ConfigFile, Failure, output};
-use crate::{
-    app::{self, AppError},
-    telemetry,
-};
+use crate::app::{self, AppError};
 
 /// Bring the store's tables up to date.
 #[derive(Debug, Args)]
@@ -17,7 +14,7 @@ pub(super) struct Migrate {
 
 impl Migrate {
     pub(super) async fn run(self) -> Result<(), Failure> {
-        telemetry::log_plain();
+        super::log_warnings()?;
         let config = self.config.load()?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         store.migrate().await.map_err(AppError::from)?;

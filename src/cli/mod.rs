@@ -27,8 +27,16 @@ mod witness;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
+use jiff::Timestamp;
 
-use crate::{app::AppError, config, config::Config, domain::Faults};
+use crate::{
+    app::AppError,
+    config,
+    config::Config,
+    domain::Faults,
+    facts::{DATE_FORMS, read_instant},
+    telemetry,
+};
 
 /// The checkpoint before an AI call: judged by Cedar policies, recorded in a verifiable ledger.
 ///
@@ -42,7 +50,7 @@ struct Command {
 
 #[derive(Debug, Subcommand)]
 enum Subcommands {
-    /// Write an example organisation, a signing key and one API key for each role.
+    /// Write an organisation (the example's, or one to fill in), a signing key and API keys.
     Init(init::Init),
     /// Serve the decision API, the gateway and the audit API.
     Serve(serve::Serve),
@@ -98,7 +106,7 @@ enum Failure {
     /// The command was used wrongly.
     #[error("{0}")]
     Usage(String),
-    /// The machine, a file or the store does not play along.
+    /// The machine, a file or the store failed.
     #[error("{0}")]
     Environment(String),
     /// Another process has said what it is, and ended with this code.
@@ -145,6 +153,19 @@ impl From<AppError> for Failure {
             error => Self::Environment(chain(&error)),
         }
     }
+}
+
+/// Lets a command that a person runs say warnings in plain lines, as far as `LEXGATE_LOG` asks for them.
+fn log_warnings() -> Result<(), Failure> {
+    telemetry::check_filter(std::env::var(telemetry::FILTER).ok().as_deref())
+        .map_err(Failure::Usage)?;
+    telemetry::log_plain();
+    Ok(())
+}
+
+/// Reads a day or an instant of the command line.
+fn instant(text: &str) -> Result<Timestamp, String> {
+    read_instant(text).ok_or_else(|| format!("write {DATE_FORMS}"))
 }
 
 /// An error with everything behind it, each part once.

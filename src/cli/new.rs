@@ -7,7 +7,7 @@ use super::{
     draft::{Into, Target},
 };
 use crate::{
-    domain::{Clock, JurisdictionCode, SourceFile, SystemClock},
+    domain::{Clock, JurisdictionCode, SourceFile, SystemClock, meant_jurisdiction},
     facts::FactsAt,
     policy,
 };
@@ -164,8 +164,10 @@ fn known(facts: &FactsAt, text: &str) -> Result<JurisdictionCode, Failure> {
         });
         let remedy = match same {
             Some((code, row)) => format!("did you mean `{code}` ({})?", row.name),
-            None => "want an ISO 3166 code such as `MX`; `facts/jurisdictions.toml` lists them"
-                .to_owned(),
+            None => meant_jurisdiction(text).unwrap_or_else(|| {
+                "want an ISO 3166 code such as `MX`; `facts/jurisdictions.toml` lists them"
+                    .to_owned()
+            }),
         };
         Failure::Usage(format!("unknown jurisdiction `{text}`: {remedy}"))
     })

@@ -6,7 +6,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 
 use super::{
@@ -50,9 +50,9 @@ pub(super) struct Check {
     /// that are over need no review. Facts of one file that were read from the same source are one fault.
     #[arg(long)]
     strict_sources: bool,
-    /// Check as of this day (UTC), such as 2027-05-22, instead of now.
-    #[arg(long, value_name = "DATE")]
-    at: Option<Date>,
+    /// Check as of this day (UTC), such as 2027-05-22, or this instant, instead of now.
+    #[arg(long, value_name = "DATE", value_parser = super::instant)]
+    at: Option<Timestamp>,
     /// Print JSON.
     #[arg(long, conflicts_with = "watch")]
     json: bool,
@@ -76,6 +76,8 @@ struct Checked {
 pub(super) struct Folder {
     pub(super) dir: PathBuf,
     pub(super) organisation: SourceFile,
+    /// Whether a configuration names it.
+    is_own: bool,
 }
 
 impl Folder {
@@ -83,12 +85,18 @@ impl Folder {
     /// it: whoever writes policies alone needs none.
     pub(super) fn find(dir: Option<&Path>, config: &ConfigFile) -> Result<Self, Faults> {
         let config = config.config.exists().then(|| Config::load(&config.config)).transpose()?;
+        let is_own = config.is_some();
         let organisation = match &config {
             Some(config) => config::read_file(&config.organisation.file)?,
             None => SourceFile::new("organisation.toml", ""),
         };
         let configured = config.map(|config| config.policies).unwrap_or_default().dir;
-        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation })
+        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation, is_own })
+    }
+
+    /// The organisation, where there is one.
+    pub(super) fn own(&self) -> Option<&SourceFile> {
+        self.is_own.then_some(&self.organisation)
     }
 }
 
@@ -127,7 +135,8 @@ impl Check {
     fn check(&self) -> Result<Checked, Faults> {
         let folder = Folder::find(self.dir.as_deref(), &self.config)?;
         let (proposal, not_taken) = app::propose_folder(&folder.dir, folder.organisation)?;
-        let now = self.instant();
+        app::check_marks(&folder.dir)?;
+        let now = self.at.unwrap_or_else(|| SystemClock.now());
         let mut upkeep = proposal.world.upkeep(now.to_zoned(TimeZone::UTC).date());
         for fault in &mut upkeep.faults.0 {
             fault.file = folder.dir.join(&*fault.file).display().to_string().into();
@@ -140,12 +149,6 @@ impl Check {
             Faults::from(place.fault(0..0, super::chain(&error)))
         })?;
         Ok(Checked { proposal, snapshot, upkeep, not_taken })
-    }
-
-    /// The beginning of the day that is asked for, or now.
-    fn instant(&self) -> Timestamp {
-        let midnight = self.at.and_then(|day| day.to_zoned(TimeZone::UTC).ok());
-        midnight.map_or_else(|| SystemClock.now(), |midnight| midnight.timestamp())
     }
 
     fn report(&self, checked: &Checked) -> Result<(), Failure> {

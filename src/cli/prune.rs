@@ -52,8 +52,8 @@ pub(super) struct Prune {
     /// Say what would be removed, and remove nothing.
     #[arg(long)]
     dry_run: bool,
-    /// Take this instant (RFC 3339) for the present one: what must be kept longer is kept.
-    #[arg(long, value_name = "INSTANT")]
+    /// Take this day (UTC) or instant for the present one: what must be kept longer is kept.
+    #[arg(long, value_name = "INSTANT", value_parser = super::instant)]
     before: Option<Timestamp>,
     /// Believe this machine's clock although nothing was recorded for more than two weeks not long ago.
     #[arg(long)]

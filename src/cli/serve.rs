@@ -25,6 +25,12 @@ impl Serve {
             telemetry::log_json();
             None
         };
+        for variable in &config.strange_variables {
+            tracing::warn!(
+                variable,
+                "this variable has the prefix of settings but is not a setting: it is ignored"
+            );
+        }
         // Before the first measurement, which would else go nowhere.
         telemetry::metrics().map_err(crate::app::AppError::from)?;
         let app = App::start(&config).await?;

@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 
 use super::{Failure, output, signing::write_key};
 use crate::{
+    app,
     domain::SystemClock,
     ledger::{SignatureType, SigningKey, VerifierKey},
     lifecycle::Lifecycle,
@@ -84,6 +85,8 @@ pub(super) struct Serve {
 
 impl Serve {
     async fn run(self) -> Result<(), Failure> {
+        telemetry::check_filter(std::env::var(telemetry::FILTER).ok().as_deref())
+            .map_err(Failure::Usage)?;
         telemetry::log_json();
         let (key, _) = read_key(&self.key_file, &self.name)?;
         let logs = self.logs.iter().map(|vkey| {
@@ -102,7 +105,7 @@ impl Serve {
         };
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let lifecycle = Lifecycle::default();
-        lifecycle.listen().map_err(failed)?;
+        lifecycle.outlive_hangup().and_then(|()| lifecycle.listen()).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         output::line(&format!("the witness {} listens on http://{address}", witness.verifier()));
         let draining = lifecycle.draining.clone();
@@ -116,7 +119,8 @@ impl Serve {
 }
 
 fn read_key(path: &std::path::Path, name: &str) -> Result<(SigningKey, VerifierKey), Failure> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::io("read", path, &error))?;
+    let bytes = app::read_key_file(path, "witness's key")
+        .map_err(|error| Failure::Environment(error.to_string()))?;
     let key = SigningKey::from_pkcs8(&bytes)
         .map_err(|error| Failure::Finding(format!("`{}`: {error}", path.display())))?;
     let verifier = key

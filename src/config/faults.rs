@@ -5,8 +5,8 @@ use std::ops::Range;
 use figment::error::{Actual, Kind};
 
 use crate::{
-    domain::{Fault, Faults, SourceFile},
-    source::{is_word, without_values},
+    domain::{Fault, Faults, SourceFile, nearest},
+    source::{is_name, is_word, without_values},
 };
 
 /// Every key and table of the configuration.
@@ -109,9 +109,16 @@ pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             _ => locate(file, &path),
         };
         let help = match &error.kind {
-            Kind::UnknownField(..) => "remove the key, or correct its spelling",
-            Kind::MissingField(_) => "add the key",
-            _ => "correct the value",
+            Kind::UnknownField(name, expected) => match nearest(name, expected.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "remove the key, or correct its spelling".to_owned(),
+            },
+            Kind::UnknownVariant(value, expected) => match nearest(value, expected.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => "correct the value".to_owned(),
+            },
+            Kind::MissingField(_) => "add the key".to_owned(),
+            _ => "correct the value".to_owned(),
         };
         let is_secret = path.first() == Some(&"secrets");
         let is_list = path.get(..2) == Some(&["secrets", "environment"]);
@@ -125,7 +132,7 @@ pub(super) fn explain(file: &SourceFile, error: &figment::Error) -> Faults {
             kind => said(kind),
         };
         if from_environment {
-            let path = path.iter().map(|part| if is_word(part) { *part } else { "…" });
+            let path = path.iter().map(|part| if is_name(part) { *part } else { "…" });
             let name = format!("LEXGATE_{}", path.collect::<Vec<_>>().join("__").to_uppercase());
             return SourceFile::new(&name, "").fault(0..0, message).help(help);
         }

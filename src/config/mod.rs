@@ -2,6 +2,7 @@
 //! that it would print.
 
 mod amount;
+mod environment;
 mod faults;
 mod ledger;
 mod server;
@@ -16,7 +17,7 @@ use std::{
 
 use figment::{
     Figment,
-    providers::{Env, Format, Toml},
+    providers::{Format, Toml},
 };
 use jiff::SignedDuration;
 use serde::Deserialize;
@@ -68,6 +69,9 @@ pub struct Config {
     /// `[backends]`.
     #[serde(default)]
     pub backends: BackendsConfig,
+    /// Environment variables that begin as settings do and are none.
+    #[serde(skip)]
+    pub strange_variables: Vec<String>,
     /// The file that was read, for the places of faults.
     #[serde(skip)]
     pub file: Option<SourceFile>,
@@ -186,7 +190,7 @@ pub enum Role {
     Caller,
     /// Read the ledger.
     Auditor,
-    /// Change policies and registers.
+    /// Set and lift legal holds, and erase persons. Policies and the organisation are changed in their files.
     Officer,
 }
 
@@ -234,12 +238,12 @@ impl Config {
             fault.help("`lexgate init` writes a configuration; `--config FILE` names another")
         })?;
         // Figment would say where broken TOML breaks in a text of its own.
-        let _: toml::Table = parse_toml(&file).map_err(faults::broken)?;
-        let figment = Figment::new()
-            .merge(Toml::string(&file.text))
-            // Only names with a section are the configuration's: LEXGATE_LOG is not.
-            .merge(Env::prefixed("LEXGATE_").filter(|key| key.as_str().contains("__")).split("__"));
+        let table: toml::Table = parse_toml(&file).map_err(faults::broken)?;
+        let names = environment::names();
+        let overlay = environment::Overlay::read(&names, &table)?;
+        let figment = Figment::new().merge(Toml::string(&file.text)).merge(overlay.provider());
         let mut config: Self = figment.extract().map_err(|error| faults::explain(&file, &error))?;
+        config.strange_variables = environment::strangers(&names, &config)?;
         check(&config, &file)?;
         config.file = Some(file);
         Ok(config)

@@ -44,6 +44,18 @@ impl TelemetryConfig {
         let mut fault = |name: &str, message: String, help: &str| {
             faults.0.push(SourceFile::new(name, "").fault(0..0, message).help(help));
         };
+        if let Some((name, value)) = env("OTEL_TRACES_EXPORTER") {
+            let exporters: Vec<_> = value.split(',').map(|it| it.trim().to_lowercase()).collect();
+            if exporters.iter().any(|exporter| exporter != "otlp" && exporter != "none") {
+                let message = "the value names an exporter that Lexgate does not have".to_owned();
+                fault(name, message, "write `otlp`, or `none` for no spans");
+                return faults.or(None);
+            }
+            // As `OTEL_SDK_DISABLED`: who says that nothing is to leave is not overruled by an address.
+            if exporters.iter().all(|exporter| exporter == "none") {
+                return Ok(None);
+            }
+        }
         let below = |base: &str| format!("{}{TRACES}", base.trim_end_matches('/'));
         let whole = env("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
         let base = env("OTEL_EXPORTER_OTLP_ENDPOINT");
@@ -135,6 +147,14 @@ mod tests {
         let file = Some("https://file/otlp");
         assert_eq!(found(file, &[base, whole, grpc]).unwrap(), "https://file/otlp/v1/traces");
         assert_eq!(found(file, &[("OTEL_SDK_DISABLED", "TRUE")]), None);
+        for none in ["none", " None ", "none,none"] {
+            assert_eq!(found(file, &[("OTEL_TRACES_EXPORTER", none)]), None, "{none}");
+            assert_eq!(found(None, &[base, ("OTEL_TRACES_EXPORTER", none)]), None, "{none}");
+        }
+        for otlp in ["otlp", "OTLP", "none,otlp", ""] {
+            let found = found(None, &[base, ("OTEL_TRACES_EXPORTER", otlp)]);
+            assert_eq!(found.unwrap(), "http://base:4318/v1/traces", "{otlp}");
+        }
     }
 
     #[test]
@@ -156,6 +176,8 @@ mod tests {
                 "OTEL_EXPORTER_OTLP_PROTOCOL",
                 "http/protobuf",
             ),
+            (vec![base, ("OTEL_TRACES_EXPORTER", "jaeger")], "OTEL_TRACES_EXPORTER", "`otlp`"),
+            (vec![("OTEL_TRACES_EXPORTER", "otlp,console")], "OTEL_TRACES_EXPORTER", "`none`"),
             (
                 vec![base, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")],
                 "OTEL_EXPORTER_OTLP_COMPRESSION",

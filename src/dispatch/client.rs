@@ -8,7 +8,10 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use reqwest::{
     RequestBuilder, Response, Url,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
+        RETRY_AFTER,
+    },
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -16,13 +19,21 @@ use super::{
     BackendReply, BackendRequest, Backends, Endpoint, Expected, Grants, Probed, SendError,
     connections::Connections,
     credentials::{Credentials, Key},
+    encoding::decoded,
     outgoing::Outgoing,
     probe::probe,
 };
-use crate::{facts::BackendAddress, telemetry::TraceContext};
+use crate::{
+    facts::{Api, BackendAddress},
+    telemetry::TraceContext,
+};
 
 /// Where Anthropic's API takes a key.
 const X_API_KEY: &str = "x-api-key";
+/// The header without which Anthropic's API answers nothing, and the version that its SDKs send.
+const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
+/// Where Anthropic's API is.
+const ANTHROPIC: &str = "anthropic.com";
 /// The largest answer to a question without a body.
 const MOST_TOLD: usize = 1 << 20;
 
@@ -36,7 +47,8 @@ pub struct OpenAiClient {
 /// When an attempt is over, whatever has come.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    first_byte: Instant,
+    /// Up to the headers, and to the first piece: many backends send headers before they begin to think.
+    begin: Instant,
     between_chunks: Duration,
     total: Instant,
 }
@@ -66,20 +78,19 @@ impl OpenAiClient {
     ) -> Result<(u16, Bytes), SendError> {
         let url = on_the_host_of(address, url)?;
         let (client, key) = self.ready(address).await?;
-        let mut call = client.get(url);
-        if let Some(key) = &key {
-            call = call.header(AUTHORIZATION, key.bearer());
-        }
+        let ask = async |api| {
+            let call = client.get(url.clone()).header(ACCEPT_ENCODING, "identity");
+            told(with_key(call, key.as_ref(), api)).await
+        };
         let asked = async {
-            let mut response = self.sent(address, call, key.as_ref()).await?;
-            let mut told = BytesMut::new();
-            while let Some(piece) = response.chunk().await.map_err(broken)? {
-                if told.len() + piece.len() > MOST_TOLD {
-                    return Err(SendError::TooLarge(MOST_TOLD));
-                }
-                told.extend_from_slice(&piece);
+            let api = address.api.or_else(|| api_at(address.base_url.host()));
+            let mut answer = ask(api.unwrap_or(Api::OpenAi)).await?;
+            // Nothing says whose API it is: the other header may be the one that it reads.
+            if api.is_none() && key.is_some() && is_refusal(answer.0) {
+                answer = ask(Api::Anthropic).await?;
             }
-            Ok((response.status().as_u16(), told.freeze()))
+            self.heard(address, key.as_ref(), answer.0);
+            Ok(answer)
         };
         timeout(limit, asked).await.unwrap_or(Err(SendError::Timeout("answer")))
     }
@@ -100,20 +111,13 @@ impl OpenAiClient {
         timeout(address.timeouts.total, made).await.unwrap_or(Err(SendError::Timeout("key")))
     }
 
-    /// Sends `call`, which holds `key`, up to the headers of the answer.
-    async fn sent(
-        &self,
-        address: &BackendAddress,
-        call: RequestBuilder,
-        key: Option<&Key>,
-    ) -> Result<Response, SendError> {
-        let response = call.send().await.map_err(broken)?;
-        if matches!(response.status().as_u16(), 401 | 403)
+    /// Notes that a backend answered with `status` to what held `key`.
+    fn heard(&self, address: &BackendAddress, key: Option<&Key>, status: u16) {
+        if is_refusal(status)
             && let (Some(source), Some(key)) = (&address.key, key)
         {
             self.credentials.refused(source, key);
         }
-        Ok(response)
     }
 }
 
@@ -127,10 +131,14 @@ impl Backends for OpenAiClient {
         let total = Instant::now() + address.timeouts.total;
         let (client, key) = self.ready(address).await?;
         let accept = if request.stream { "text/event-stream" } else { "application/json" };
+        let is_messages =
+            [Endpoint::Messages, Endpoint::CountTokens].map(Endpoint::path).contains(&request.path);
+        let names_version = request.headers.iter().any(|(name, _)| *name == VERSION.0);
         let mut call = client
             .post(address.base_url.join(request.path))
             .header(CONTENT_TYPE, "application/json")
             .header(ACCEPT, accept)
+            .header(ACCEPT_ENCODING, "identity")
             .header("x-request-id", request.request_id);
         for (name, value) in request.headers {
             call = call.header(name, value);
@@ -138,34 +146,36 @@ impl Backends for OpenAiClient {
         for (name, value) in request.trace.iter().map(TraceContext::header) {
             call = call.header(name, value);
         }
-        if let Some(key) = &key {
-            call = call.header(AUTHORIZATION, key.bearer());
-            if [Endpoint::Messages, Endpoint::CountTokens]
-                .map(Endpoint::path)
-                .contains(&request.path)
-            {
-                call = call.header(X_API_KEY, key.plain());
-            }
+        if is_messages && !names_version {
+            call = call.header(VERSION.0, VERSION.1);
         }
+        // What Anthropic offers beside its own API reads keys as OpenAI does.
+        let is_anthropic = is_messages && address.api != Some(Api::OpenAi);
+        let api = if is_anthropic { Api::Anthropic } else { Api::OpenAi };
+        let call = bearing(call, key.as_ref(), api);
+        let timeouts = address.timeouts;
+        let begin = if request.stream { timeouts.first_byte } else { timeouts.answer };
         let limits = Limits {
-            first_byte: Instant::now() + address.timeouts.first_byte,
-            between_chunks: address.timeouts.between_chunks,
+            begin: Instant::now() + begin,
+            between_chunks: timeouts.between_chunks,
             total,
         };
         let body = Outgoing::new(request.body, request.permit);
         let refused = body.refused();
-        let sent = self.sent(address, call.body(reqwest::Body::wrap(body)), key.as_ref());
-        let response = timeout_at(limits.first_byte.min(total), sent).await;
+        let sent = call.body(reqwest::Body::wrap(body)).send();
+        let response = timeout_at(limits.begin.min(total), sent).await;
         let response = response.map_err(|_| SendError::Timeout("first byte"))?;
+        let response = response.map_err(broken);
         let response = response
             .map_err(|error| if refused.is_so() { SendError::NoLongerAllowed } else { error })?;
+        self.heard(address, key.as_ref(), response.status().as_u16());
         let header =
             |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         Ok(BackendReply {
             status: response.status().as_u16(),
             content_type: header(CONTENT_TYPE).map(str::to_owned),
             retry_after: header(RETRY_AFTER).map(str::to_owned),
-            body: chunks(response, limits, request.stream),
+            body: chunks(response, limits),
         })
     }
 
@@ -198,15 +208,13 @@ fn broken(error: reqwest::Error) -> SendError {
     }
 }
 
-/// The body in pieces. The first of a streamed answer has the time of a first byte: many backends send
-/// headers before they begin to think.
+/// The body in pieces, as it was before a backend compressed it.
 fn chunks(
     response: Response,
     limits: Limits,
-    stream: bool,
 ) -> stream::BoxStream<'static, Result<Bytes, SendError>> {
-    let first = if stream { limits.first_byte } else { Instant::now() };
-    stream::unfold(Some((response, first)), move |state| async move {
+    let codings = codings(&response);
+    let pieces = stream::unfold(Some((response, limits.begin)), move |state| async move {
         let (mut response, first) = state?;
         let next = first.max(Instant::now() + limits.between_chunks);
         let piece = timeout_at(next.min(limits.total), response.chunk()).await;
@@ -217,6 +225,57 @@ fn chunks(
             Err(_) if next < limits.total => Some((Err(SendError::Timeout("next piece")), None)),
             Err(_) => Some((Err(SendError::Timeout("end of the answer")), None)),
         }
-    })
-    .boxed()
+    });
+    // Some who read it ask once more at its end.
+    decoded(pieces.fuse().boxed(), codings.iter().map(String::as_str))
+}
+
+fn codings(response: &Response) -> Vec<String> {
+    let values = response.headers().get_all(CONTENT_ENCODING).iter();
+    values.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect()
+}
+
+/// Sends `call`, and reads a short answer to its end.
+async fn told(call: RequestBuilder) -> Result<(u16, Bytes), SendError> {
+    let response = call.send().await.map_err(broken)?;
+    let (status, codings) = (response.status().as_u16(), codings(&response));
+    let pieces = response.bytes_stream().map(|piece| piece.map_err(broken)).boxed();
+    let mut pieces = decoded(pieces, codings.iter().map(String::as_str));
+    let mut told = BytesMut::new();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece?;
+        if told.len() + piece.len() > MOST_TOLD {
+            return Err(SendError::TooLarge(MOST_TOLD));
+        }
+        told.extend_from_slice(&piece);
+    }
+    Ok((status, told.freeze()))
+}
+
+/// `call` with `key` in the header in which `api` reads it, and in no other.
+fn bearing(call: RequestBuilder, key: Option<&Key>, api: Api) -> RequestBuilder {
+    match (key, api) {
+        (None, _) => call,
+        (Some(key), Api::OpenAi) => call.header(AUTHORIZATION, key.bearer()),
+        (Some(key), Api::Anthropic) => call.header(X_API_KEY, key.plain()),
+    }
+}
+
+/// A question without a body, as `api` takes it.
+fn with_key(call: RequestBuilder, key: Option<&Key>, api: Api) -> RequestBuilder {
+    let call = if api == Api::Anthropic { call.header(VERSION.0, VERSION.1) } else { call };
+    bearing(call, key, api)
+}
+
+/// Whose API is at `host`, where that is known.
+fn api_at(host: &str) -> Option<Api> {
+    let before = host.strip_suffix(ANTHROPIC);
+    before
+        .is_some_and(|before| before.is_empty() || before.ends_with('.'))
+        .then_some(Api::Anthropic)
+}
+
+/// Whether a status says that a key is not accepted.
+const fn is_refusal(status: u16) -> bool {
+    matches!(status, 401 | 403)
 }

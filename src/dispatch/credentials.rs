@@ -10,7 +10,7 @@ use std::{
 use reqwest::header::HeaderValue;
 
 use super::secret::{SecretFault, SecretSource, Secrets};
-use crate::facts::KeySource;
+use crate::{facts::KeySource, source::alike};
 
 /// How long a command that failed is left alone.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ impl Credentials {
             KeySource::Environment(name) => {
                 (name, fresh(&SecretSource::Environment(name.clone())).await)
             }
-            KeySource::Secret(name) => match self.named.get(name) {
+            KeySource::Secret(name) => match self.secret(name) {
                 Some(secret) => (name, secret.key(name).await),
                 None => (name, Err(SecretFault::Unknown)),
             },
@@ -75,10 +75,21 @@ impl Credentials {
         key.map_err(|fault| KeyError { name: name.clone(), fault })
     }
 
+    /// The secret of this name, or the one whose name differs in capitals and separators alone.
+    fn secret(&self, name: &str) -> Option<&Secret> {
+        if let Some(secret) = self.named.get(name) {
+            return Some(secret);
+        }
+        match alike(self.named.keys().map(String::as_str), name)[..] {
+            [one] => self.named.get(one),
+            _ => None,
+        }
+    }
+
     /// A backend has refused `key`, which came from `source`: a command is asked again.
     pub(super) fn refused(&self, source: &KeySource, key: &Key) {
         if let KeySource::Secret(name) = source
-            && let Some(secret) = self.named.get(name)
+            && let Some(secret) = self.secret(name)
         {
             lock(&secret.kept).refused(Instant::now(), key);
         }
@@ -324,6 +335,22 @@ mod tests {
         credentials.refused(&source, &key("1"));
         assert_eq!(credentials.key(&source).await.unwrap(), key("2"));
         fs::remove_file(log).unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_found_in_any_case_and_never_a_doubtful_one() {
+        let at = path("case");
+        fs::write(&at, "one").unwrap();
+        let file = || SecretSource::File(at.clone());
+        let named = |names: &[&str]| {
+            let named = names.iter().map(|name| ((*name).to_owned(), file())).collect();
+            Credentials::new(Secrets { environment: BTreeSet::default(), named })
+        };
+        let wanted = KeySource::Secret("FRANKFURT-2".to_owned());
+        assert_eq!(named(&["frankfurt_2"]).key(&wanted).await.unwrap(), key("one"));
+        let doubtful = named(&["frankfurt_2", "Frankfurt-2"]).key(&wanted).await.unwrap_err();
+        assert!(matches!(doubtful.fault, SecretFault::Unknown), "{doubtful}");
+        fs::remove_file(&at).unwrap();
     }
 
     #[tokio::test]

@@ -42,7 +42,16 @@ pub struct Said {
     pub is_usage_only: bool,
     /// Of an event: whether the stream ends with it.
     pub is_last: bool,
+    /// Of an event: the parts of the answer of which it is.
+    pub choices: Choices,
+    /// Of an event: those of them that end with it.
+    pub finished: Choices,
+    /// Of an event: its number, where this API has numbers.
+    pub sequence: Option<u64>,
 }
+
+/// Which choices of an answer: a bit for each of the 128 that an API gives at most.
+pub(super) type Choices = u128;
 
 impl Endpoint {
     /// The path below a backend's base URL.
@@ -87,8 +96,9 @@ impl Endpoint {
         }
     }
 
-    /// Whether usage stands in a stream only where it is asked for.
-    const fn hides_usage(self) -> bool {
+    /// Whether usage appears in a stream only where it is asked for.
+    #[must_use]
+    pub const fn hides_usage(self) -> bool {
         matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
@@ -146,15 +156,22 @@ impl Endpoint {
                 let is_empty =
                     choices.trim_matches(|c: char| "[]".contains(c) || c.is_whitespace());
                 said.is_usage_only = said.has_usage() && (is_empty.is_empty() || choices == "null");
+                said.take_choices(choices);
             }
             Self::Responses => {
                 let ends = ["response.completed", "response.incomplete", "response.cancelled"];
-                said.is_last = ends.contains(&&*kind);
-                said.is_error |= kind == "response.failed" || kind == "error";
+                let has_failed = kind == "response.failed";
+                said.is_last = has_failed || ends.contains(&&*kind);
+                said.is_error |= has_failed || kind == "error";
+                said.sequence = wire.sequence_number.and_then(|number| number.get().parse().ok());
             }
             Self::Messages | Self::CountTokens => {
                 said.is_last = kind == "message_stop";
                 said.is_error |= kind == "error";
+                // A message is one choice, and its end is told before its last event.
+                said.choices = 1;
+                said.finished =
+                    wire.delta.is_some_and(|delta| says_why_it_stops(delta.get())).into();
             }
         }
         Some(said)
@@ -179,27 +196,6 @@ impl Endpoint {
         said
     }
 
-    /// An event that says `label` before anything else does, made after the model of the first event;
-    /// `None` where this API has no place for one.
-    #[must_use]
-    pub fn label(self, first: &str, label: &str) -> Option<Bytes> {
-        let choice = match self {
-            Self::ChatCompletions => serde_json::json!([{
-                "index": 0, "delta": { "role": "assistant", "content": label },
-                "logprobs": null, "finish_reason": null,
-            }]),
-            Self::Completions => serde_json::json!([{
-                "index": 0, "text": label, "logprobs": null, "finish_reason": null,
-            }]),
-            Self::Embeddings | Self::Responses | Self::Messages | Self::CountTokens => return None,
-        };
-        let mut event = Fields::parse(&Bytes::copy_from_slice(first.as_bytes())).ok()?;
-        event.retain(|name| name != "usage");
-        event.set("choices", &choice).ok()?;
-        let event = String::from_utf8(event.to_vec().ok()?).ok()?;
-        Some(Bytes::from(format!("data: {event}\n\n")))
-    }
-
     /// An event without the usage that stands beside its content; `None` where it cannot be taken out
     /// alone.
     #[must_use]
@@ -211,33 +207,6 @@ impl Endpoint {
         let (before, after) = str::from_utf8(event).ok()?.split_once(data)?;
         Some(Bytes::from([before, &rest, after].concat()))
     }
-
-    /// The event that ends a stream which broke, in the form in which this API's SDKs raise it.
-    #[must_use]
-    pub const fn broken(self) -> &'static str {
-        match self {
-            Self::ChatCompletions | Self::Completions | Self::Embeddings => concat!(
-                r#"data: {"error":{"message":"the backend broke off its answer","#,
-                r#""type":"upstream_error","param":null,"code":"upstream_error"}}"#,
-                "\n\n"
-            ),
-            Self::Responses => concat!(
-                "event: error\n",
-                r#"data: {"type":"error","code":"upstream_error","#,
-                r#""message":"the backend broke off its answer","param":null,"#,
-                r#""sequence_number":0,"#,
-                r#""error":{"message":"the backend broke off its answer","#,
-                r#""type":"upstream_error","param":null,"code":"upstream_error"}}"#,
-                "\n\n"
-            ),
-            Self::Messages | Self::CountTokens => concat!(
-                "event: error\n",
-                r#"data: {"type":"error","error":{"type":"api_error","#,
-                r#""message":"the backend broke off its answer"}}"#,
-                "\n\n"
-            ),
-        }
-    }
 }
 
 impl Said {
@@ -245,6 +214,18 @@ impl Said {
     #[must_use]
     pub const fn has_usage(&self) -> bool {
         self.input.is_some() || self.output.is_some()
+    }
+
+    fn take_choices(&mut self, choices: &str) {
+        let read: Vec<&RawValue> = serde_json::from_str(choices).unwrap_or_default();
+        for choice in
+            read.iter().filter_map(|choice| serde_json::from_str::<Choice<'_>>(choice.get()).ok())
+        {
+            // Where there is one, some backends do not number it.
+            let bit = choice.index.map_or(1, |index| 1_u128.checked_shl(index).unwrap_or(0));
+            self.choices |= bit;
+            self.finished |= if choice.finish_reason.is_some_and(is_reason) { bit } else { 0 };
+        }
     }
 
     fn take(&mut self, model: Option<&RawValue>, usage: Option<&RawValue>) {
@@ -263,6 +244,28 @@ impl Said {
             self.output = usage.completion_tokens.or(usage.output_tokens).or(self.output);
         }
     }
+}
+
+/// What the data of a response's event says of the response.
+pub(super) fn response_of(data: &str) -> Option<Fields> {
+    let response = parse(data)?.response?;
+    Fields::parse(&Bytes::copy_from_slice(response.get().as_bytes())).ok()
+}
+
+/// Whether the change of a message says why it ends.
+fn says_why_it_stops(delta: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Delta<'a> {
+        #[serde(borrow, default)]
+        stop_reason: Option<&'a RawValue>,
+    }
+    let delta = serde_json::from_str::<Delta<'_>>(delta);
+    delta.is_ok_and(|delta| delta.stop_reason.is_some_and(is_reason))
+}
+
+/// Whether this says why a choice ended: some backends write an empty text while it goes on.
+fn is_reason(value: &RawValue) -> bool {
+    value.get().starts_with('"') && value.get() != "\"\""
 }
 
 fn parse(text: &str) -> Option<Wire<'_>> {
@@ -299,6 +302,18 @@ struct Wire<'a> {
     response: Option<&'a RawValue>,
     #[serde(borrow, default)]
     message: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    delta: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    sequence_number: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(default)]
+    index: Option<u32>,
+    #[serde(borrow, default)]
+    finish_reason: Option<&'a RawValue>,
 }
 
 /// Every name is a provider's.

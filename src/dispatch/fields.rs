@@ -73,7 +73,13 @@ impl Fields {
         Ok(())
     }
 
-    fn put(&mut self, name: &str, value: Bytes) {
+    /// The field `name` as it was sent.
+    pub(super) fn raw(&self, name: &str) -> Option<&str> {
+        self.find(name).and_then(|value| str::from_utf8(value).ok())
+    }
+
+    /// Sets the field `name` to `value`, which is JSON.
+    pub(super) fn put(&mut self, name: &str, value: Bytes) {
         match self.0.iter_mut().find(|(field, _)| field == name) {
             Some((_, old)) => *old = value,
             None => self.0.push((name.to_owned(), value)),

@@ -29,6 +29,8 @@ const FAILED_PROBES: u32 = 2;
 const PROBE: Duration = Duration::from_secs(10);
 const PROBE_QUEUE: Duration = Duration::from_secs(1);
 const PROBE_REMOTE: Duration = Duration::from_secs(60);
+/// How long it is remembered that it refuses to be asked for usage in a stream.
+const NO_USAGE: Duration = Duration::from_secs(3600);
 /// How much the latest answer counts in the average time to a first byte.
 const LATEST: f64 = 0.3;
 
@@ -80,6 +82,8 @@ struct Known {
     waiting: Option<u64>,
     /// The average, in seconds.
     first_byte: Option<f64>,
+    /// When it answered a stream for which it was not asked for usage, and had refused the same with it.
+    refused_usage: Option<Instant>,
 }
 
 impl Standing {
@@ -173,6 +177,23 @@ impl Standing {
         Ok(Trial { standing: self.clone(), app: app.clone(), is_test: is_trial })
     }
 
+    /// Whether it is asked for usage in a stream whose caller did not ask.
+    #[must_use]
+    pub fn asks_for_usage(&self, now: Instant) -> bool {
+        let refused = lock(&self.known).refused_usage;
+        self.address.usage_in_streams && refused.is_none_or(|at| now.duration_since(at) >= NO_USAGE)
+    }
+
+    /// Notes that it answers a stream only where it is not asked for usage.
+    pub fn refuses_usage(&self, now: Instant) {
+        if lock(&self.known).refused_usage.replace(now).is_none() {
+            tracing::warn!(
+                deployment = %self.deployment,
+                "the backend refuses `stream_options`: streams are sent without it for an hour; set `usage_in_streams = false` in its `[deployments.backend]` to make that permanent"
+            );
+        }
+    }
+
     /// How many calls are under way there and wait in its queue.
     #[must_use]
     pub fn load(&self) -> u64 {
@@ -217,7 +238,11 @@ impl Standing {
         } else {
             known.failed_probes = known.failed_probes.saturating_add(1);
             if known.failed_probes == FAILED_PROBES {
-                tracing::warn!(deployment = %self.deployment, "not well: it is left alone until a probe succeeds");
+                let why = probed.complaint.as_deref();
+                tracing::warn!(
+                    deployment = %self.deployment, host = self.address.base_url.host(), why,
+                    "not well: it gets no calls until a probe succeeds"
+                );
             }
         }
     }
@@ -243,6 +268,8 @@ pub struct Probed {
     pub is_well: bool,
     /// Whether it says that it is not.
     pub says_unwell: bool,
+    /// Why it is not well.
+    pub complaint: Option<String>,
     /// How many requests wait in its queue, where it says so.
     pub waiting: Option<u64>,
     /// In what it is not what the catalogue says.

@@ -283,6 +283,8 @@ mod tests {
             served_as: ["meta/llama-3.1-8b-instruct", "gpt-4o-2024-*", "a*b*c"]
                 .map(str::to_owned)
                 .into(),
+            api: None,
+            usage_in_streams: true,
             key: None,
             ca_file: None,
             timeouts: Timeouts::default(),

@@ -7,10 +7,13 @@ mod client;
 mod client_tests;
 mod connections;
 mod credentials;
+pub(crate) mod encoding;
+mod ending;
 mod endpoint;
 mod fields;
 mod health;
 mod identity;
+mod label;
 mod outgoing;
 mod probe;
 mod refusal;
@@ -26,13 +29,16 @@ use futures_util::stream::BoxStream;
 pub use client::OpenAiClient;
 pub use connections::TlsFault;
 pub use credentials::KeyError;
+pub use ending::{Break, Progress};
 pub use endpoint::{Endpoint, Said};
 pub use fields::{Fields, FieldsError};
 pub use health::{Contradiction, Fleet, Probed, Standing, Trial};
 pub use identity::{Expected, Question, Server, names_same_model};
+pub use label::{Labelled, Labeller};
 pub use outgoing::Permit;
+pub use refusal::{is_of_account, says_why};
 pub use secret::{Grants, SecretFault, SecretSource, Secrets};
-pub use sse::{Event, Events};
+pub use sse::{Event, Events, MAX_EVENT};
 
 use crate::{facts::BackendAddress, telemetry::TraceContext};
 
@@ -102,8 +108,11 @@ pub enum SendError {
     #[error("the backend took too long: no {0} in time")]
     Timeout(&'static str),
     /// It sent what is no stream of events.
-    #[error("the backend's answer is no stream of events: a line ends in a mere carriage return")]
+    #[error("the backend's answer is not an event stream: a line ends in a bare carriage return")]
     NoEvents,
+    /// It compressed its answer in a way that cannot be undone.
+    #[error("the backend's answer cannot be decompressed: {0}")]
+    Coding(String),
     /// It sent more than is taken.
     #[error("the backend's answer is larger than {0} bytes")]
     TooLarge(usize),

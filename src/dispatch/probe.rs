@@ -34,6 +34,7 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
         // Without its key nothing is asked, and nothing is known.
         return Probed { is_well: true, ..Probed::default() };
     };
+    let unlisted = complaint(&listed);
     let models = listed.ok().and_then(read::<Models>);
     let metadata = metadata.and_then(read::<Metadata>);
     let is_ollama = version.and_then(read::<Version>).is_some();
@@ -68,13 +69,15 @@ pub(super) async fn probe(client: &OpenAiClient, expected: &Expected<'_>) -> Pro
         Some(Server::Nim) => Some(format!("{base}/health/ready")),
         Some(Server::Ollama) | None => None,
     };
-    match health {
-        Some(url) => {
-            let status = get(url).await.map(|(status, _)| status);
-            probed.says_unwell = matches!(status, Ok(500..));
-            probed.is_well = matches!(status, Ok(..500));
-        }
-        None => probed.is_well = reached,
+    if let Some(url) = health {
+        let answer = get(url).await;
+        probed.complaint = complaint(&answer);
+        let status = answer.map(|(status, _)| status);
+        probed.says_unwell = matches!(status, Ok(500..));
+        probed.is_well = matches!(status, Ok(..500));
+    } else {
+        probed.complaint = unlisted;
+        probed.is_well = reached;
     }
     probed.waiting = queue(client, expected, server).await;
     probed
@@ -86,6 +89,14 @@ fn reachability(listed: &Result<(u16, Bytes), SendError>) -> Option<bool> {
         Ok((status, _)) => Some(*status < 500),
         Err(SendError::NoKey(_)) => None,
         Err(_) => Some(false),
+    }
+}
+
+/// What is wrong with an answer, for the log.
+fn complaint(answer: &Result<(u16, Bytes), SendError>) -> Option<String> {
+    match answer {
+        Ok((status, _)) => (*status >= 500).then(|| format!("it answers with {status}")),
+        Err(error) => Some(error.to_string()),
     }
 }
 

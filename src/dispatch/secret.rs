@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::source::{is_variable, shown_path};
+use crate::source::{alike, is_variable, shown_path};
 
 /// How long a command may take: a call waits for it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,6 +46,15 @@ pub struct Secrets {
     pub environment: BTreeSet<String>,
     /// `[secrets.NAME]`: where this machine has what `api_key` names.
     pub named: BTreeMap<String, SecretSource>,
+}
+
+impl Secrets {
+    /// The names of the secrets that `name` may mean: of itself, or else of those that differ from it in
+    /// capitals and separators alone, as environment variables must.
+    #[must_use]
+    pub fn alike(&self, name: &str) -> Vec<&str> {
+        alike(self.named.keys().map(String::as_str), name)
+    }
 }
 
 /// The one key of `[secrets]` that is no secret's name.

@@ -1,11 +1,13 @@
 //! Server-sent events, cut out of the pieces in which they arrive (WHATWG HTML, section 9.2).
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 
 use super::SendError;
 
-/// The largest event that is taken.
-const MAX_EVENT: usize = 1 << 20;
+/// The largest event that is taken: an image, or the arguments of a tool, may be a whole answer by itself.
+pub const MAX_EVENT: usize = 32 << 20;
 
 /// One event, with the blank line that ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,12 +22,22 @@ impl Event {
 
     /// What follows `data:`, several lines joined by line feeds; `None` for a mere comment.
     #[must_use]
-    pub fn data(&self) -> Option<String> {
-        let text = String::from_utf8_lossy(&self.0);
-        let lines = text.lines().filter_map(|line| line.strip_prefix("data:"));
-        let lines: Vec<&str> = lines.map(|line| line.strip_prefix(' ').unwrap_or(line)).collect();
-        (!lines.is_empty()).then(|| lines.join("\n"))
+    pub fn data(&self) -> Option<Cow<'_, str>> {
+        match String::from_utf8_lossy(&self.0) {
+            Cow::Borrowed(text) => data(text),
+            Cow::Owned(text) => data(&text).map(|data| Cow::Owned(data.into_owned())),
+        }
     }
+}
+
+/// One line, which most events have, is not copied.
+fn data(text: &str) -> Option<Cow<'_, str>> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("data:"));
+    let mut lines = lines.map(|line| line.strip_prefix(' ').unwrap_or(line));
+    let first = lines.next()?;
+    let Some(second) = lines.next() else { return Some(Cow::Borrowed(first)) };
+    let all: Vec<&str> = [first, second].into_iter().chain(lines).collect();
+    Some(Cow::Owned(all.join("\n")))
 }
 
 /// Collects pieces until they hold whole events.
@@ -51,7 +63,8 @@ impl Events {
         if held || returns.any(|at| ends_no_line(piece.get(at + 1))) {
             return Err(SendError::NoEvents);
         }
-        if self.held.len() + piece.len() > 2 * MAX_EVENT {
+        // What is held has been looked through for events: it is the beginning of one.
+        if self.held.len() > MAX_EVENT {
             return Err(SendError::TooLarge(MAX_EVENT));
         }
         self.held.extend_from_slice(piece);
@@ -78,10 +91,19 @@ impl Events {
         }
     }
 
-    /// Whether nothing of an unfinished event is held.
+    /// How many bytes are held of an event that is not whole.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.held.iter().all(u8::is_ascii_whitespace)
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// What is held where nothing more comes: an event whose last blank line was not sent, with that line.
+    /// Whether it is one shows its data.
+    pub fn rest(&mut self) -> Option<Event> {
+        let held = std::mem::take(self).held;
+        let mut text = held.trim_ascii().to_vec();
+        text.extend_from_slice(b"\n\n");
+        (text.len() > 2).then(|| Event(text.into()))
     }
 }
 
@@ -94,10 +116,10 @@ mod tests {
         for piece in pieces {
             events.push(piece.as_bytes()).unwrap();
             while let Some(event) = events.next_event() {
-                found.push(event.data());
+                found.push(event.data().map(Cow::into_owned));
             }
         }
-        assert!(events.is_empty());
+        assert_eq!(events.rest(), None);
         found
     }
 
@@ -126,9 +148,40 @@ mod tests {
     #[test]
     fn an_event_without_end_is_refused() {
         let mut events = Events::default();
-        let piece = vec![b'x'; MAX_EVENT];
-        assert!(events.push(&piece).is_ok());
-        assert!(events.push(&piece).is_ok());
+        assert!(events.push(&vec![b'x'; MAX_EVENT]).is_ok());
+        assert!(events.push(b"x").is_ok());
+        assert_eq!(events.next_event(), None);
         assert!(matches!(events.push(b"x"), Err(SendError::TooLarge(_))));
+    }
+
+    #[test]
+    fn one_event_may_be_as_large_as_an_answer() {
+        let mut events = Events::default();
+        let text = format!("data: {}\n\n", "x".repeat(MAX_EVENT - 8));
+        for piece in text.as_bytes().chunks(1 << 20) {
+            assert_eq!(events.next_event(), None);
+            events.push(piece).unwrap();
+        }
+        let event = events.next_event().unwrap();
+        assert!(matches!(event.data(), Some(Cow::Borrowed(data)) if data.len() == MAX_EVENT - 8));
+        assert_eq!(events.held(), 0);
+    }
+
+    #[test]
+    fn the_last_blank_line_may_be_missing() {
+        for text in
+            ["data: [DONE]", "data: [DONE]\n", "data: [DONE]\r\n", "data: 1\n\ndata: [DONE]"]
+        {
+            let mut events = Events::default();
+            events.push(text.as_bytes()).unwrap();
+            while events.next_event().is_some() {}
+            let rest = events.rest().unwrap();
+            assert_eq!(rest.bytes(), "data: [DONE]\n\n", "{text:?}");
+            assert_eq!(events.rest(), None);
+        }
+        let mut events = Events::default();
+        events.push(b"data: a\r\n\r\ndata: b\r\ndata: c").unwrap();
+        assert!(events.next_event().is_some());
+        assert_eq!(events.rest().unwrap().data().as_deref(), Some("b\nc"));
     }
 }

@@ -47,7 +47,7 @@ pub struct CallRequest {
     /// `[[deployments.passes]]` name them all are considered, and what those reach is judged. The gateway
     /// finds them by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schema(example = json!(["tools.web_search"]))]
+    #[schema(max_items = 64, example = json!(["tools.web_search"]))]
     pub passes: Vec<String>,
     /// What the call sends beside text, or asks for, where not every deployment of its model takes it:
     /// `image`, `audio`, `text` of a model that writes vectors. Only deployments whose model names it among
@@ -61,15 +61,17 @@ pub struct CallRequest {
     /// Jurisdictions in which the answer is used. Defaults to `data.subjects`, else to the
     /// tenant's domicile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<JurisdictionCode>>, max_items = 64)]
     pub audience: Option<Vec<String>>,
     /// Where the call is made. Defaults to the app's location.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<JurisdictionCode>)]
     pub location: Option<String>,
     /// The person on whose behalf the call is made. Never written to the ledger. White space around the
     /// name is left out, and the rest composed (Unicode NFC); an empty name, and one with control
     /// characters, is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 256)]
     pub end_user: Option<EndUser>,
 }
 
@@ -81,9 +83,11 @@ pub struct DataRequest {
     pub personal: bool,
     /// Categories: W3C DPV terms (`dpv-pd:Health`) or `x:` terms of a regime pack.
     #[serde(default)]
+    #[schema(max_items = 64)]
     pub categories: Vec<String>,
     /// The jurisdictions of the people the data is about.
     #[serde(default)]
+    #[schema(value_type = Vec<JurisdictionCode>, max_items = 64)]
     pub subjects: Vec<String>,
     /// How many people the data is about. Defaults to 1 for personal data, else to 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,6 +95,7 @@ pub struct DataRequest {
     pub subject_count: Option<u64>,
     /// The jurisdiction in which the data is held, where its law protects it too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<JurisdictionCode>)]
     pub location: Option<String>,
 }
 

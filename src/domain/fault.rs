@@ -2,8 +2,7 @@
 
 use std::{fmt, ops::Range, sync::Arc};
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Serialize;
 
 /// The longest line that a fault shows, in bytes.
 const LONGEST: usize = 500;
@@ -15,13 +14,21 @@ pub struct SourceFile {
     pub path: Arc<str>,
     /// The whole text.
     pub text: Arc<str>,
+    /// Whether it was active before: what it says is then read as it was at that time.
+    pub is_recorded: bool,
 }
 
 impl SourceFile {
     /// The text found at `path`.
     #[must_use]
     pub fn new(path: &str, text: &str) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into(), is_recorded: false }
+    }
+
+    /// The same text, which was active before.
+    #[must_use]
+    pub fn recorded(&self) -> Self {
+        Self { is_recorded: true, ..self.clone() }
     }
 
     /// A fault at the bytes `span` of this file.
@@ -126,20 +133,43 @@ impl fmt::Display for Faults {
 
 impl std::error::Error for Faults {}
 
+/// In which part of a request a field is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FieldPlace {
+    /// In the body: the field is named by a JSON Pointer (RFC 6901).
+    #[default]
+    Body,
+    /// In the query or the path: by the parameter's name.
+    Parameter,
+    /// Among the headers: by the header's name.
+    Header,
+}
+
 /// One field of a request that cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldFault {
-    /// Where: a JSON Pointer (RFC 6901) into the request's body, or the name of a header.
-    #[schema(example = "/data/subjects/0")]
+    /// Which: a JSON Pointer into the body, or the name of a parameter or a header.
     pub pointer: String,
     /// What is wrong and what to do.
     pub detail: String,
+    /// Where the field is.
+    pub place: FieldPlace,
 }
 
 impl FieldFault {
-    /// A fault at `pointer`.
+    /// A fault of the body at `pointer`.
     pub fn new(pointer: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { pointer: pointer.into(), detail: detail.into() }
+        Self { pointer: pointer.into(), detail: detail.into(), place: FieldPlace::Body }
+    }
+
+    /// A fault of the parameter `name` of the query or the path.
+    pub fn parameter(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: FieldPlace::Parameter, ..Self::new(name, detail) }
+    }
+
+    /// A fault of the header `name`.
+    pub fn header(name: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { place: FieldPlace::Header, ..Self::new(name, detail) }
     }
 }
 

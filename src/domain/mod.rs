@@ -29,12 +29,12 @@ pub use decision::{
 };
 pub use digest::Digest;
 pub use end_user::{EndUser, InvalidEndUser};
-pub use fault::{Fault, Faults, FieldFault, SourceFile};
+pub use fault::{Fault, Faults, FieldFault, FieldPlace, SourceFile};
 pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
     PolicyId, Seq, TenantId, VirtualModelId,
 };
-pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode};
+pub use jurisdiction::{InvalidJurisdiction, JurisdictionCode, meant as meant_jurisdiction};
 pub use money::{Currency, InvalidMoney, Money, parse_amount};
 pub use object::Object;
 pub use patience::Patience;

@@ -2,7 +2,7 @@
 
 use super::{
     dated::Dated,
-    proposal::COVERED_ZONE,
+    names::COVERED_ZONE,
     world::{Group, RawThreshold, World},
 };
 use crate::{

@@ -22,6 +22,10 @@ pub struct BackendAddress {
     pub model: String,
     /// Other names under which its answers may speak of the same model.
     pub served_as: Vec<String>,
+    /// Whose API it is, where the organisation says so.
+    pub api: Option<Api>,
+    /// Whether it is asked for usage in a stream whose caller did not ask.
+    pub usage_in_streams: bool,
     /// Where its key comes from.
     pub key: Option<KeySource>,
     /// The certificate authority of its TLS certificate, instead of the system's roots.
@@ -125,6 +129,17 @@ impl BaseUrl {
     }
 }
 
+/// Whose API a backend has: where it looks for its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Api {
+    /// `Authorization: Bearer`.
+    #[serde(rename = "openai")]
+    OpenAi,
+    /// `x-api-key`, with `anthropic-version`.
+    Anthropic,
+}
+
 /// Where a backend's key comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeySource {
@@ -139,8 +154,10 @@ pub enum KeySource {
 pub struct Timeouts {
     /// To accept a connection.
     pub connect: Duration,
-    /// To begin its answer: up to the first event of a streamed one, up to the headers of any other.
+    /// To begin a streamed answer: up to its first event.
     pub first_byte: Duration,
+    /// To begin any other answer, which is written before its first byte is sent.
+    pub answer: Duration,
     /// Between two pieces of its answer.
     pub between_chunks: Duration,
     /// For the whole of one attempt.
@@ -151,8 +168,8 @@ impl Default for Timeouts {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(5),
-            // An answer in one piece is written before its first byte is sent.
             first_byte: Duration::from_secs(120),
+            answer: Duration::from_secs(600),
             between_chunks: Duration::from_secs(60),
             total: Duration::from_secs(600),
         }

@@ -147,7 +147,9 @@ struct Tightened {
 
 impl Tightened {
     fn fault(&mut self, claim: ClaimName, what: &str) {
-        let detail = format!("{what}: the organisation file's `[apps.claims]` says so");
+        let detail = format!(
+            "{what}: the organisation file's `[apps.claims]` says so; send the same, or leave it out"
+        );
         self.faults.push(FieldFault::new(claim.pointer(), detail));
     }
 

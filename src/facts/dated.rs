@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, civil::Date};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::date_text::{DateText, FORMS};
 use crate::domain::{Confidence, Fault, Faults, SourceFile};
 
 /// The instants at which a fact holds: from the first, up to and without the second.
@@ -65,12 +66,12 @@ pub struct Dated<T> {
     expecting = "want a day (`\"2027-11-22\"`), or one for each confidence (`{ primary = \"2027-11-22\", general = \"2027-05-22\" }`)"
 )]
 pub(super) enum ReviewBy {
-    Day(String),
-    ByConfidence(BTreeMap<Confidence, String>),
+    Day(DateText),
+    ByConfidence(BTreeMap<Confidence, DateText>),
 }
 
 impl ReviewBy {
-    fn of(&self, confidence: Confidence) -> Option<&String> {
+    fn of(&self, confidence: Confidence) -> Option<&DateText> {
         match self {
             Self::Day(day) => Some(day),
             Self::ByConfidence(days) => days.get(&confidence),
@@ -82,10 +83,10 @@ impl ReviewBy {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Provenance {
-    valid_from: Option<Spanned<String>>,
-    valid_until: Option<Spanned<String>>,
+    valid_from: Option<Spanned<DateText>>,
+    valid_until: Option<Spanned<DateText>>,
     source: Option<String>,
-    checked: Option<Spanned<String>>,
+    checked: Option<Spanned<DateText>>,
     confidence: Option<Confidence>,
     review_by: Option<Spanned<ReviewBy>>,
 }
@@ -93,10 +94,10 @@ pub(super) struct Provenance {
 impl Provenance {
     /// The six keys as a fact states them.
     pub(super) fn new(
-        valid_from: Option<Spanned<String>>,
-        valid_until: Option<Spanned<String>>,
+        valid_from: Option<Spanned<DateText>>,
+        valid_until: Option<Spanned<DateText>>,
         source: Option<String>,
-        checked: Option<Spanned<String>>,
+        checked: Option<Spanned<DateText>>,
         confidence: Option<Confidence>,
         review_by: Option<Spanned<ReviewBy>>,
     ) -> Self {
@@ -121,7 +122,7 @@ impl Provenance {
         let checked = self.checked.as_ref().or(defaults.checked.as_ref());
         let read = || {
             let from = instant(from.ok_or_else(|| missing("valid_from"))?, file)?;
-            let until = until.map(|until| instant(until, file)).transpose()?;
+            let until = end(until, file)?;
             if until.is_some_and(|until| until <= from) {
                 return Err(file
                     .fault(span.clone(), "the fact ends before it begins")
@@ -151,12 +152,12 @@ impl Provenance {
     }
 }
 
-fn date(text: &Spanned<String>, file: &SourceFile) -> Result<Date, Fault> {
+fn date(text: &Spanned<DateText>, file: &SourceFile) -> Result<Date, Fault> {
     day(text.get_ref(), text.span(), file)
 }
 
-fn day(text: &str, span: Range<usize>, file: &SourceFile) -> Result<Date, Fault> {
-    text.parse().map_err(|_| {
+fn day(text: &DateText, span: Range<usize>, file: &SourceFile) -> Result<Date, Fault> {
+    text.day(file.is_recorded).ok_or_else(|| {
         file.fault(span, format!("`{text}` is not a date")).help("write it as `2026-11-22`")
     })
 }
@@ -183,16 +184,21 @@ fn review_day(
 ///
 /// # Errors
 /// A fault at the text's place.
-pub fn instant(text: &Spanned<String>, file: &SourceFile) -> Result<Timestamp, Fault> {
-    if let Ok(instant) = text.get_ref().parse::<Timestamp>() {
-        return Ok(instant);
-    }
-    let midnight = text.get_ref().parse::<Date>().ok();
-    let midnight = midnight.and_then(|day| day.to_zoned(TimeZone::UTC).ok());
-    midnight.map(|midnight| midnight.timestamp()).ok_or_else(|| {
+pub fn instant(text: &Spanned<DateText>, file: &SourceFile) -> Result<Timestamp, Fault> {
+    text.get_ref().instant(file.is_recorded).ok_or_else(|| {
         file.fault(text.span(), format!("`{}` is neither a date nor an instant", text.get_ref()))
-            .help("write `2026-11-22`, or `2026-11-22T13:00:00Z`")
+            .help(format!("write {FORMS}"))
     })
+}
+
+/// Reads the end of a validity. The last days that can be written, such as `9999-12-31`, mean that there
+/// is none.
+pub(super) fn end(
+    text: Option<&Spanned<DateText>>,
+    file: &SourceFile,
+) -> Result<Option<Timestamp>, Fault> {
+    let until = text.map(|text| instant(text, file)).transpose()?;
+    Ok(until.filter(|until| *until < Timestamp::MAX))
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use cedar_policy::{
 };
 
 use super::{
+    names::COVERED_ZONE,
     now::{FactsAt, Licence},
     organisation::{Deployment, Model, Operator, Organisation, Tenant},
-    proposal::COVERED_ZONE,
     snapshot::SnapshotError,
 };
 use crate::{

@@ -75,6 +75,22 @@ fn successor(id: &str) -> Option<String> {
     Some(gnu).filter(|id| is_current(id))
 }
 
+/// The identifier under which a licence that is called `id` can be written down: SPDX's where it has one,
+/// else one of one's own.
+pub(super) fn proposed(id: &str) -> String {
+    if objection(id).is_none() {
+        return id.to_owned();
+    }
+    if let Some(licence) = LICENSES.iter().find(|licence| licence.name.eq_ignore_ascii_case(id)) {
+        return successor(licence.name).unwrap_or_else(|| licence.name.to_owned());
+    }
+    let own = id.strip_prefix(OWN).unwrap_or(id);
+    let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+    let own: String = own.chars().take(48).map(allowed).collect();
+    let parts: Vec<&str> = own.split('-').filter(|part| !part.is_empty()).collect();
+    if parts.is_empty() { format!("{OWN}own") } else { format!("{OWN}{}", parts.join("-")) }
+}
+
 /// What to write instead of `id`: the name that differs in case alone, or else what is most like it, or
 /// else to do `otherwise`.
 pub(super) fn advice<'n>(
@@ -107,6 +123,22 @@ mod tests {
             let help = fault.help.unwrap_or_default();
             format!("{}: {help}", fault.message)
         })
+    }
+
+    #[test]
+    fn a_licence_of_any_name_can_be_written_down() {
+        for (id, want) in [
+            ("MIT", "MIT"),
+            ("mit", "MIT"),
+            ("LicenseRef-llama-3.1", "LicenseRef-llama-3.1"),
+            ("proprietary", "LicenseRef-proprietary"),
+            ("Anthropic Commercial Terms", "LicenseRef-Anthropic-Commercial-Terms"),
+            ("LicenseRef-a_b", "LicenseRef-a-b"),
+            ("", "LicenseRef-own"),
+        ] {
+            assert_eq!(proposed(id), want);
+            assert_eq!(help(&proposed(id)), None, "{id}");
+        }
     }
 
     #[test]

@@ -6,7 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::{confidence::ConfidenceAt, world::TermKind};
+use super::{
+    confidence::ConfidenceAt,
+    places::{named, place},
+    world::TermKind,
+};
 use crate::domain::{JurisdictionCode, LicenceId, Retention, Threshold};
 
 /// Every fact that holds at one instant.
@@ -42,6 +46,20 @@ impl FactsAt {
     #[must_use]
     pub fn knows_term(&self, kind: TermKind, id: &str) -> bool {
         self.terms.get(&kind).is_some_and(|terms| terms.contains(id))
+    }
+
+    /// The jurisdiction whose law applies at a place: itself, or the country of a subdivision that has no
+    /// law of its own.
+    ///
+    /// # Errors
+    /// What to write instead, where more can be said than that the place is not known.
+    pub(super) fn place(&self, code: JurisdictionCode) -> Result<JurisdictionCode, Option<String>> {
+        place(code, self.jurisdictions.iter())
+    }
+
+    /// What to write instead of a country's name.
+    pub(super) fn place_named(&self, text: &str) -> Option<String> {
+        named(text, &self.jurisdictions.iter())
     }
 
     /// The country of a subdivision.
@@ -108,6 +126,9 @@ pub struct RetentionRule {
 pub struct Jurisdiction {
     /// Its English name.
     pub name: String,
+    /// Subdivisions that have no law of their own here, without the country's part: `ON`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub subdivisions: BTreeSet<String>,
     /// The country, for a subdivision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub within: Option<JurisdictionCode>,

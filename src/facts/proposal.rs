@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use super::{organisation::Organisation, world::World};
-use crate::{
-    domain::{Digest, Faults, SourceFile, Tier},
-    policy::{Bundle, EntityKind, Rule, on_deep_stack},
+use super::{
+    names::{self, Declared, OwnNames},
+    organisation::Organisation,
+    world::World,
 };
-
-/// The zone of jurisdictions whose law on personal data some pack implements; made from
-/// `[[coverage]]`.
-pub(super) const COVERED_ZONE: &str = "covered";
+use crate::{
+    domain::{Digest, Faults, SourceFile},
+    policy::{Bundle, on_deep_stack},
+};
 
 /// Files that fit together and could decide.
 #[derive(Clone, Debug)]
@@ -32,30 +32,61 @@ impl Proposal {
     /// # Errors
     /// Every fault found, as far as reading could go on after it.
     pub fn load(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
-        on_deep_stack(|| Self::read(policies, organisation, Organisation::load))
+        on_deep_stack(|| Self::read(policies, organisation, false))
     }
 
     /// Reads what was active before, from the store or an export.
     ///
     /// # Errors
     /// Every fault found, as far as reading could go on after it.
-    pub fn recorded(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
-        on_deep_stack(|| Self::read(policies, organisation, Organisation::recorded))
+    pub fn recorded(policies: &[SourceFile], organisation: &SourceFile) -> Result<Self, Faults> {
+        let policies: Vec<SourceFile> = policies.iter().map(SourceFile::recorded).collect();
+        on_deep_stack(|| Self::read(&policies, organisation.recorded(), true))
+    }
+
+    /// Reads the files of a policy folder for cases, each of which brings an organisation of its own.
+    ///
+    /// Policies may name what the company's organisation declares, and what cases call theirs. Where that
+    /// organisation is not there, or has faults (policies are written before it), they may name anything.
+    ///
+    /// # Errors
+    /// Every fault found in the policies and facts.
+    pub fn for_cases(
+        policies: &[SourceFile],
+        organisation: Option<&SourceFile>,
+        cases: &OwnNames,
+    ) -> Result<Self, Faults> {
+        on_deep_stack(|| {
+            let (bundle, world) = read_policies(policies)?;
+            let read = organisation.and_then(|file| Organisation::load(file, &world).ok());
+            let own = read.as_ref().map_or(Declared::Unread, |read| Declared::By(read, cases));
+            let mut faults = Faults::default();
+            names::check(&bundle, &world, &own, &mut faults);
+            faults.or(Self {
+                bundle: Arc::new(bundle),
+                world: Arc::new(world),
+                organisation: Arc::default(),
+                organisation_file: SourceFile::new("organisation.toml", ""),
+            })
+        })
     }
 
     fn read(
         policies: &[SourceFile],
         organisation: SourceFile,
-        read: impl FnOnce(&SourceFile, &World) -> Result<Organisation, Faults>,
+        is_recorded: bool,
     ) -> Result<Self, Faults> {
         let mut faults = Faults::default();
         let bundle = Bundle::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
         let world = World::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
         let Some(world) = world else { return Err(faults) };
-        let read = read(&organisation, &world);
+        let load = if is_recorded { Organisation::recorded } else { Organisation::load };
+        let read = load(&organisation, &world);
         let read = read.map_err(|found| faults.0.extend(found.0)).ok();
         let (Some(bundle), Some(read)) = (bundle, read) else { return Err(faults) };
-        check_names(&bundle, &world, &read, &mut faults);
+        let (beside, check) =
+            (OwnNames::default(), if is_recorded { names::check_recorded } else { names::check });
+        check(&bundle, &world, &Declared::By(&read, &beside), &mut faults);
         faults.or(Self {
             bundle: Arc::new(bundle),
             world: Arc::new(world),
@@ -81,47 +112,13 @@ impl Proposal {
     }
 }
 
-/// A policy that misspells a name never matches: a forbid would then be open.
-fn check_names(bundle: &Bundle, world: &World, organisation: &Organisation, faults: &mut Faults) {
-    for (kind, id, rule) in bundle.entities_named() {
-        let (known, remedy) = match kind {
-            EntityKind::Zone => (id == COVERED_ZONE || world.knows_zone(&id), "`facts/zones.toml`"),
-            EntityKind::Adequacy => (world.knows_adequacy(&id), "`facts/adequacy.toml`"),
-            EntityKind::Jurisdiction => {
-                (world.knows_jurisdiction(&id), "`facts/jurisdictions.toml`")
-            }
-            EntityKind::License => (world.knows_licence(&id), "`facts/licences.toml`"),
-            EntityKind::Tenant => (organisation.tenants.contains_key(id.as_str()), ORGANISATION),
-            EntityKind::App => (organisation.apps.contains_key(id.as_str()), ORGANISATION),
-            EntityKind::Operator => {
-                (organisation.operators.contains_key(id.as_str()), ORGANISATION)
-            }
-            EntityKind::Model => (organisation.models.contains_key(id.as_str()), ORGANISATION),
-            EntityKind::Deployment => (organisation.deployment(&id).is_some(), ORGANISATION),
-        };
-        refuse_unknown(known, rule, &format!("{kind:?}::\"{id}\""), remedy, faults);
-    }
-    let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
-    let models = || organisation.models.values();
-    for (text, rule) in bundle.terms_named() {
-        let known = world.knows_term(None, &text)
-            || world.knows_class_or_threshold(&text)
-            || tiers.contains(&text.as_str())
-            || MODALITIES.contains(&text.as_str())
-            || models().any(|model| model.provider == text || model.modalities.contains(&text));
-        refuse_unknown(known, rule, &format!("\"{text}\""), "`facts/vocabulary.toml`", faults);
-    }
-}
-
-/// What models read and write, whether or not one of the organisation's does.
-const MODALITIES: [&str; 4] = ["text", "image", "audio", "video"];
-
-const ORGANISATION: &str = "the organisation file";
-
-fn refuse_unknown(known: bool, rule: &Rule, name: &str, remedy: &str, faults: &mut Faults) {
-    if !known {
-        let message = format!("policy `{}` names {name}, which nothing declares", rule.id);
-        let fault = rule.fault_at(name, message);
-        faults.0.push(fault.help(format!("correct it, or declare it in {remedy}")));
+/// Policies and facts, with the faults of both.
+fn read_policies(policies: &[SourceFile]) -> Result<(Bundle, World), Faults> {
+    let mut faults = Faults::default();
+    let bundle = Bundle::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
+    let world = World::load(policies).map_err(|found| faults.0.extend(found.0)).ok();
+    match (bundle, world) {
+        (Some(bundle), Some(world)) => Ok((bundle, world)),
+        _ => Err(faults),
     }
 }

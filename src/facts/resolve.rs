@@ -1,12 +1,9 @@
 //! From a call as it was typed to one in which every name is known, or every name that is not.
 
-use super::{
-    organisation::Deployment, passes::passing, place_hint::place_hint, snapshot::Snapshot,
-    world::TermKind,
-};
+use super::{organisation::Deployment, passes::passing, snapshot::Snapshot, world::TermKind};
 use crate::domain::{
     AppId, Call, CallRequest, Data, DataRequest, FieldFault, JurisdictionCode, TenantId,
-    did_you_mean,
+    did_you_mean, meant_jurisdiction,
 };
 
 /// The most entries that a list of a call may hold.
@@ -15,6 +12,9 @@ const MAX_LIST: usize = 64;
 const MOST_HINTS: usize = 8;
 /// The largest whole number that every JSON reader takes exactly.
 const MAX_COUNT: u64 = (1 << 53) - 1;
+
+/// What a code looks like, for those who write one that is not known.
+const FORM: &str = "want an ISO 3166 code such as `DE` or `CA-QC`";
 
 /// A call with everything that it refers to.
 #[derive(Debug)]
@@ -231,24 +231,24 @@ impl<'a> Names<'a> {
     }
 
     fn jurisdiction(&mut self, pointer: &str, code: &str) -> Option<JurisdictionCode> {
-        match code.parse::<JurisdictionCode>() {
-            Ok(code) if self.snapshot.facts.jurisdictions.contains_key(&code) => Some(code),
-            Ok(code) => {
-                let hint = self.place_hint(code.as_str());
-                self.fault(pointer, format!("unknown jurisdiction `{code}`{hint}"));
-                None
+        let facts = &self.snapshot.facts;
+        let shown: String = code.chars().take(32).collect();
+        let (fault, help) = if let Ok(code) = code.parse::<JurisdictionCode>() {
+            match facts.place(code) {
+                Ok(place) => return Some(place),
+                Err(help) => (format!("unknown jurisdiction `{shown}`"), help),
             }
-            Err(_) => {
-                let shown: String = code.chars().take(32).collect();
-                let hint = self.place_hint(&shown);
-                self.fault(pointer, format!("`{shown}` is not an ISO 3166 code{hint}"));
-                None
-            }
-        }
-    }
-
-    fn place_hint(&self, text: &str) -> String {
-        if self.hints() { place_hint(text, &self.snapshot.facts) } else { String::new() }
+        } else {
+            let help = meant_jurisdiction(&shown).or_else(|| facts.place_named(&shown));
+            (format!("`{shown}` is not an ISO 3166 code"), help)
+        };
+        let detail = match help {
+            _ if !self.hints() => fault,
+            Some(help) => format!("{fault}: {help}"),
+            None => format!("{fault}: {FORM}; `GET /v1/vocabulary` lists them"),
+        };
+        self.fault(pointer, detail);
+        None
     }
 
     fn term(&mut self, kind: TermKind, pointer: &str, id: &str) {

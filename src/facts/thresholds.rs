@@ -8,6 +8,7 @@ use toml::Spanned;
 use super::{
     dated::Provenance,
     now::FactsAt,
+    remedy::remedy,
     world::{RawThreshold, TermKind},
     world_file::{ClassRow, Reader, ThresholdRow},
 };
@@ -115,9 +116,9 @@ impl Reader<'_> {
         for id in ids {
             if !self.world.classes.iter().any(|row| row.fact.0 == *id.get_ref()) {
                 let fault = file.fault(id.span(), format!("unknown class `{}`", id.get_ref()));
-                self.faults.0.push(fault.help(
-                    "correct it, or declare it: `[[class]]` with `id`, `name` and `categories`",
-                ));
+                let otherwise = "declare it: `[[class]]` with `id`, `name` and `categories`";
+                let help = remedy(id.get_ref(), self.world.class_ids(), otherwise);
+                self.faults.0.push(fault.help(help));
             }
         }
         ids.iter().map(|id| id.get_ref().clone()).collect()

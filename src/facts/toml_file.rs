@@ -3,7 +3,7 @@
 use serde::de::DeserializeOwned;
 
 use crate::{
-    domain::{Fault, SourceFile},
+    domain::{Fault, SourceFile, nearest},
     source::without_secrets,
 };
 
@@ -22,12 +22,26 @@ pub fn parse<T: DeserializeOwned>(file: &SourceFile) -> Result<T, Fault> {
         }
         match error.message() {
             text if text.starts_with("unknown field") => {
-                fault.help("remove the key, or correct its spelling")
+                let help =
+                    meant(text).unwrap_or_else(|| "remove the key, or correct its spelling".into());
+                fault.help(help)
             }
+            text if text.starts_with("unknown variant") => match meant(text) {
+                Some(help) => fault.help(help),
+                None => fault,
+            },
             text if text.starts_with("missing field") => fault.help("add the key"),
             _ => fault,
         }
     })
+}
+
+/// Which of the names that were expected is near to the one that was found, in serde's words for both.
+fn meant(message: &str) -> Option<String> {
+    let (found, expected) = message.split_once("`, expected ")?;
+    let (_, found) = found.split_once('`')?;
+    let near = nearest(found, expected.split('`').skip(1).step_by(2))?;
+    Some(format!("did you mean `{near}`?"))
 }
 
 /// What was wanted, without the value that was found.
@@ -54,6 +68,25 @@ mod tests {
         tier: Option<bool>,
         api_key: Option<String>,
         password: Option<bool>,
+    }
+
+    #[test]
+    fn a_misspelt_key_leads_to_the_right_one() {
+        for (text, want) in [
+            ("teir = true", Some("did you mean `tier`?")),
+            ("API-KEY = 'x'", Some("did you mean `api_key`?")),
+            ("placement = 'x'", Some("remove the key, or correct its spelling")),
+        ] {
+            let fault = parse::<Row>(&SourceFile::new("a.toml", text)).unwrap_err();
+            assert_eq!(fault.help.as_deref(), want, "{text}");
+        }
+        let said = |text: &str| meant(text);
+        let variant =
+            "unknown variant `onprem`, expected one of `on_device`, `hybrid_gpu`, `remote`";
+        assert_eq!(said(variant), None);
+        let variant = "unknown variant `ondevice`, expected one of `on_device`, `hybrid_gpu`";
+        assert_eq!(said(variant).as_deref(), Some("did you mean `on_device`?"));
+        assert_eq!(said("unknown field `a`, there are no fields"), None);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::{
     dated::Dated,
     now::{FactsAt, Jurisdiction, Licence, RetentionRule},
+    places::{named, place},
 };
 use crate::domain::{JurisdictionCode, LicenceId, Retention, Window};
 
@@ -197,6 +198,20 @@ impl World {
         self.jurisdictions.iter().any(|row| row.fact.0.as_str() == code)
     }
 
+    /// The jurisdiction whose law applies at a place: itself, or the country of a subdivision that has no
+    /// law of its own.
+    ///
+    /// # Errors
+    /// What to write instead, where more can be said than that the place is not known.
+    pub(super) fn place(&self, code: JurisdictionCode) -> Result<JurisdictionCode, Option<String>> {
+        place(code, self.jurisdictions.iter().map(|row| (&row.fact.0, &row.fact.1)))
+    }
+
+    /// What to write instead of a text that is not a code.
+    pub(super) fn place_named(&self, text: &str) -> Option<String> {
+        named(text, &self.jurisdictions.iter().map(|row| (&row.fact.0, &row.fact.1)))
+    }
+
     /// Whether a zone has this id.
     #[must_use]
     pub fn knows_zone(&self, id: &str) -> bool {
@@ -226,16 +241,36 @@ impl World {
         self.licences.iter().map(|row| row.fact.id.as_str())
     }
 
+    /// The ids of zones, or of sets of findings.
+    pub(super) fn group_ids(&self, group: Group) -> impl Iterator<Item = &str> {
+        self.groups.get(&group).into_iter().flatten().map(String::as_str)
+    }
+
+    /// The codes of jurisdictions, at any time.
+    pub(super) fn codes(&self) -> impl Iterator<Item = &str> {
+        self.jurisdictions.iter().map(|row| row.fact.0.as_str())
+    }
+
+    /// The terms of `kind`, or of any kind, at any time.
+    pub(super) fn term_ids(&self, kind: Option<TermKind>) -> impl Iterator<Item = &str> {
+        let of_kind =
+            self.terms.iter().filter(move |row| kind.is_none_or(|kind| row.fact.0 == kind));
+        of_kind.map(|row| row.fact.1.as_str())
+    }
+
+    /// The classes of data, at any time.
+    pub(super) fn class_ids(&self) -> impl Iterator<Item = &str> {
+        self.classes.iter().map(|row| row.fact.0.as_str())
+    }
+
+    /// The thresholds of people, at any time.
+    pub(super) fn threshold_ids(&self) -> impl Iterator<Item = &str> {
+        self.thresholds.iter().map(|row| row.fact.id.as_str())
+    }
+
     /// Whether the vocabulary holds this term: of `kind`, or of any kind.
     #[must_use]
     pub fn knows_term(&self, kind: Option<TermKind>, id: &str) -> bool {
         self.terms.iter().any(|row| row.fact.1 == id && kind.is_none_or(|kind| row.fact.0 == kind))
-    }
-
-    /// Whether a class of data or a threshold has this id at any time.
-    #[must_use]
-    pub fn knows_class_or_threshold(&self, id: &str) -> bool {
-        self.classes.iter().any(|row| row.fact.0 == id)
-            || self.thresholds.iter().any(|row| row.fact.id == id)
     }
 }

@@ -1,14 +1,16 @@
 //! Reading `facts/*.toml`: rows in, dated facts out, every name known and no validity overlapping.
 
-use std::{collections::BTreeSet, ops::Range};
+use std::ops::Range;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
+    date_text::DateText,
     dated::{Provenance, ReviewBy},
     licence_id,
     now::{Jurisdiction, Licence},
+    remedy::remedy,
     toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
@@ -23,10 +25,10 @@ macro_rules! rows {
         #[serde(deny_unknown_fields)]
         pub(super) struct $row {
             $(#[serde(default)] pub(super) $field: $kind,)*
-            valid_from: Option<Spanned<String>>,
-            valid_until: Option<Spanned<String>>,
+            valid_from: Option<Spanned<DateText>>,
+            valid_until: Option<Spanned<DateText>>,
             source: Option<String>,
-            checked: Option<Spanned<String>>,
+            checked: Option<Spanned<DateText>>,
             confidence: Option<Confidence>,
             review_by: Option<Spanned<ReviewBy>>,
         }
@@ -47,10 +49,10 @@ macro_rules! rows {
 }
 
 type Text = Option<Spanned<String>>;
-type Texts = Vec<Spanned<String>>;
+pub(super) type Texts = Vec<Spanned<String>>;
 
 rows! {
-    JurisdictionRow { code: Text, name: Option<String>, within: Text, }
+    JurisdictionRow { code: Text, name: Option<String>, within: Text, subdivisions: Texts, }
     MembershipRow { zone: Text, members: Texts, }
     FindingRow { set: Text, members: Texts, zones: Texts, }
     CoverageRow { pack: Text, jurisdictions: Texts, zones: Texts, }
@@ -215,7 +217,9 @@ impl Reader<'_> {
                     "a subdivision `CA-QC` lies `within = \"CA\"`; a country within nothing",
                 ));
         }
-        let jurisdiction = Jurisdiction { name: row.name.unwrap_or_default(), within };
+        let subdivisions = self.subdivisions(file, &code, &row.subdivisions);
+        let name = row.name.unwrap_or_default();
+        let jurisdiction = Jurisdiction { name, subdivisions, within };
         let dated =
             provenance.date((code.clone(), jurisdiction), span, defaults, file, &mut self.faults);
         let Some(dated) = dated else { return };
@@ -293,7 +297,9 @@ impl Reader<'_> {
         let Some(id) = id else { return self.missing(file, &span, key) };
         if !self.world.groups.get(&group).is_some_and(|ids| ids.contains(id.get_ref())) {
             let fault = file.fault(id.span(), format!("unknown {what} `{}`", id.get_ref()));
-            self.faults.0.push(fault.help(format!("declare it: `[[{key}]]` with `id` and `name`")));
+            let otherwise = format!("declare it: `[[{key}]]` with `id` and `name`");
+            let help = remedy(id.get_ref(), self.world.group_ids(group), &otherwise);
+            self.faults.0.push(fault.help(help));
         }
         let members = self.known_codes(file, &members);
         let zones = self.known_zones(file, &zones);
@@ -390,88 +396,5 @@ impl Reader<'_> {
         let twice = same.into_iter().any(|row| row.valid.overlaps(&dated.valid));
         self.refuse_overlap(file, &dated.span, twice, &format!("retention class `{name}`"));
         self.world.retentions.push(dated);
-    }
-
-    pub(super) fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {
-        let fault = file.fault(span.clone(), format!("missing `{keys}`"));
-        self.faults.0.push(fault.help("add what is missing"));
-    }
-
-    pub(super) fn refuse_overlap(
-        &mut self,
-        file: &SourceFile,
-        span: &Range<usize>,
-        clash: bool,
-        subject: &str,
-    ) {
-        if clash {
-            let fault = file.fault(
-                span.clone(),
-                format!("overlapping validity: {subject} is stated twice for the same time"),
-            );
-            self.faults.0.push(
-                fault.help(
-                    "end the earlier statement with `valid_until` where the later one begins",
-                ),
-            );
-        }
-    }
-
-    fn code(
-        &mut self,
-        file: &SourceFile,
-        span: &Range<usize>,
-        text: Option<&Spanned<String>>,
-        key: &str,
-    ) -> Option<JurisdictionCode> {
-        let Some(text) = text else {
-            self.missing(file, span, key);
-            return None;
-        };
-        let code = text.get_ref().parse::<JurisdictionCode>();
-        code.map_err(|error| self.faults.0.push(file.fault(text.span(), error.to_string()))).ok()
-    }
-
-    pub(super) fn known_codes(
-        &mut self,
-        file: &SourceFile,
-        texts: &Texts,
-    ) -> Vec<JurisdictionCode> {
-        let mut codes = Vec::new();
-        for text in texts {
-            let Some(code) = self.code(file, &text.span(), Some(text), "code") else { continue };
-            if self.world.knows_jurisdiction(code.as_str()) {
-                codes.push(code);
-            } else {
-                let fault = file.fault(text.span(), format!("unknown jurisdiction `{code}`"));
-                self.faults
-                    .0
-                    .push(fault.help("correct the code, or add it to `facts/jurisdictions.toml`"));
-            }
-        }
-        codes
-    }
-
-    pub(super) fn known_zones(&mut self, file: &SourceFile, texts: &Texts) -> Vec<String> {
-        for text in texts.iter().filter(|text| !self.world.knows_zone(text.get_ref())) {
-            let fault = file.fault(text.span(), format!("unknown zone `{}`", text.get_ref()));
-            self.faults
-                .0
-                .push(fault.help("correct it, or declare it: `[[zone]]` with `id` and `name`"));
-        }
-        texts.iter().map(|text| text.get_ref().clone()).collect()
-    }
-
-    pub(super) fn known_terms(
-        &mut self,
-        file: &SourceFile,
-        kind: TermKind,
-        texts: &Texts,
-    ) -> BTreeSet<String> {
-        for text in texts.iter().filter(|text| !self.world.knows_term(Some(kind), text.get_ref())) {
-            let fault = file.fault(text.span(), format!("unknown term `{}`", text.get_ref()));
-            self.faults.0.push(fault.help("correct it, or add it to `facts/vocabulary.toml`"));
-        }
-        texts.iter().map(|text| text.get_ref().clone()).collect()
     }
 }

@@ -7,29 +7,28 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt;
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use futures_util::{StreamExt, stream};
 
 use super::{
     Gate, Recorded,
     call::Pass,
-    course::Failure,
     dispatch::{ModelCall, ReplySender},
+    failure::{Failure, failure},
     outcome::Answered,
-    stream::{Begun, begin, failure},
-    trace::Attempting,
+    stream::{Begun, Reader, begin},
+    trace::{Attempting, warn_of},
 };
 use crate::{
     dispatch::{
-        BackendReply, BackendRequest, FieldsError, Said, SendError, Trial, names_same_model,
+        BackendReply, BackendRequest, FieldsError, MAX_EVENT, Said, SendError, Trial,
+        is_of_account, names_same_model, says_why,
     },
     facts::BackendAddress,
     ledger::{AttemptFailure, OutcomeStatus},
 };
 
 /// The largest answer in one piece that is taken from a backend.
-const MAX_ANSWER: usize = 32 << 20;
+const MAX_ANSWER: usize = MAX_EVENT;
 /// The longest refusal that is handed on in the backend's own words.
 const MAX_WORDS: usize = 1 << 20;
 /// In which steps room is taken for an answer.
@@ -43,6 +42,8 @@ pub(super) struct Exchange<'a> {
     pub(super) recorded: &'a Arc<Recorded>,
     pub(super) tried: &'a Attempting,
     pub(super) pass: &'a Arc<Pass>,
+    /// Whether usage is asked for, which the client has not asked for.
+    pub(super) asks_usage: bool,
 }
 
 /// How it ended, or goes on.
@@ -54,6 +55,8 @@ pub(super) enum Outcome {
     /// Without one; another deployment may be tried. With the backend's own words where it does not know
     /// what the call names.
     Failed(Failure, Option<Bytes>),
+    /// It refuses what the client has not asked for: it may be sent once more, without.
+    RefusedOurs(Failure),
     /// It may not be sent any more, and was not.
     NoLongerAllowed,
     /// The client has gone, or the process is ending: nobody waits any more.
@@ -87,15 +90,14 @@ impl Exchange<'_> {
             }
             Err(failure) => {
                 let (why, status) = (failure.why.as_str(), failure.status);
-                tracing::warn!(why, status, seq = %self.recorded.seq, "an attempt failed");
+                warn_of!(self.recorded, deployment = %self.tried.deployment(), why, status, "an attempt failed");
                 Outcome::Failed(failure, None)
             }
         }
     }
 
     async fn exchange(self, address: &BackendAddress) -> Result<Outcome, Failure> {
-        let failed = |why| Failure { why, status: None, retry_after: None };
-        let body = self.body_for(address).map_err(|_| failed(AttemptFailure::BadAnswer))?;
+        let body = self.body_for(address).map_err(|_| AttemptFailure::BadAnswer)?;
         let request = BackendRequest {
             path: self.call.endpoint.path(),
             body,
@@ -110,8 +112,8 @@ impl Exchange<'_> {
             Ok(answer) => answer,
             Err(SendError::NoLongerAllowed) => return Ok(Outcome::NoLongerAllowed),
             Err(error) => {
-                tracing::warn!(%error, seq = %self.recorded.seq, "a backend gave no answer");
-                return Err(failed(failure(&error)));
+                warn_of!(self.recorded, deployment = %self.tried.deployment(), %error, "a backend gave no answer");
+                return Err(failure(&error).into());
             }
         };
         self.tried.began();
@@ -122,7 +124,8 @@ impl Exchange<'_> {
             return Err(with_status(AttemptFailure::Redirected));
         }
         if status == 404 {
-            let words = read_words(&mut answer, MAX_WORDS).await.filter(|words| says_why(words));
+            let words = read_words(&mut answer, MAX_WORDS).await.filter(says_why);
+            let words = words.map(|words| self.call.endpoint.refusal(status, &words));
             return Ok(Outcome::Failed(with_status(AttemptFailure::Status), words));
         }
         if !answer.is_final() {
@@ -133,19 +136,21 @@ impl Exchange<'_> {
         }
         let content_type = answer.content_type.clone().unwrap_or_default();
         // A stream is handed on as it comes; anything else is read to its end first.
-        if answer.is_event_stream() && self.call.stream {
-            let begun = begin(self.call.endpoint, address, answer.body);
-            let begun = tokio::time::timeout_at(first_byte, begun).await;
-            let begun = begun.unwrap_or(Err(AttemptFailure::Timeout)).map_err(|why| Failure {
-                why,
-                status: Some(status),
-                retry_after: None,
-            })?;
-            return Ok(Outcome::Stream { status, content_type, begun: Box::new(begun) });
+        if self.call.stream {
+            let looked = tokio::time::timeout_at(first_byte, answer.begins_events()).await;
+            let looked = looked.unwrap_or(Err(SendError::Timeout("first event")));
+            if looked.map_err(|error| with_status(failure(&error)))? {
+                let begun = self.begin(address, answer.body);
+                let begun = tokio::time::timeout_at(first_byte, begun).await;
+                let begun = begun.unwrap_or(Err(AttemptFailure::Timeout)).map_err(with_status)?;
+                let own = Some(content_type).filter(|own| own.starts_with(EVENTS));
+                let content_type = own.unwrap_or_else(|| EVENTS.to_owned());
+                return Ok(Outcome::Stream { status, content_type, begun: Box::new(begun) });
+            }
         }
         // An answer that was cut off has no status that would mean anything. What is JSON is known by
         // itself: backends and their proxies name other types.
-        let whole = self.read_whole(&mut answer).await.map_err(|error| failed(failure(&error)))?;
+        let whole = self.read_whole(&mut answer).await.map_err(|error| failure(&error))?;
         let said = self.call.endpoint.read_answer(&whole);
         let said = said.ok_or_else(|| with_status(AttemptFailure::BadAnswer))?;
         if said.is_error {
@@ -154,47 +159,41 @@ impl Exchange<'_> {
         if said.model.as_ref().is_some_and(|model| !names_same_model(address, model)) {
             return Err(with_status(AttemptFailure::WrongModel));
         }
-        let content_type = answer.json_type();
-        Ok(Outcome::whole(status, content_type, whole, Some(&said)))
+        Ok(Outcome::whole(status, answer.json_type(), whole, Some(&said)))
     }
 
-    /// The backend's word that the request itself is wrong: what is JSON as it is, anything else as an error
-    /// of this API.
+    async fn begin(
+        self,
+        address: &BackendAddress,
+        body: stream::BoxStream<'static, Result<Bytes, SendError>>,
+    ) -> Result<Begun, AttemptFailure> {
+        let app = self.recorded.body.caller.app.as_str();
+        begin(self.call.endpoint, address, Reader::new(body, &self.gate.used.answers, app)).await
+    }
+
+    /// The backend's word that the request itself is wrong, in a form in which the client's SDK prints it.
     async fn refused(self, answer: &mut BackendReply) -> Outcome {
         let status = answer.status;
         let words = read_words(answer, MAX_WORDS).await.unwrap_or_default();
-        if serde_json::from_slice::<&RawValue>(&words).is_ok() {
-            let said = self.call.endpoint.read_answer(&words);
-            return Outcome::whole(status, answer.json_type(), words, said.as_ref());
+        if self.asks_usage && matches!(status, 400 | 422) && names_usage(&words) {
+            let why = AttemptFailure::Status;
+            return Outcome::RefusedOurs(Failure { status: Some(status), ..why.into() });
         }
-        let is_plain = answer.media_type() == "text/plain";
-        let plain = str::from_utf8(&words).ok().filter(|_| is_plain);
-        let body = self.call.endpoint.refusal(status, plain);
-        Outcome::whole(status, JSON.to_owned(), body, None)
+        if is_of_account(&words) {
+            let why = AttemptFailure::Status;
+            return Outcome::Failed(Failure { status: Some(status), ..why.into() }, None);
+        }
+        let said = self.call.endpoint.read_answer(&words);
+        let content_type = said.as_ref().map_or_else(|| JSON.to_owned(), |_| answer.json_type());
+        let body = self.call.endpoint.refusal(status, &words);
+        Outcome::whole(status, content_type, body, said.as_ref())
     }
 
-    /// What a failure says of the deployment, for its caller.
-    pub(super) fn judge(trial: Trial, failure: Failure) {
-        let now = Instant::now();
-        match (failure.why, failure.status) {
-            (AttemptFailure::WrongModel, _) => trial.saw_another_model(now),
-            (AttemptFailure::Status, Some(429)) => trial.busy(now, failure.retry_after, true),
-            (_, Some(503)) if failure.retry_after.is_some() => {
-                trial.busy(now, failure.retry_after, false);
-            }
-            // Its key or its account is refused: that is not the request's fault.
-            (AttemptFailure::Status, Some(401..=403)) => trial.failed(now),
-            // Any other such status is about the request, or an API that it does not offer.
-            (AttemptFailure::Status, Some(400..=499 | 501)) => {}
-            _ => trial.failed(now),
-        }
-    }
-
-    /// The body with the backend's name for the model, and usage asked for where it is streamed.
+    /// The body with the backend's name for the model, and usage asked for where the ledger wants it.
     fn body_for(self, address: &BackendAddress) -> Result<Vec<Bytes>, FieldsError> {
         let mut body = self.call.body.clone();
         body.set("model", &address.model)?;
-        if self.call.stream {
+        if self.asks_usage {
             self.call.endpoint.ask_for_usage(&mut body)?;
         }
         body.pieces()
@@ -237,16 +236,20 @@ impl Outcome {
     }
 
     /// Whether a backend has begun a good answer.
-    fn is_success(&self) -> bool {
+    pub(super) fn is_success(&self) -> bool {
         match self {
             Self::Whole { status, .. } | Self::Stream { status, .. } => (200..300).contains(status),
-            Self::Failed(..) | Self::NoLongerAllowed | Self::Given(_) => false,
+            Self::Failed(..) | Self::RefusedOurs(_) | Self::NoLongerAllowed | Self::Given(_) => {
+                false
+            }
         }
     }
 }
 
 /// The type of what is JSON.
 const JSON: &str = "application/json";
+/// The type of a stream of events.
+const EVENTS: &str = "text/event-stream";
 
 impl BackendReply {
     /// The type under which JSON is handed on: the backend's own, where that says so.
@@ -266,8 +269,27 @@ impl BackendReply {
         (200..300).contains(&self.status)
     }
 
-    fn is_event_stream(&self) -> bool {
-        self.is_success() && self.media_type() == "text/event-stream"
+    /// Whether the body of an answer that was to be streamed is one of events: its beginning tells more
+    /// than its type, which some proxies replace.
+    async fn begins_events(&mut self) -> Result<bool, SendError> {
+        let mut body = std::mem::replace(&mut self.body, stream::empty().boxed());
+        let begin = loop {
+            match body.next().await.transpose()? {
+                Some(piece) if piece.is_empty() => {}
+                begin => break begin,
+            }
+        };
+        let start = begin.clone().unwrap_or_default();
+        self.body = stream::iter(begin.map(Ok)).chain(body).boxed();
+        let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
+        let fields: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+        let may_be = |field: &&[u8]| start.starts_with(field) || field.starts_with(start);
+        let says_so = self.media_type() == EVENTS;
+        Ok(if says_so {
+            !start.starts_with(b"{")
+        } else {
+            !start.is_empty() && fields.iter().any(may_be)
+        })
     }
 
     /// Whether the client gets it: a success, or the backend's word that the request itself is wrong.
@@ -289,13 +311,9 @@ async fn read_words(answer: &mut BackendReply, most: usize) -> Option<Bytes> {
     Some(words.freeze())
 }
 
-/// Whether these words are an API's, and not those of a server that knows no such path.
-fn says_why(words: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Words<'a> {
-        #[serde(borrow, default)]
-        error: Option<&'a RawValue>,
-    }
-    let words = serde_json::from_slice::<Words<'_>>(words).ok();
-    words.and_then(|words| words.error).is_some_and(|error| error.get() != "null")
+/// Whether a refusal names what is added for the ledger.
+fn names_usage(words: &[u8]) -> bool {
+    [&b"stream_options"[..], b"include_usage"]
+        .iter()
+        .any(|name| memchr::memmem::find(words, name).is_some())
 }

@@ -2,7 +2,7 @@
 //! tried again, and how it ends.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,15 +16,16 @@ use super::{
     call::{Pass, pieces},
     choose::Choice,
     content::Sent,
-    dispatch::{Failed, ModelCall, Reply, ReplyBody, ReplySender, Served},
+    dispatch::{Failed, LabelledBy, ModelCall, Reply, ReplyBody, ReplySender, Served},
+    failure::{Failure, status_of},
     limits,
     outcome::Answered,
-    stream::{Begun, Pump, status_of},
-    trace,
+    stream::{Begun, Pump},
+    trace::{self, warn_of},
 };
 use crate::{
-    dispatch::Permit,
-    domain::{Caller, Candidate, DeploymentId, Verdict},
+    dispatch::{Endpoint, Labeller, Permit, Standing},
+    domain::{Caller, Candidate, DeploymentId, PolicyId, Verdict},
     facts::BackendAddress,
     ledger::{Attempt, AttemptFailure, OutcomeStatus, SkipReason, Skipped, TokenCount},
 };
@@ -48,40 +49,10 @@ pub(super) struct Course<'a> {
     last: Option<Failure>,
     /// Where the last attempt was at a backend that does not know what the call names: where, and its words.
     words: Option<(Candidate, Bytes)>,
+    /// Which deployments refuse to be asked for usage in a stream.
+    without_usage: BTreeSet<DeploymentId>,
     /// Takes what the client is sent of an answer.
     pub(super) sent: Sent,
-}
-
-/// How an attempt failed.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Failure {
-    pub(super) why: AttemptFailure,
-    pub(super) status: Option<u16>,
-    pub(super) retry_after: Option<Duration>,
-}
-
-impl Failure {
-    /// Whether the backend surely did nothing with the call.
-    fn is_untouched(self) -> bool {
-        let refusals = [401, 402, 403, 404, 405, 408, 425, 429, 501, 503, 529];
-        match self.why {
-            AttemptFailure::Unreachable | AttemptFailure::NoKey | AttemptFailure::Redirected => {
-                true
-            }
-            AttemptFailure::Status => self.status.is_some_and(|status| refusals.contains(&status)),
-            _ => false,
-        }
-    }
-
-    /// Whether the same deployment may answer when it is asked once more.
-    fn may_pass(self) -> bool {
-        let passing = |status| matches!(status, 408 | 425 | 429 | 500 | 502..);
-        match self.why {
-            AttemptFailure::Unreachable | AttemptFailure::BrokeOff => true,
-            AttemptFailure::Status => self.status.is_some_and(passing),
-            _ => false,
-        }
-    }
 }
 
 /// How a call ended.
@@ -111,9 +82,18 @@ impl<'a> Course<'a> {
         call: &'a Arc<ModelCall>,
         recorded: &'a Arc<Recorded>,
     ) -> Self {
-        let (attempts, skipped) = (Vec::new(), BTreeMap::new());
-        let sent = Sent::default();
-        Self { gate, caller, call, recorded, attempts, skipped, last: None, words: None, sent }
+        Self {
+            gate,
+            caller,
+            call,
+            recorded,
+            attempts: Vec::new(),
+            skipped: BTreeMap::new(),
+            last: None,
+            words: None,
+            without_usage: BTreeSet::new(),
+            sent: Sent::default(),
+        }
     }
 
     /// Tries the allowed deployments until one answers.
@@ -179,14 +159,18 @@ impl<'a> Course<'a> {
         let is_limited =
             !asked && choices.is_limited && reasons.iter().all(|one| elsewhere.contains(one));
         let opens = choices.again.map(|at| at.saturating_duration_since(Instant::now()));
+        let lacks_key = |attempt: &Attempt| attempt.failure == Some(AttemptFailure::NoKey);
         let down = |attempt: &Attempt| {
-            attempt.failure == Some(AttemptFailure::Unreachable) || attempt.http_status == Some(503)
+            attempt.failure == Some(AttemptFailure::Unreachable)
+                || attempt.http_status == Some(503)
+                || lacks_key(attempt)
         };
         Ok(Reply::Failed(Box::new(Failed {
             recorded: self.recorded.clone(),
             status,
             upstream: self.last.and_then(|last| last.status).or(is_limited.then_some(429)),
             is_down: self.attempts.iter().all(down),
+            lacks_key: asked && self.attempts.iter().all(lacks_key),
             retry_after: self.last.and_then(|last| last.retry_after).or(opens),
         })))
     }
@@ -220,7 +204,8 @@ impl<'a> Course<'a> {
         only: Option<&BTreeSet<DeploymentId>>,
     ) -> Round {
         let mut again = BTreeSet::new();
-        for choice in self.in_order() {
+        let mut left: VecDeque<Choice> = self.in_order().into();
+        while let Some(choice) = left.pop_front() {
             if only.is_some_and(|only| !only.contains(&choice.deployment)) {
                 continue;
             }
@@ -242,23 +227,40 @@ impl<'a> Course<'a> {
             let (started, pass) = (self.recorded.time(), Arc::new(pass));
             let tried = trace::attempt(self.gate, self.call, &candidate, choice.standing.address());
             let (call, recorded) = (self.call, self.recorded);
-            let exchange = Exchange { gate: self.gate, call, recorded, tried: &tried, pass: &pass };
+            let (gate, asks_usage) = (self.gate, self.asks_usage(&choice.standing));
+            let exchange =
+                Exchange { gate, call, recorded, tried: &tried, pass: &pass, asks_usage };
             let outcome = exchange.run(choice.standing.address(), &trial, waiting).await;
             self.note(&choice.deployment, pass.sent().unwrap_or(started), &outcome);
+            if outcome.is_success() && self.without_usage.contains(&choice.deployment) {
+                choice.standing.refuses_usage(Instant::now());
+            }
             match outcome {
                 Outcome::NoLongerAllowed => {
                     self.skipped.insert(choice.deployment, SkipReason::NoLongerAllowed);
                 }
                 Outcome::Given(status) => {
+                    if status == OutcomeStatus::Unknown {
+                        let deployment = tried.deployment();
+                        warn_of!(self.recorded, %deployment, "the service ends: a call is cut off");
+                    }
                     tried.ended(status, None, None, &Answered::default());
                     return Round::Ended(status, Answered::default());
+                }
+                // It did nothing with what it refused, and may do all of it with what the client sent.
+                Outcome::RefusedOurs(failure) => {
+                    (self.last, self.words) = (Some(failure), None);
+                    let (why, status) = (failure.why, failure.status);
+                    tried.ended(status_of(why), status, Some(why), &Answered::default());
+                    self.without_usage.insert(choice.deployment.clone());
+                    left.push_front(choice);
                 }
                 Outcome::Failed(failure, words) => {
                     self.last = Some(failure);
                     self.words = words.map(|words| (candidate, words));
                     let (why, status) = (failure.why, failure.status);
                     tried.ended(status_of(why), status, Some(why), &Answered::default());
-                    Exchange::judge(trial, failure);
+                    failure.judge(trial);
                     let repeatable = self.call.is_repeatable();
                     if !failure.is_untouched() && !repeatable {
                         // Nor are those asked again that did nothing with it.
@@ -270,22 +272,10 @@ impl<'a> Course<'a> {
                 }
                 Outcome::Whole { status, content_type, body, answered } => {
                     let served = self.served(&candidate, status, content_type);
-                    let sent = body.clone();
-                    let is_received = reply.take().is_some_and(|reply| {
-                        reply.send(Ok(Reply::Answered(served, ReplyBody::Whole(body)))).is_ok()
-                    });
-                    if is_received {
-                        self.sent.add(&sent);
-                    }
-                    let success = (200..300).contains(&status);
-                    if success {
+                    let outcome = self.hand_over(served, &body, reply.take());
+                    if (200..300).contains(&status) {
                         trial.succeeded(Instant::now());
                     }
-                    let outcome = match (success, is_received) {
-                        (_, false) => OutcomeStatus::ClientDisconnected,
-                        (true, _) => OutcomeStatus::Ok,
-                        (false, _) => OutcomeStatus::UpstreamError,
-                    };
                     tried.ended(outcome, Some(status), None, &answered);
                     return Round::Ended(outcome, answered);
                 }
@@ -300,8 +290,7 @@ impl<'a> Course<'a> {
                         attempt.failure = failure;
                     }
                     if let Some(why) = failure {
-                        let failure = Failure { why, status: None, retry_after: None };
-                        Exchange::judge(trial, failure);
+                        Failure::from(why).judge(trial);
                     } else if outcome == OutcomeStatus::Ok {
                         trial.succeeded(Instant::now());
                     }
@@ -312,23 +301,51 @@ impl<'a> Course<'a> {
         Round::Again(again)
     }
 
+    /// Hands an answer in one piece to the client.
+    fn hand_over(
+        &mut self,
+        mut served: Served,
+        body: &Bytes,
+        reply: Option<ReplySender>,
+    ) -> OutcomeStatus {
+        let success = (200..300).contains(&served.status);
+        served.label =
+            Some(LabelledBy::Caller).filter(|_| success && self.asks_for_label(&served.duties));
+        let answer = Ok(Reply::Answered(served, ReplyBody::Whole(body.clone())));
+        if reply.is_none_or(|reply| reply.send(answer).is_err()) {
+            return OutcomeStatus::ClientDisconnected;
+        }
+        self.sent.add(body);
+        if success { OutcomeStatus::Ok } else { OutcomeStatus::UpstreamError }
+    }
+
     async fn stream(
         &mut self,
-        served: Served,
+        mut served: Served,
         address: &BackendAddress,
         begun: Begun,
         reply: Option<ReplySender>,
     ) -> (OutcomeStatus, Answered, Option<AttemptFailure>) {
         let app = self.caller.app.as_str();
         let (sender, receiver) = pieces(STREAM_BUFFER, self.gate.used.answers.clone(), app);
-        let label = self.label(&served);
+        let (label, deployment) = (self.label(), served.deployment.clone());
+        let label = label.filter(|_| self.asks_for_label(&served.duties));
+        let by = if label.is_some() { LabelledBy::Gateway } else { LabelledBy::Caller };
+        served.label = Some(by).filter(|_| self.asks_for_label(&served.duties));
         let answer = Ok(Reply::Answered(served, ReplyBody::Stream(receiver)));
         if reply.is_none_or(|reply| reply.send(answer).is_err()) {
             return (OutcomeStatus::ClientDisconnected, Answered::default(), None);
         }
         let mut pump = Pump::new(sender, self.call.endpoint, address, self.call.wants_usage);
-        pump.label(label);
+        let (endpoint, body) = (self.call.endpoint, &self.call.body);
+        pump.label(label.map(|label| Labeller::new(endpoint, label, body)));
         let pumped = pump.run(begun, &self.gate.halt, &mut self.sent).await;
+        if let Some(why) = pumped.failure {
+            let why = why.as_str();
+            warn_of!(self.recorded, %deployment, why, "a streamed answer broke");
+        } else if pumped.status == OutcomeStatus::Unknown {
+            warn_of!(self.recorded, %deployment, "the service ends: a streamed answer is cut off");
+        }
         // The client has all of it by now, and does not wait for the connection's sake.
         if let Some(rest) = pumped.rest {
             self.gate.tasks.spawn(rest.read());
@@ -336,13 +353,29 @@ impl<'a> Course<'a> {
         (pumped.status, pumped.answered, pumped.failure)
     }
 
-    /// What a streamed answer begins with, where a duty asks for a label and the app has one.
-    fn label(&self, served: &Served) -> Option<String> {
+    /// Whether a deployment is asked for usage that the client has not asked for.
+    fn asks_usage(&self, standing: &Standing) -> bool {
+        self.call.stream
+            && self.call.endpoint.hides_usage()
+            && !self.call.wants_usage
+            && standing.asks_for_usage(Instant::now())
+            && !self.without_usage.contains(standing.deployment())
+    }
+
+    /// Whether one of these duties asks for a label.
+    fn asks_for_label(&self, duties: &[PolicyId]) -> bool {
         let judge = self.gate.keeper.current();
-        let snapshot = judge.snapshot();
-        let app = snapshot.organisation.apps.get(&self.caller.app)?;
-        let mut rules = served.duties.iter().filter_map(|duty| snapshot.engine.rule(duty));
-        app.stream_label.clone().filter(|_| rules.any(|rule| rule.labels))
+        let engine = &judge.snapshot().engine;
+        duties.iter().filter_map(|duty| engine.rule(duty)).any(|rule| rule.labels)
+    }
+
+    /// The app's label for a streamed answer, where a person reads that and no program.
+    fn label(&self) -> Option<String> {
+        let judge = self.gate.keeper.current();
+        let app = judge.snapshot().organisation.apps.get(&self.caller.app)?;
+        let (endpoint, body) = (self.call.endpoint, &self.call.body);
+        let is_text = endpoint != Endpoint::Embeddings && !endpoint.is_structured(body);
+        app.stream_label.clone().filter(|_| is_text)
     }
 
     /// The fit deployments, the decision's own route first.
@@ -384,13 +417,16 @@ impl<'a> Course<'a> {
             duties: candidate.duties.clone(),
             status,
             content_type,
+            label: None,
         }
     }
 
     fn note(&mut self, deployment: &DeploymentId, started: jiff::Timestamp, outcome: &Outcome) {
         let (failure, http_status) = match outcome {
             Outcome::NoLongerAllowed => return,
-            Outcome::Failed(failure, _) => (Some(failure.why), failure.status),
+            Outcome::Failed(failure, _) | Outcome::RefusedOurs(failure) => {
+                (Some(failure.why), failure.status)
+            }
             Outcome::Whole { status, .. } | Outcome::Stream { status, .. } => (None, Some(*status)),
             Outcome::Given(_) => (None, None),
         };

@@ -42,7 +42,7 @@ impl IdempotencyKey {
         if fits {
             Ok(Self(text.to_owned()))
         } else {
-            Err(FieldFault::new("Idempotency-Key", "want 1 to 128 visible ASCII characters"))
+            Err(FieldFault::header("Idempotency-Key", "want 1 to 128 visible ASCII characters"))
         }
     }
 }
@@ -172,8 +172,8 @@ impl Gate {
             for (index, (request, user)) in requests.iter().zip(&users).enumerate() {
                 let manner = Manner::default();
                 match self.draft(caller, &judge, request, &manner, user.as_ref(), &mut tally) {
-                    Ok((body, draft)) => {
-                        bodies.push((draft.id, body));
+                    Ok((decided, draft)) => {
+                        bodies.push((draft.id, decided));
                         drafts.push(draft);
                     }
                     Err(GateError::Invalid(found)) => {
@@ -191,8 +191,8 @@ impl Gate {
             match self.sequencer.submit_whole(drafts).await {
                 Ok(receipts) => {
                     let recorded = bodies.into_iter().zip(receipts);
-                    let recorded =
-                        recorded.map(|((id, body), receipt)| self.recorded(id, body, &receipt));
+                    let recorded = recorded
+                        .map(|((id, decided), receipt)| self.recorded(id, &decided, &receipt));
                     return Ok(recorded.collect());
                 }
                 // One snapshot judged them all: it is past for all of them.
@@ -234,14 +234,14 @@ impl Gate {
             let judge = self.keeper.deciding()?;
             let mut tally = self.tally(&judge, caller, std::slice::from_ref(request), now).await?;
             let drafted = self.draft(caller, &judge, request, &manner, user, &mut tally);
-            let (body, draft) = drafted?;
+            let (decided, draft) = drafted?;
             let (id, valid_until) = (draft.id, draft.valid_until);
             let asked = Moment::now(&*self.clock);
             let lease = self.lease.held_since(asked).unwrap_or_default();
             match self.sequencer.submit(draft).await {
                 Ok(receipt) => {
-                    self.confirmed.note(body.snapshot.revision, asked, receipt.ts);
-                    let recorded = self.recorded(id, body, &receipt);
+                    self.confirmed.note(decided.body.snapshot.revision, asked, receipt.ts);
+                    let recorded = self.recorded(id, &decided, &receipt);
                     return Ok(Recorded { valid_until, lease, ..recorded });
                 }
                 Err(SubmitError::Stale) => now = self.catch_up(now).await?,
@@ -286,7 +286,7 @@ impl Gate {
         manner: &Manner,
         user: Option<&Kept>,
         tally: &mut Tally,
-    ) -> Result<(Arc<DecisionBody>, Draft), GateError> {
+    ) -> Result<(Arc<Decided>, Draft), GateError> {
         let started = Instant::now();
         let asked = tally.ask(judge, caller, request);
         let decided =
@@ -313,7 +313,7 @@ impl Gate {
             quota,
             ..Draft::new(self.fresh_id()?, Kind::Decision, json)
         };
-        Ok((decided.body.clone(), draft))
+        Ok((decided, draft))
     }
 
     /// The decision, with the route to the deployment that is best now: which one that is decides nothing
@@ -342,11 +342,9 @@ impl Gate {
         judge.decide(caller, request, &how)
     }
 
-    fn recorded(&self, id: Uuid, body: Arc<DecisionBody>, receipt: &Receipt) -> Recorded {
-        let tier = body.route.as_ref().map_or("none", |route| route.tier.as_str());
-        let decision = body.decision.as_str();
-        metrics::counter!("lexgate_decisions_total", "decision" => decision, "tier" => tier)
-            .increment(1);
+    fn recorded(&self, id: Uuid, decided: &Decided, receipt: &Receipt) -> Recorded {
+        let body = decided.body.clone();
+        decided.counters.count(&body);
         let log = self.sequencer.origin().to_string();
         Recorded {
             id: id.into(),
@@ -384,8 +382,11 @@ impl Gate {
         lookup: impl Future<Output = Result<T, E>>,
     ) -> Result<T, GateError> {
         let patience = self.store.patience().lookup();
-        let found = tokio::time::timeout(patience, lookup).await;
-        found.map_err(|_| GateError::LedgerUnavailable)?.map_err(Into::into)
+        let Ok(found) = tokio::time::timeout(patience, lookup).await else {
+            tracing::warn!(within = ?patience, "the store did not answer what a decision needs in time");
+            return Err(GateError::LedgerUnavailable);
+        };
+        found.map_err(Into::into)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     content::Keeping,
     course::Course,
     decide::{Manner, refused},
-    trace,
+    trace::{self, warn_of},
 };
 use crate::{
     dispatch::{Endpoint, Fields},
@@ -73,6 +73,8 @@ pub struct Failed {
     pub upstream: Option<u16>,
     /// Whether every allowed deployment is down: none was asked, or none could be reached.
     pub is_down: bool,
+    /// Whether each of them lacks its key on this side.
+    pub lacks_key: bool,
     /// How long to wait before another try, where that is known.
     pub retry_after: Option<Duration>,
 }
@@ -92,6 +94,28 @@ pub struct Served {
     pub status: u16,
     /// The backend's content type.
     pub content_type: String,
+    /// Whose the label is that a duty asks for; `None` where none does.
+    pub label: Option<LabelledBy>,
+}
+
+/// Who labels an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelledBy {
+    /// Its text begins with the app's label.
+    Gateway,
+    /// It is handed on as it came.
+    Caller,
+}
+
+impl LabelledBy {
+    /// The word in the answer's header.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "added",
+            Self::Caller => "caller",
+        }
+    }
 }
 
 /// A backend's answer.
@@ -147,7 +171,7 @@ impl Gate {
                     match written {
                         Ok(()) => open.closed(),
                         Err(error) => {
-                            tracing::error!(%error, seq = %recorded.seq, "an outcome is left to the reaper");
+                            warn_of!(&recorded, %error, "an outcome is left to the reaper");
                         }
                     }
                 }

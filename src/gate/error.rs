@@ -98,7 +98,7 @@ pub enum GateError {
     )]
     NoBackend,
     /// The process is ending.
-    #[error("the service is shutting down")]
+    #[error("the service is shutting down; send the request again")]
     Closed,
     /// The machine gives no randomness.
     #[error("the machine gives no randomness")]
@@ -112,7 +112,7 @@ pub enum GateError {
     )]
     MasterKey,
     /// The store failed.
-    #[error("the store failed")]
+    #[error("{0}")]
     Store(#[source] StoreError),
     /// A record could not be written in canonical form.
     #[error("a record has no canonical form")]

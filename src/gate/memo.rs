@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use bytes::Bytes;
 use moka::sync::Cache;
 
-use super::{GateError, Judge, Judged, volume::reserved};
+use super::{GateError, Judge, Judged, series::Counters, volume::reserved};
 use crate::{
     domain::{CallRequest, Caller, DeploymentId, Export, JurisdictionCode, Reached, Verdict},
     ledger::{DecisionBody, Engine, canonical},
@@ -63,6 +63,8 @@ pub struct Decided {
     pub terms: Arc<[String]>,
     /// What leaves each origin if it is made.
     pub exports: Arc<[(JurisdictionCode, Export)]>,
+    /// What counts it once it is recorded.
+    pub(super) counters: Counters,
 }
 
 impl Judge {
@@ -124,6 +126,7 @@ impl Judge {
             json: canonical::to_vec(&body)?.into(),
             terms: body.terms().into(),
             exports: reserved(&body).into(),
+            counters: Counters::default(),
             body: Arc::new(body),
         })
     }
@@ -153,6 +156,7 @@ mod tests {
                 json: Bytes::from(vec![b' '; 65_000]),
                 terms: Arc::default(),
                 exports: Arc::default(),
+                counters: Counters::default(),
             };
             memo.0.insert(question, Arc::new(decided));
         }

@@ -14,6 +14,7 @@ mod dispatch;
 mod erasure;
 mod error;
 mod explain;
+mod failure;
 mod grounds;
 #[cfg(test)]
 mod grounds_tests;
@@ -33,6 +34,7 @@ mod readiness;
 mod reading;
 mod reaper;
 mod refusals;
+mod series;
 mod stream;
 #[cfg(test)]
 mod stream_tests;
@@ -52,7 +54,7 @@ pub use confirmation::Unconfirmed;
 pub use content::OpenedContent;
 pub use counterfactual::{Change, Counterfactual, Destinations, Effort, Lifted, Way};
 pub use decide::{IdempotencyKey, Recorded};
-pub use dispatch::{Failed, ModelCall, Reply, ReplyBody, Served};
+pub use dispatch::{Failed, LabelledBy, ModelCall, Reply, ReplyBody, Served};
 pub use erasure::{Erased, Erasure};
 pub use error::GateError;
 pub use explain::{Considered, Explanation};

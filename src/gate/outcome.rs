@@ -77,6 +77,7 @@ impl Gate {
         };
         let draft = self.outcome_draft(&decision, &body)?;
         let receipt = self.sequencer.submit(draft).await.map_err(refused)?;
+        written(OutcomeStatus::Reported);
         Ok(receipt.seq)
     }
 
@@ -123,10 +124,11 @@ impl Gate {
             quota: beside.quota.clone(),
             ..self.outcome_draft(decision, &body)?
         };
-        let status = status.as_str();
-        metrics::counter!("lexgate_outcomes_total", "status" => status).increment(1);
         match self.sequencer.submit_reserved(place, draft).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                written(status);
+                Ok(())
+            }
             // Another process took this one for dead.
             Err(SubmitError::AlreadyReported) => self.record_late(decision, body, beside).await,
             Err(error) => Err(refused(error)),
@@ -172,6 +174,11 @@ impl Answered {
 /// A backend's name for a model, as far as a record holds it.
 fn short(model: &str) -> String {
     if model.len() <= 256 { model.to_owned() } else { model.chars().take(64).collect() }
+}
+
+/// Counts an outcome that this process has written.
+pub(super) fn written(status: OutcomeStatus) {
+    metrics::counter!("lexgate_outcomes_total", "status" => status.as_str()).increment(1);
 }
 
 /// An outcome that somebody else recorded first is recorded.

@@ -1,7 +1,11 @@
 //! Asking every backend of the active snapshot who and how it is: once before anything is served, then
 //! again and again. What it finds is noted in the fleet, which calls look at.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{
     task::JoinSet,
@@ -24,15 +28,28 @@ impl Gate {
     /// Asks every backend that the organisation runs itself once, so that none takes a call before it
     /// has said who it is. One that does not answer in time is left for later.
     pub async fn meet_backends(self: &Arc<Self>) {
-        let mut questions = JoinSet::new();
+        self.open_series();
+        let (mut questions, mut silent) = (JoinSet::new(), BTreeSet::new());
         for (standing, tier) in self.standings() {
             if tier != Tier::Remote {
-                questions.spawn(self.clone().ask(standing));
+                let (gate, deployment) = (self.clone(), standing.deployment().clone());
+                silent.insert(deployment.clone());
+                questions.spawn(async move {
+                    gate.ask(standing).await;
+                    deployment
+                });
             }
         }
-        let all = async { while questions.join_next().await.is_some() {} };
-        if timeout(FIRST, all).await.is_err() {
-            tracing::warn!("a backend has not said in time who it is; it is asked again");
+        let all = async {
+            while let Some(asked) = questions.join_next().await {
+                if let Ok(deployment) = asked {
+                    silent.remove(&deployment);
+                }
+            }
+        };
+        let _ = timeout(FIRST, all).await;
+        for deployment in silent {
+            tracing::warn!(%deployment, "a backend did not identify itself in time; it is asked again");
         }
     }
 
@@ -40,8 +57,14 @@ impl Gate {
     pub async fn watch_backends(self: Arc<Self>, stop: CancellationToken) {
         let mut due: HashMap<DeploymentId, Instant> = HashMap::new();
         let mut questions = JoinSet::new();
+        let mut revision = self.keeper.current().snapshot().digests.revision;
         while stop.run_until_cancelled(sleep(TICK)).await.is_some() {
             while questions.try_join_next().is_some() {}
+            let now_active = self.keeper.current().snapshot().digests.revision;
+            if revision != now_active {
+                revision = now_active;
+                self.open_series();
+            }
             let standings = self.standings();
             self.fleet.retain(|id| standings.iter().any(|(known, _)| known.deployment() == id));
             due.retain(|id, _| standings.iter().any(|(known, _)| known.deployment() == id));

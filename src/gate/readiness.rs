@@ -93,8 +93,11 @@ impl Gate {
     /// Asks again and again until `stop` fires: what has changed under a running service is refused also
     /// where no balancer asks.
     pub async fn watch_readiness(self: Arc<Self>, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
+        loop {
             self.readiness().await;
+            if stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_none() {
+                break;
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
     Gate, GateError,
     call::{LEASE, Moment},
     decide::refused,
+    outcome::written,
 };
 use crate::{
     domain::{AppId, Retention, Seq, TenantId, Verdict},
@@ -191,7 +192,11 @@ impl Reaper {
             (Verdict::Allow, false) => return Err(GateError::NoSuchDecision),
             (Verdict::Allow, true) => {}
         }
-        tracing::warn!(seq = %stored.seq, "a process ended before it recorded this call's outcome");
+        let (app, key) = whose(text);
+        tracing::warn!(
+            seq = %stored.seq, decision = %entry.id, app, key,
+            "a process ended before it recorded this call's outcome"
+        );
         let body = OutcomeBody {
             attempts: Vec::new(),
             cost: None,
@@ -211,7 +216,10 @@ impl Reaper {
             ..Draft::new(self.gate.fresh_id()?, Kind::Outcome, canonical::to_vec(&body)?)
         };
         match self.gate.sequencer.submit(draft).await {
-            Ok(_) => Ok(()),
+            Ok(_) => {
+                written(OutcomeStatus::Unknown);
+                Ok(())
+            }
             Err(SubmitError::AlreadyReported) => Err(GateError::AlreadyReported),
             Err(error) => Err(refused(error)),
         }
@@ -256,7 +264,18 @@ struct Whose {
 #[derive(Deserialize)]
 struct Calling {
     app: AppId,
+    #[serde(default)]
+    key: String,
     tenant: TenantId,
+}
+
+/// The app and the API key of a decision, for the log.
+fn whose(decision: &str) -> (String, String) {
+    let whose = serde_json::from_str::<Whose>(decision);
+    whose.map_or_else(
+        |_| Default::default(),
+        |Whose { caller }| (caller.app.to_string(), caller.key),
+    )
 }
 
 /// The words by which the outcome is found: its decision's, as far as they can be read.

@@ -1,7 +1,7 @@
 //! Handing a streamed answer on, event by event. A stream that breaks ends in an error event and
 //! never looks complete.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::BoxStream};
@@ -9,12 +9,15 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    call::{Gone, LastWord, PieceSender},
+    call::{Budget, Gone, LARGE, LastWord, PieceSender, Room},
     content::Sent,
+    failure::{broken, failure, status_of},
     outcome::Answered,
 };
 use crate::{
-    dispatch::{Endpoint, Event, Events, Said, SendError, names_same_model},
+    dispatch::{
+        Endpoint, Event, Events, Labelled, Labeller, Progress, Said, SendError, names_same_model,
+    },
     facts::BackendAddress,
     ledger::{AttemptFailure, OutcomeStatus},
 };
@@ -23,16 +26,57 @@ use crate::{
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What it is told: a comment, which every reader of events skips.
 pub(super) const STILL_HERE: &[u8] = b": keepalive\n\n";
-/// How many comments a backend may send before its answer begins.
-const MOST_COMMENTS: usize = 10_000;
+/// How many bytes of comments a backend may send before its answer begins.
+const MOST_COMMENTS: usize = 1 << 20;
 
 type Body = BoxStream<'static, Result<Bytes, SendError>>;
 
-/// A streamed answer whose first event has come.
-pub(super) struct Begun {
+/// The events of a body, in as much room as they take.
+pub(super) struct Reader {
     body: Body,
     events: Events,
+    budget: Arc<Budget>,
+    holder: Arc<str>,
+    /// For the event that is not whole yet.
+    room: Option<Room>,
+}
+
+impl Reader {
+    /// The events of `body`. Large ones take room of `budget`, for `holder`.
+    pub(super) fn new(body: Body, budget: &Arc<Budget>, holder: &str) -> Self {
+        let (budget, holder) = (budget.clone(), holder.into());
+        Self { body, events: Events::default(), budget, holder, room: None }
+    }
+
+    /// The next event of what has come, with the room that it takes.
+    fn ready(&mut self) -> Option<(Event, Option<Room>)> {
+        let event = self.events.next_event()?;
+        Some((event, self.room.take()))
+    }
+
+    /// Takes what has come.
+    async fn take(&mut self, piece: &[u8]) -> Result<(), SendError> {
+        let held = self.events.held() + piece.len();
+        if held >= LARGE {
+            let room = self.room.get_or_insert_with(|| self.budget.holder(&self.holder));
+            room.need(held.next_multiple_of(LARGE)).await;
+        }
+        self.events.push(piece)
+    }
+
+    /// The event that is left where nothing more comes.
+    fn rest(&mut self) -> Option<(Event, Option<Room>)> {
+        let event = self.events.rest()?;
+        Some((event, self.room.take()))
+    }
+}
+
+/// A streamed answer whose first event has come.
+pub(super) struct Begun {
+    reader: Reader,
     first: Event,
+    /// The room that it takes.
+    room: Option<Room>,
     said: Said,
 }
 
@@ -40,32 +84,41 @@ pub(super) struct Begun {
 pub(super) async fn begin(
     endpoint: Endpoint,
     address: &BackendAddress,
-    mut body: Body,
+    mut reader: Reader,
 ) -> Result<Begun, AttemptFailure> {
-    let mut events = Events::default();
     let mut comments = 0;
     loop {
-        while let Some(event) = events.next_event() {
-            let Some(data) = event.data().filter(|data| !data.trim().is_empty()) else {
-                comments += 1;
-                if comments > MOST_COMMENTS {
-                    return Err(AttemptFailure::BadAnswer);
-                }
-                continue;
-            };
-            let said = read(endpoint, address, &data)?;
-            if said.is_error {
-                return Err(AttemptFailure::ErrorInAnswer);
+        while let Some((event, room)) = reader.ready() {
+            if let Some(said) = first(endpoint, address, &event)? {
+                return Ok(Begun { reader, first: event, room, said });
             }
-            return Ok(Begun { body, events, first: event, said });
-        }
-        match body.next().await {
-            None => return Err(AttemptFailure::BrokeOff),
-            Some(piece) => {
-                piece.and_then(|piece| events.push(&piece)).map_err(|error| failure(&error))?;
+            comments += event.bytes().len();
+            if comments > MOST_COMMENTS {
+                return Err(AttemptFailure::BadAnswer);
             }
         }
+        let Some(piece) = reader.body.next().await else { break };
+        let piece = piece.map_err(|error| failure(&error))?;
+        reader.take(&piece).await.map_err(|error| failure(&error))?;
     }
+    let (event, room) = reader.rest().ok_or(AttemptFailure::BrokeOff)?;
+    let said = first(endpoint, address, &event).map_err(|why| match why {
+        AttemptFailure::BadAnswer => AttemptFailure::BrokeOff,
+        why => why,
+    })?;
+    let said = said.ok_or(AttemptFailure::BrokeOff)?;
+    Ok(Begun { reader, first: event, room, said })
+}
+
+/// What the event that may be the first one says; `None` for a mere comment.
+fn first(
+    endpoint: Endpoint,
+    address: &BackendAddress,
+    event: &Event,
+) -> Result<Option<Said>, AttemptFailure> {
+    let Some(data) = event.data().filter(|data| !data.trim().is_empty()) else { return Ok(None) };
+    let said = read(endpoint, address, &data)?;
+    if said.is_error { Err(AttemptFailure::ErrorInAnswer) } else { Ok(Some(said)) }
 }
 
 /// What an event says; an error when it is of no such answer, or of another model than is approved.
@@ -74,28 +127,6 @@ fn read(endpoint: Endpoint, address: &BackendAddress, data: &str) -> Result<Said
     match &said.model {
         Some(model) if !names_same_model(address, model) => Err(AttemptFailure::WrongModel),
         _ => Ok(said),
-    }
-}
-
-/// What an error of the way is in the record's words.
-pub(super) fn failure(error: &SendError) -> AttemptFailure {
-    match error {
-        SendError::Unreachable(_)
-        | SendError::Tls(_)
-        | SendError::Elsewhere
-        | SendError::NoLongerAllowed => AttemptFailure::Unreachable,
-        SendError::Broken(_) => AttemptFailure::BrokeOff,
-        SendError::Timeout(_) => AttemptFailure::Timeout,
-        SendError::TooLarge(_) | SendError::NoEvents => AttemptFailure::BadAnswer,
-        SendError::NoKey(_) => AttemptFailure::NoKey,
-    }
-}
-
-/// How an outcome says that its last attempt failed.
-pub(super) fn status_of(failure: AttemptFailure) -> OutcomeStatus {
-    match failure {
-        AttemptFailure::Timeout => OutcomeStatus::Timeout,
-        _ => OutcomeStatus::UpstreamError,
     }
 }
 
@@ -143,8 +174,9 @@ pub(super) struct Pump<'a> {
     endpoint: Endpoint,
     address: &'a BackendAddress,
     wants_usage: bool,
-    label: Option<String>,
+    label: Option<Labeller>,
     answered: Answered,
+    progress: Progress,
 }
 
 impl<'a> Pump<'a> {
@@ -157,12 +189,12 @@ impl<'a> Pump<'a> {
         wants_usage: bool,
     ) -> Self {
         let last_word = client.last_word();
-        let answered = Answered::default();
-        Self { client, last_word, endpoint, address, wants_usage, label: None, answered }
+        let (answered, progress) = (Answered::default(), Progress::default());
+        Self { client, last_word, endpoint, address, wants_usage, label: None, answered, progress }
     }
 
-    /// Begins the client's stream with `label`.
-    pub(super) fn label(&mut self, label: Option<String>) {
+    /// Puts a label in front of what the client reads.
+    pub(super) fn label(&mut self, label: Option<Labeller>) {
         self.label = label;
     }
 
@@ -184,48 +216,65 @@ impl<'a> Pump<'a> {
             () = sleep_until(deadline) => Err(Stop::Broke(AttemptFailure::Timeout)),
         };
         let (status, failure, rest) = match ended {
-            Ok(rest) => (OutcomeStatus::Ok, None, Some(rest)),
+            Ok(rest) => (OutcomeStatus::Ok, None, rest),
             Err(Stop::Client) => (OutcomeStatus::ClientDisconnected, None, None),
             Err(Stop::Halt) => (OutcomeStatus::Unknown, None, None),
             Err(Stop::Broke(failure)) => (status_of(failure), Some(failure), None),
         };
-        let broken = matches!(
+        let is_broken = matches!(
             status,
             OutcomeStatus::UpstreamError | OutcomeStatus::Timeout | OutcomeStatus::Unknown
         );
-        if let Some(last_word) = self.last_word.take_if(|_| broken) {
-            let broken = self.endpoint.broken().as_bytes();
-            last_word.send(Bytes::from_static(broken));
-            sent.add(broken);
+        if let Some(last_word) = self.last_word.take_if(|_| is_broken)
+            && let Some(word) = self.progress.broken(self.endpoint, broken(failure))
+        {
+            sent.add(&word);
+            last_word.send(word);
         }
         Pumped { status, failure, answered: self.answered, rest }
     }
 
-    async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<Rest, Stop> {
-        let Begun { mut body, mut events, first, said } = begun;
-        let label = self.label.take();
-        let label = label.and_then(|label| self.endpoint.label(first.data()?.trim(), &label));
-        if let Some(label) = label {
-            self.hand(label, sent).await?;
-        }
-        let mut is_last = self.pass(&first, Some(said), sent).await?;
+    /// Gives what is left of the body of a whole answer, where something may be.
+    async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<Option<Rest>, Stop> {
+        let Begun { mut reader, first, room, said } = begun;
+        let mut is_last = self.pass(&first, Some(said), room, sent).await?;
         loop {
-            while !is_last && let Some(event) = events.next_event() {
-                let data = event.data().filter(|data| !data.trim().is_empty());
-                let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
-                is_last = self.pass(&event, said, sent).await?;
+            while !is_last && let Some((event, room)) = reader.ready() {
+                is_last = self.read(&event, room, sent).await?;
             }
             if is_last {
-                return Ok(Rest(body));
+                return Ok(Some(Rest(reader.body)));
             }
-            let piece = self.wait(&mut body).await?;
-            let piece = piece.ok_or(Stop::Broke(AttemptFailure::BrokeOff))?;
-            let pushed = piece.and_then(|piece| events.push(&piece));
-            pushed.map_err(|error| {
-                tracing::warn!(%error, "a streamed answer broke");
+            let Some(piece) = self.wait(&mut reader.body).await? else { break };
+            let taken = match piece {
+                Ok(piece) => reader.take(&piece).await,
+                Err(error) => Err(error),
+            };
+            taken.map_err(|error| {
+                tracing::warn!(%error, host = self.address.base_url.host(), "a backend's stream failed");
                 Stop::Broke(failure(&error))
             })?;
         }
+        // Not every backend says more than that the text has ended, nor writes its last blank line.
+        if let Some((event, room)) = reader.rest() {
+            let read = self.read(&event, room, sent).await;
+            let cut = Stop::Broke(AttemptFailure::BrokeOff);
+            read.map_err(|stop| if stop.is_garbage() { cut } else { stop })?;
+        }
+        let is_whole = self.progress.is_whole();
+        if is_whole { Ok(None) } else { Err(Stop::Broke(AttemptFailure::BrokeOff)) }
+    }
+
+    /// Reads an event and hands it on; says whether the stream ends with it.
+    async fn read(
+        &mut self,
+        event: &Event,
+        room: Option<Room>,
+        sent: &mut Sent,
+    ) -> Result<bool, Stop> {
+        let data = event.data().filter(|data| !data.trim().is_empty());
+        let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
+        self.pass(event, said, room, sent).await
     }
 
     /// The next piece. The client is told every now and then that one is waited for.
@@ -249,12 +298,30 @@ impl<'a> Pump<'a> {
         &mut self,
         event: &Event,
         said: Option<Said>,
+        mut room: Option<Room>,
         sent: &mut Sent,
     ) -> Result<bool, Stop> {
-        let said = said.unwrap_or_default();
+        let Some(said) = said else {
+            self.answered.add(&Said::default());
+            self.hand(event.bytes().clone(), room, sent).await?;
+            return Ok(false);
+        };
         self.answered.add(&said);
-        if let Some(bytes) = self.asked_for(event, &said) {
-            self.hand(bytes, sent).await?;
+        let data = event.data().unwrap_or_default();
+        let data = data.trim();
+        self.progress.note(self.endpoint, &said, data);
+        let labelled = self.label.as_mut().map(|label| label.pass(event, data));
+        let mut is_handed = false;
+        match labelled.unwrap_or(Labelled::Same) {
+            Labelled::Same => {}
+            Labelled::Before(label) => self.hand(label, None, sent).await?,
+            Labelled::Instead(event) => {
+                self.hand(event, room.take(), sent).await?;
+                is_handed = true;
+            }
+        }
+        if !is_handed && let Some(bytes) = self.asked_for(event, &said) {
+            self.hand(bytes, room, sent).await?;
         }
         if said.is_error {
             return Err(Stop::Broke(AttemptFailure::ErrorInAnswer));
@@ -274,11 +341,11 @@ impl<'a> Pump<'a> {
         Some(rest.unwrap_or_else(|| event.bytes().clone()))
     }
 
-    /// Hands `bytes` to the client's connection.
-    async fn hand(&self, bytes: Bytes, sent: &mut Sent) -> Result<(), Stop> {
+    /// Hands `bytes` to the client's connection, with the room that they already take.
+    async fn hand(&self, bytes: Bytes, room: Option<Room>, sent: &mut Sent) -> Result<(), Stop> {
         let is_comment = &*bytes == STILL_HERE;
         let heard = bytes.clone();
-        self.client.send(bytes).await.map_err(|Gone| Stop::Client)?;
+        self.client.send(bytes, room).await.map_err(|Gone| Stop::Client)?;
         // Whoever reads the stream cannot tell whose such a comment is: all of them are left out.
         if !is_comment {
             sent.add(&heard);
@@ -293,6 +360,13 @@ enum Stop {
     Broke(AttemptFailure),
     Client,
     Halt,
+}
+
+impl Stop {
+    /// Whether what came is of no such answer.
+    const fn is_garbage(self) -> bool {
+        matches!(self, Self::Broke(AttemptFailure::BadAnswer))
+    }
 }
 
 impl From<AttemptFailure> for Stop {

@@ -12,7 +12,7 @@ use super::{
     Budget,
     call::pieces,
     content::Sent,
-    stream::{KEEPALIVE, Pump, STILL_HERE, begin},
+    stream::{KEEPALIVE, Pump, Reader, STILL_HERE, begin},
 };
 use crate::{
     dispatch::Endpoint,
@@ -28,6 +28,8 @@ fn address() -> BackendAddress {
         base_url: "http://127.0.0.1:9/v1".parse().unwrap(),
         model: "m".to_owned(),
         served_as: Vec::new(),
+        api: None,
+        usage_in_streams: true,
         key: None,
         ca_file: None,
         timeouts: Timeouts::default(),
@@ -48,7 +50,8 @@ async fn read_late(events: usize, end: &'static str) -> (Vec<String>, OutcomeSta
     let halt = CancellationToken::new();
     let mut sent = Sent::default();
     let address = address();
-    let begun = begin(Endpoint::ChatCompletions, &address, stream::iter(come).boxed());
+    let reader = Reader::new(stream::iter(come).boxed(), &Arc::new(Budget::new(8 << 20)), "desk");
+    let begun = begin(Endpoint::ChatCompletions, &address, reader);
     let begun = begun.await.unwrap_or_else(|why| panic!("{why:?}"));
     let pump =
         Pump::new(client, Endpoint::ChatCompletions, &address, false).run(begun, &halt, &mut sent);
@@ -88,6 +91,33 @@ async fn a_slow_client_gets_all_of_a_whole_stream() {
     }
 }
 
+#[tokio::test]
+async fn what_this_process_cuts_off_is_not_the_backend_s_fault() {
+    for endpoint in [Endpoint::ChatCompletions, Endpoint::Responses, Endpoint::Messages] {
+        let (client, mut received) = pieces(BUFFER, Arc::new(Budget::new(8 << 20)), "desk");
+        let first = stream::iter([Ok(Bytes::from_static(b"data: {\"n\":0}\n\n"))]);
+        let come = first.chain(stream::pending()).boxed();
+        let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
+        let reader = Reader::new(come, &Arc::new(Budget::new(8 << 20)), "desk");
+        let begun = begin(endpoint, &address, reader).await;
+        let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
+        let pump = Pump::new(client, endpoint, &address, false).run(begun, &halt, &mut sent);
+        let read = async {
+            let mut read = Vec::new();
+            while let Some(piece) = received.recv().await {
+                read.push(String::from_utf8(piece.to_vec()).unwrap());
+                halt.cancel();
+            }
+            read
+        };
+        let (pumped, read) = tokio::join!(pump, read);
+        assert_eq!((pumped.status, pumped.failure), (OutcomeStatus::Unknown, None), "{endpoint:?}");
+        let last = read.last().expect("there is a last word");
+        assert!(last.contains("the service is shutting down"), "{last}");
+        assert!(!last.contains("backend") && last.ends_with("\n\n"), "{last}");
+    }
+}
+
 /// In real time: it takes as long as a client is left without a word.
 #[tokio::test]
 async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
@@ -98,7 +128,8 @@ async fn a_client_that_waits_is_told_that_the_stream_goes_on() {
         Ok(Bytes::from_static(b"data: [DONE]\n\n"))
     });
     let (halt, mut sent, address) = (CancellationToken::new(), Sent::default(), address());
-    let begun = begin(Endpoint::ChatCompletions, &address, first.chain(last).boxed()).await;
+    let reader = Reader::new(first.chain(last).boxed(), &Arc::new(Budget::new(8 << 20)), "desk");
+    let begun = begin(Endpoint::ChatCompletions, &address, reader).await;
     let begun = begun.unwrap_or_else(|why| panic!("{why:?}"));
     let pump = Pump::new(client, Endpoint::ChatCompletions, &address, false);
     let read = async {

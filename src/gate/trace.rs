@@ -16,6 +16,21 @@ use crate::{
     telemetry::{TARGET, Trace, TraceContext, fail},
 };
 
+/// A warning about a call in the log: whose it is and which decision it rests on stand in each.
+macro_rules! warn_of {
+    ($recorded:expr, $($said:tt)+) => {{
+        let recorded: &$crate::gate::Recorded = $recorded;
+        tracing::warn!(
+            app = %recorded.body.caller.app,
+            key = %recorded.body.caller.key,
+            decision = %recorded.id,
+            seq = %recorded.seq,
+            $($said)+
+        );
+    }};
+}
+pub(super) use warn_of;
+
 /// Awaits a decision inside a span of its own, a child of `parent`.
 pub(super) async fn decide(
     parent: &Span,
@@ -95,6 +110,11 @@ pub(super) fn attempt(
 }
 
 impl Attempting {
+    /// Where it is.
+    pub(super) fn deployment(&self) -> &DeploymentId {
+        &self.deployment
+    }
+
     /// What the backend is told of the trace.
     pub(super) fn context(&self) -> Option<TraceContext> {
         self.trace.onward(&self.span)

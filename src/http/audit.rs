@@ -81,6 +81,7 @@ pub(super) struct Filters {
 
 /// A page of records, newest last.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = RecordPage)]
 struct Page {
     /// The records.
     records: Vec<Record>,
@@ -272,10 +273,12 @@ pub(super) fn reading(
 }
 
 /// Read one record.
+///
+/// The entry is given as it was signed: its leaf hash is that of the bytes as they appear here.
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}", tag = "audit", operation_id = "readRecord",
     security(("api_key" = [])),
-    params(("seq" = u64, Path, description = "The record's position", example = 42)),
+    params(("seq" = u64, Path, description = "The record's position", example = 0)),
     responses((status = 200, description = "The record", body = Record,
         example = json!(examples::record())), RecordProblems),
 )]

@@ -10,11 +10,12 @@ use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
 use super::{
     Shared,
+    observe::Whom,
     problem::{Problem, ProblemKind},
 };
 use crate::{
     config::{ApiKeyConfig, Role},
-    domain::{Caller, Digest, JurisdictionCode, KeyName},
+    domain::{AppId, Caller, Digest, JurisdictionCode, KeyName},
 };
 
 /// How callers are recognised, as it stands in records.
@@ -29,6 +30,11 @@ impl Keys {
     #[must_use]
     pub fn new(keys: Vec<ApiKeyConfig>) -> Self {
         Self(keys)
+    }
+
+    /// The apps that have a key, in the order of the keys.
+    pub(super) fn callers(&self) -> impl Iterator<Item = &AppId> {
+        self.0.iter().filter_map(|key| key.app.as_ref())
     }
 
     /// The key whose secret this is. Every key is compared, each in constant time: the answer's
@@ -132,6 +138,9 @@ impl<'h> Presented<'h> {
 
 fn with_role<'k>(keys: &'k Keys, parts: &Parts, role: Role) -> Result<&'k ApiKeyConfig, Problem> {
     let key = keys.authenticate(&parts.headers)?;
+    if let Some(whom) = parts.extensions.get::<Whom>() {
+        whom.is(&key.name, key.app.as_ref());
+    }
     if key.roles.contains(&role) {
         return Ok(key);
     }

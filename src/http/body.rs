@@ -196,7 +196,62 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Query::<T>::from_request_parts(parts, state).await {
             Ok(Query(params)) => Ok(Self(params)),
-            Err(rejection) => Err(Problem::new(ProblemKind::MalformedQuery, rejection.body_text())),
+            Err(rejection) => {
+                let query = parts.uri.query().unwrap_or_default();
+                Err(query_problem(query, &rejection.body_text()))
+            }
         }
+    }
+}
+
+/// Why a query cannot be read, under the name of the parameter that `text` speaks of.
+fn query_problem(query: &str, text: &str) -> Problem {
+    let said = text.strip_prefix("Failed to deserialize query string: ").unwrap_or(text);
+    let mut names = url::form_urlencoded::parse(query.as_bytes()).map(|(name, _)| name);
+    let meant = names.find(|name| {
+        said.starts_with(&format!("{name}: ")) || said.contains(&format!("field `{name}`"))
+    });
+    let Some(name) = meant else { return Problem::new(ProblemKind::MalformedQuery, text) };
+    let said = said.strip_prefix(&format!("{name}: ")).unwrap_or(said);
+    let detail = if said.starts_with("duplicate field") {
+        format!("`{name}` must appear only once")
+    } else {
+        said.replacen("unknown field", "unknown parameter", 1)
+    };
+    let fault = FieldFault::parameter(name, detail);
+    Problem::fields(ProblemKind::MalformedQuery, vec![fault])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_that_cannot_be_read_names_its_parameter() {
+        for (query, text, name, detail) in [
+            (
+                "limit=1&limit=2",
+                "Failed to deserialize query string: duplicate field `limit`",
+                "limit",
+                "`limit` must appear only once",
+            ),
+            (
+                "from=x&fro=y",
+                "Failed to deserialize query string: fro: unknown field `fro`, expected `from`",
+                "fro",
+                "unknown parameter `fro`, expected `from`",
+            ),
+            (
+                "proof=maybe",
+                "Failed to deserialize query string: proof: provided string was not `true` or `false`",
+                "proof",
+                "provided string was not `true` or `false`",
+            ),
+        ] {
+            let problem = query_problem(query, text);
+            let faults = vec![FieldFault::parameter(name, detail)];
+            assert_eq!((problem.kind, problem.errors), (ProblemKind::MalformedQuery, faults));
+        }
+        assert!(query_problem("", "no").errors.is_empty());
     }
 }

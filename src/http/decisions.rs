@@ -67,6 +67,7 @@ pub(super) struct DecisionAnswer<'a> {
     #[schema(format = DateTime)]
     decided_at: String,
     /// Where the call goes; `null` when it is denied.
+    #[schema(required = true)]
     route: Option<&'a Route>,
     /// Every deployment considered, in the organisation's order.
     candidates: &'a [Candidate],
@@ -102,10 +103,12 @@ pub(crate) struct ReasonAnswer<'a> {
     #[schema(required = false, example = json!(["GB in jp-appi-28"]))]
     pub(crate) general_facts: &'a [String],
     /// What to do about it.
+    #[schema(required = true)]
     pub(crate) advice: Option<&'a str>,
     /// The deployment.
     pub(crate) deployment: &'a DeploymentId,
     /// The flow; `null` when the use itself was judged.
+    #[schema(required = true)]
     pub(crate) flow: Option<&'a Flow>,
 }
 
@@ -178,13 +181,13 @@ fn reasons(reasons: &[Reason]) -> Vec<ReasonAnswer<'_>> {
         Extras,
     ),
     request_body(content = CallRequest, examples(
-        ("Health data to Singapore" = (value = json!(examples::call()))),
-        ("No personal data" = (value = json!(examples::plain_call()))),
+        ("personal_data" = (summary = "About a person, to one deployment", value = json!(examples::call()))),
+        ("no_personal_data" = (summary = "No personal data", value = json!(examples::plain_call()))),
     )),
     responses((status = 200, description = "The decision", body = DecisionAnswer,
         examples(
-            ("Denied" = (value = json!(examples::denied()))),
-            ("Allowed" = (value = json!(examples::allowed()))),
+            ("denied" = (summary = "Denied", value = json!(examples::denied()))),
+            ("allowed" = (summary = "Allowed", value = json!(examples::allowed()))),
         )), DecideProblems),
 )]
 async fn decide(
@@ -334,7 +337,8 @@ async fn read_decision(
 pub(crate) struct ExplainAnswer<'a> {
     /// Whether the call would be allowed.
     pub(crate) decision: Verdict,
-    /// Where it would go.
+    /// Where it would go; `null` when the call would be denied.
+    #[schema(required = true)]
     pub(crate) route: Option<&'a Route>,
     /// Every deployment considered.
     pub(crate) candidates: &'a [Candidate],

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use super::openapi::Names;
+
 const ID: &str = "0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11";
 const LEAF: &str = "5f2b7c0d9e1a4b3c8d7e6f5a4b3c2d1e0f9a8b7c6d5e4f3a2b1c0d9e8f7a6b5c";
 
@@ -10,22 +12,12 @@ pub(super) const CHECKPOINT: &str = "lexgate.example/main\n57\nXyt8DZ4aSzyNfm9aS
 
 /// German health data, pinned to Singapore.
 pub(super) fn call() -> Value {
-    json!({
-        "action": "infer",
-        "deployment": "qwen3-32b@dashscope-sg",
-        "data": {
-            "personal": true, "categories": ["dpv-pd:Health"], "subjects": ["DE"], "subject_count": 1
-        },
-        "purpose": "dpv:ServiceProvision",
-        "audience": ["DE"],
-        "location": "DE",
-        "end_user": "u-1842"
-    })
+    json!(Names::example().pinned)
 }
 
 /// A call about nobody.
 pub(super) fn plain_call() -> Value {
-    json!({ "action": "infer", "model": "assistant", "data": { "personal": false } })
+    json!(Names::example().plain)
 }
 
 fn snapshot() -> Value {
@@ -38,7 +30,7 @@ fn snapshot() -> Value {
 
 fn denied_candidate() -> Value {
     json!({
-        "decision": "deny", "deployment": "qwen3-32b@dashscope-sg",
+        "decision": "deny", "deployment": "qwen3-32b@dashscope-sg", "duties": [],
         "placement": {
             "access": [], "operate": ["SG"], "own": ["CN"], "process": ["SG"], "store": ["SG"]
         },
@@ -79,7 +71,7 @@ pub(super) fn allowed() -> Value {
         "id": "0192f0c1-8b4d-7dd2-8c2a-7a1f6b3e0d22", "decision": "allow",
         "decided_at": "2026-11-22T13:00:01.000000Z", "route": route(),
         "candidates": [{
-            "decision": "allow", "deployment": "smollm2@laptop",
+            "decision": "allow", "deployment": "smollm2@laptop", "duties": [],
             "placement": {
                 "access": [], "operate": ["SG"], "own": ["SG"], "process": ["DE"], "store": ["DE"]
             },
@@ -203,7 +195,7 @@ pub(super) fn checkpoint() -> Value {
 
 /// That a log grew.
 pub(super) fn consistency() -> Value {
-    json!({"from": 40, "to": 57, "hashes": [LEAF, LEAF]})
+    json!({"from": 1, "to": 57, "hashes": [LEAF, LEAF]})
 }
 
 /// The keys of a log.

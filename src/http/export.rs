@@ -18,6 +18,7 @@ use super::{
     audit::{Filters, Record, reading},
     auth::AsAuditor,
     body::Params,
+    decided::{Decided, Decisions},
     examples,
     problem::{Problem, ProblemKind, problems},
 };
@@ -92,7 +93,9 @@ async fn export(
     let left = if bounded { query.limit } else { usize::MAX };
     // The first page is read before the answer begins, so that a failure is still a problem.
     let first = page(&shared, &query, left).await?;
-    let begun = Progress { shared, query, left, next: Some(first), format, header: true };
+    let decisions = Decisions::default();
+    let begun =
+        Progress { shared, query, left, next: Some(first), format, header: true, decisions };
     let body = Body::from_stream(stream::try_unfold(begun, Progress::go_on));
     let (kind, name) = match format {
         Format::JsonLines => ("application/x-ndjson", "attachment; filename=\"records.ndjson\""),
@@ -111,6 +114,8 @@ struct Progress {
     next: Option<Vec<Stored>>,
     format: Format,
     header: bool,
+    /// The decisions that the outcomes of a table are about.
+    decisions: Decisions,
 }
 
 impl Progress {
@@ -121,14 +126,22 @@ impl Progress {
             text.push_str(&HEADER.join(","));
             text.push_str("\r\n");
         }
-        for stored in &stored {
-            match self.format {
-                Format::JsonLines => {
-                    let record = Record::read(stored).map_err(|_| GateError::Corrupt)?;
-                    text.push_str(&serde_json::to_string(&record).map_err(|_| GateError::Corrupt)?);
-                    text.push('\n');
-                }
-                Format::Table => write_row(&mut text, stored)?,
+        if matches!(self.format, Format::Table) {
+            let mut rows = Vec::with_capacity(stored.len());
+            for stored in &stored {
+                let entry = serde_json::from_slice(&stored.entry);
+                rows.push((stored, entry.map_err(|_| GateError::Corrupt)?));
+            }
+            self.decisions.learn(&self.shared.gate, &rows).await?;
+            for (stored, entry) in &rows {
+                write_row(&mut text, stored, entry, &self.decisions);
+            }
+            self.decisions.forget();
+        } else {
+            for stored in &stored {
+                let record = Record::read(stored).map_err(|_| GateError::Corrupt)?;
+                text.push_str(&serde_json::to_string(&record).map_err(|_| GateError::Corrupt)?);
+                text.push('\n');
             }
         }
         self.left = self.left.saturating_sub(stored.len());
@@ -146,7 +159,7 @@ async fn page(shared: &Shared, query: &RecordQuery, left: usize) -> Result<Vec<S
 }
 
 /// The columns of a table.
-const HEADER: [&str; 15] = [
+const HEADER: [&str; 16] = [
     "seq",
     "ts",
     "kind",
@@ -162,11 +175,18 @@ const HEADER: [&str; 15] = [
     "policies",
     "status",
     "leaf",
+    "decision_seq",
 ];
 
-fn write_row(text: &mut String, stored: &Stored) -> Result<(), GateError> {
-    let entry: Value = serde_json::from_slice(&stored.entry).map_err(|_| GateError::Corrupt)?;
+/// An outcome's row says whose call it was as its decision's does.
+fn write_row(text: &mut String, stored: &Stored, entry: &Value, decisions: &Decisions) {
     let at = |pointer: &str| entry.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (about, decided) = decisions.of(entry);
+    let about = about.map(|seq| seq.to_string()).unwrap_or_default();
+    let or = |own: &'static str, of: fn(&Decided) -> &str| match (at(own), decided) {
+        ("", Some(decided)) => of(decided).to_owned(),
+        (own, _) => own.to_owned(),
+    };
     let policies = entry.pointer("/body/reasons").and_then(Value::as_array);
     let policies = policies.into_iter().flatten().filter_map(|reason| reason["policy"].as_str());
     let policies = policies.collect::<Vec<_>>().join(" ");
@@ -175,27 +195,32 @@ fn write_row(text: &mut String, stored: &Stored) -> Result<(), GateError> {
         "" => at("/body/model"),
         model => model,
     };
+    let tenant = or("/body/caller/tenant", |decided| &decided.tenant);
+    let app = or("/body/caller/app", |decided| &decided.app);
+    let key = or("/body/caller/key", |decided| &decided.key);
+    let action = or("/body/call/action", |decided| &decided.action);
+    let decision = or("/body/decision", |decided| &decided.decision);
     let cells = [
         &*seq,
         at("/ts"),
         at("/kind"),
         at("/id"),
-        at("/body/caller/tenant"),
-        at("/body/caller/app"),
-        at("/body/caller/key"),
-        at("/body/call/action"),
+        &tenant,
+        &app,
+        &key,
+        &action,
         model,
-        at("/body/decision"),
+        &decision,
         at("/body/route/deployment"),
         at("/body/route/tier"),
         &policies,
         at("/body/status"),
         &leaf,
+        &about,
     ];
     let cells: Vec<_> = cells.into_iter().map(cell).collect();
     text.push_str(&cells.join(","));
     text.push_str("\r\n");
-    Ok(())
 }
 
 /// A cell as RFC 4180 has it. What a spreadsheet would take for a formula stands behind an apostrophe.

@@ -126,7 +126,7 @@ async fn set(
     let mut faults = request.records.faults("/records/");
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     if !(1..=64).contains(&id.len()) || !id.bytes().all(fits) {
-        faults.push(FieldFault::new("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
+        faults.push(FieldFault::parameter("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
     }
     faults.extend(check_reason(&request.reason, "/reason"));
     for name in ["after", "limit"] {
@@ -173,7 +173,7 @@ struct Changed {
 #[utoipa::path(
     delete, path = "/v1/legal-holds/{id}", tag = "registers", operation_id = "liftLegalHold",
     security(("api_key" = [])),
-    params(("id" = String, Path, description = "Its name", example = "case-2026-17"), Lifting),
+    params(("id" = String, Path, description = "Its name: 1 to 64 of `A`-`Z`, `a`-`z`, `0`-`9`, `.`, `_`, `-`", example = "case-2026-17"), Lifting),
     responses((status = 200, description = "It is lifted", body = Changed,
         example = json!({"record": 58})), LiftProblems),
 )]

@@ -5,7 +5,9 @@ mod auth;
 mod body;
 mod coding;
 mod connections;
+mod contents;
 mod cors;
+mod decided;
 mod decisions;
 mod examples;
 mod export;
@@ -15,6 +17,7 @@ mod limits;
 mod missing;
 mod observe;
 mod openapi;
+mod operations;
 mod pace;
 mod personal;
 mod problem;
@@ -84,6 +87,7 @@ fn prompt_routes() -> OpenApiRouter<Arc<Shared>> {
         .merge(audit::routes())
         .merge(proofs::routes())
         .merge(export::routes())
+        .merge(contents::routes())
         .merge(personal::routes())
         .merge(holds::routes())
         .merge(tlog::routes())
@@ -97,6 +101,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
     let watch = refused::Watch::new(shared.clone(), &document);
     let prompt = prompt.layer(middleware::from_fn_with_state(watch, refused::record));
     let (models, _) = gateway::routes().split_for_parts();
+    let answers = operations::Answers::new(&openapi::generated());
     let cors = cors::layer(&shared.cors_origins);
     let router = Router::new()
         .merge(prompt)
@@ -104,7 +109,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         .method_not_allowed_fallback(missing::wrong_method)
         .fallback(missing::missing)
         .with_state(shared.clone())
-        .merge(openapi::docs())
+        .merge(openapi::docs(shared.clone()))
         .layer(CatchPanicLayer::custom(|_| {
             Problem::new(
                 ProblemKind::Internal,
@@ -117,7 +122,7 @@ pub fn router(shared: Arc<Shared>) -> Router {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.layer(middleware::from_fn(observe::observe))
+    router.layer(middleware::from_fn_with_state(answers, observe::observe))
 }
 
 async fn within_time(request: Request, next: Next) -> Response {

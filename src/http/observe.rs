@@ -1,10 +1,13 @@
 //! Around every request: an identifier, a span, one line in the log, and the body of its problem.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use axum::{
     body::Body,
-    extract::{MatchedPath, Request},
+    extract::{MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, header},
     middleware::Next,
     response::Response,
@@ -12,9 +15,9 @@ use axum::{
 use ring::rand::{SecureRandom, SystemRandom};
 use tracing::Instrument;
 
-use super::problem::Problem;
+use super::{operations::Answers, problem::Problem};
 use crate::{
-    domain::{Clock, DecisionId, SystemClock},
+    domain::{AppId, Clock, DecisionId, KeyName, SystemClock},
     telemetry::{Trace, TraceContext},
 };
 
@@ -25,7 +28,26 @@ const HEADER: &str = "x-request-id";
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestId(pub(crate) Arc<str>);
 
-pub(super) async fn observe(mut request: Request, next: Next) -> Response {
+/// Who asks, once that is known: the line in the log says it.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Whom(Arc<OnceLock<(KeyName, Option<AppId>)>>);
+
+impl Whom {
+    /// Takes the API key, and the app that calls with it.
+    pub(super) fn is(&self, key: &KeyName, app: Option<&AppId>) {
+        let _ = self.0.set((key.clone(), app.cloned()));
+    }
+}
+
+/// Why a request failed: the word for it that its answer has too.
+#[derive(Clone, Debug)]
+pub(super) struct Cause(pub(super) String);
+
+pub(super) async fn observe(
+    State(answers): State<Answers>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = RequestId(identifier(request.headers()));
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -34,11 +56,15 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let trace = Trace::begin(request.method().as_str(), route, caller(request.headers()));
     let route = route.unwrap_or("other");
     let span = tracing::info_span!("request", id = &*id.0, method = %request.method(), route);
+    let (operation, whom) = (answers.operation(&request), Whom::default());
     request.extensions_mut().insert(id.clone());
+    request.extensions_mut().insert(whom.clone());
     request.extensions_mut().insert(trace.clone());
     let answering = next.run(request).instrument(trace.span().clone());
     let mut response = answering.instrument(span.clone()).await;
+    let mut cause = response.extensions_mut().remove::<Cause>();
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        cause = Some(Cause(problem.kind.name().to_owned()));
         write(&mut response, problem, &id);
     }
     if let Ok(value) = HeaderValue::from_str(&id.0) {
@@ -48,12 +74,24 @@ pub(super) async fn observe(mut request: Request, next: Next) -> Response {
     let status = response.status().as_u16();
     trace.answered(status);
     metrics::histogram!("lexgate_request_seconds").record(elapsed.as_secs_f64());
+    Answers::count(operation, status);
     let ms = elapsed.as_secs_f64() * 1e3;
+    let cause = cause.as_ref().map(|cause| cause.0.as_str());
+    let (key, app) = whom
+        .0
+        .get()
+        .map_or((None, None), |(key, app)| (Some(key.as_str()), app.as_ref().map(AppId::as_str)));
+    let told = |name| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let (decision, deployment) = (told("x-lexgate-decision"), told("x-lexgate-deployment"));
     // What went well stands in the ledger and the metrics.
     span.in_scope(|| match status {
-        500.. => tracing::warn!(status, ms, "answered"),
-        400.. => tracing::info!(status, ms, "answered"),
-        _ => tracing::debug!(status, ms, "answered"),
+        500.. => {
+            tracing::warn!(status, ms, cause, app, key, decision, deployment, "answered");
+        }
+        400.. => {
+            tracing::info!(status, ms, cause, app, key, decision, deployment, "answered");
+        }
+        _ => tracing::debug!(status, ms, app, key, decision, deployment, "answered"),
     });
     response
 }

@@ -35,6 +35,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Shared>> {
 /// What a record commits to.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
+#[schema(as = RecordValues)]
 enum Values {
     /// Of a decision.
     Decision(DecisionValues),
@@ -61,9 +62,11 @@ struct OutcomeValues {
     /// The record.
     seq: Seq,
     /// The body of the request, as the client sent it.
+    #[schema(required = true)]
     input: Option<ContentValue>,
     /// The body of the answer, as it was handed to the client: of a stream every event, without the
     /// comment `: keepalive`. `null` where no backend's answer was handed on.
+    #[schema(required = true)]
     output: Option<ContentValue>,
 }
 
@@ -116,7 +119,7 @@ impl From<OpenedContent> for ContentValue {
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}/values", tag = "audit", operation_id = "readValues",
     security(("api_key" = [])),
-    params(("seq" = u64, Path, description = "The record's position", example = 42)),
+    params(("seq" = u64, Path, description = "The record's position", example = 0)),
     responses((status = 200, description = "What the record commits to", body = Values,
         examples(
             ("decision" = (summary = "Of a decision", value = json!(examples::values()))),
@@ -234,7 +237,7 @@ async fn erase(
     let erased = match (shared.gate.erase(&erasure).await, valid) {
         // Nobody of this name can have called; a version before this one may have sealed them.
         (Err(GateError::NoSuchPerson), Err(error)) => {
-            let fault = FieldFault::new("end_user", error.to_string());
+            let fault = FieldFault::parameter("end_user", error.to_string());
             return Err(Problem::fields(ProblemKind::InvalidRequest, vec![fault]));
         }
         (erased, _) => erased?,

@@ -14,7 +14,7 @@ use utoipa::{
 
 use super::{coding, limits};
 use crate::{
-    domain::{FieldFault, LimitState},
+    domain::{FieldFault, FieldPlace, LimitState},
     gate::GateError,
 };
 
@@ -206,7 +206,7 @@ pub(super) struct Problem {
 
 /// A problem document (RFC 9457), `application/problem+json`.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(title = "Problem")]
+#[schema(as = Problem)]
 pub(super) struct ProblemDocument {
     /// The kind of problem: a stable URI.
     #[serde(rename = "type")]
@@ -224,7 +224,41 @@ pub(super) struct ProblemDocument {
     instance: String,
     /// Each field that cannot be used.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    errors: Vec<FieldFault>,
+    #[schema(required = false)]
+    errors: Vec<FaultDocument>,
+}
+
+/// One field of a request that cannot be used: `pointer`, `parameter` or `header` says which.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = FieldFault)]
+struct FaultDocument {
+    /// A JSON Pointer (RFC 6901) into the request's body; empty for the whole of it. Of `/readyz`: into
+    /// its answer when the service is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/data/subjects/0", pattern = "^(/.*)?$")]
+    pointer: Option<String>,
+    /// The name of a parameter of the query or the path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+    /// The name of a header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<String>,
+    /// What is wrong and what to do.
+    detail: String,
+}
+
+impl From<FieldFault> for FaultDocument {
+    fn from(fault: FieldFault) -> Self {
+        // A name is never told as a pointer, wherever it was said to be.
+        let is_pointer = fault.pointer.is_empty() || fault.pointer.starts_with('/');
+        let named = Some(fault.pointer);
+        let document = Self { detail: fault.detail, ..Self::default() };
+        match fault.place {
+            FieldPlace::Body if is_pointer => Self { pointer: named, ..document },
+            FieldPlace::Header => Self { header: named, ..document },
+            FieldPlace::Body | FieldPlace::Parameter => Self { parameter: named, ..document },
+        }
+    }
 }
 
 impl Problem {
@@ -233,9 +267,14 @@ impl Problem {
         Self { kind, detail: detail.into(), errors: Vec::new(), limit: None }
     }
 
-    /// A problem of fields.
+    /// A problem of fields. What a query cannot hold is named by its parameter.
     #[must_use]
-    pub(super) fn fields(kind: ProblemKind, errors: Vec<FieldFault>) -> Self {
+    pub(super) fn fields(kind: ProblemKind, mut errors: Vec<FieldFault>) -> Self {
+        if kind == ProblemKind::MalformedQuery {
+            for fault in &mut errors {
+                fault.place = FieldPlace::Parameter;
+            }
+        }
         let detail = match errors.len() {
             1 => "1 field cannot be used".to_owned(),
             n => format!("{n} fields cannot be used"),
@@ -263,7 +302,7 @@ impl Problem {
             status,
             detail: self.detail,
             instance: format!("urn:lexgate:request:{request_id}"),
-            errors: self.errors,
+            errors: self.errors.into_iter().map(FaultDocument::from).collect(),
         }
     }
 }
@@ -340,7 +379,11 @@ impl From<GateError> for Problem {
             }
             ProblemKind::LedgerUnavailable => {
                 tracing::warn!(error = %error, "a request was refused");
-                Self::new(kind, GateError::LedgerUnavailable.to_string())
+                let says = match error {
+                    GateError::Closed => error.to_string(),
+                    _ => GateError::LedgerUnavailable.to_string(),
+                };
+                Self::new(kind, says)
             }
             // Why is for the operator: the error may quote a policy.
             ProblemKind::SnapshotUnavailable => {
@@ -365,7 +408,8 @@ pub(super) fn responses(kinds: &[ProblemKind]) -> BTreeMap<String, RefOr<ApiResp
         for kind in kinds {
             let (detail, errors) = kind.example();
             let errors = errors.iter().map(|(at, detail)| FieldFault::new(*at, *detail)).collect();
-            let problem = Problem { kind, detail: detail.to_owned(), errors, limit: None };
+            let problem = Problem::fields(kind, errors);
+            let problem = Problem { detail: detail.to_owned(), ..problem };
             let document = problem.document("0192f0c1-7a3c-7cc1-9b1f-6f0e5a2d9c11");
             let example = ExampleBuilder::new().value(serde_json::to_value(document).ok()).build();
             content.examples.insert(kind.name().to_owned(), RefOr::T(example));
@@ -398,7 +442,9 @@ macro_rules! problems {
 }
 pub(super) use problems;
 
-/// Makes the schema known to the document: responses refer to it by name only.
-pub(super) fn schema() -> (String, RefOr<utoipa::openapi::Schema>) {
-    (ProblemDocument::name().into_owned(), ProblemDocument::schema())
+/// Makes the schema known to the document, with all that it refers to: responses do by name only.
+pub(super) fn schemas() -> Vec<(String, RefOr<utoipa::openapi::Schema>)> {
+    let mut schemas = vec![(ProblemDocument::name().into_owned(), ProblemDocument::schema())];
+    ProblemDocument::schemas(&mut schemas);
+    schemas
 }

@@ -91,7 +91,7 @@ struct ProvenRecord {
 #[utoipa::path(
     get, path = "/v1/audit/records/{seq}/proof", tag = "audit", operation_id = "proveRecord",
     security(("api_key" = [])),
-    params(("seq" = u64, Path, description = "The record's position", example = 42)),
+    params(("seq" = u64, Path, description = "The record's position", example = 0)),
     responses((status = 200, description = "The record and its proof", content(
         (ProvenRecord = "application/json", example = json!(examples::proven())),
         (String = "text/plain", example = json!(examples::tlog_proof())),
@@ -185,10 +185,10 @@ async fn checkpoint(
 #[into_params(parameter_in = Query)]
 struct Span {
     /// The number of entries of the smaller tree, as an earlier checkpoint gave it.
-    #[param(value_type = u64, example = 40)]
+    #[param(value_type = u64, example = 1)]
     from: Option<String>,
     /// The number of entries of the larger tree; the latest checkpoint's when absent.
-    #[param(value_type = Option<u64>, example = 57)]
+    #[param(value_type = Option<u64>)]
     to: Option<String>,
 }
 
@@ -204,6 +204,8 @@ struct ConsistencyAnswer {
 }
 
 /// Prove that the log only grew.
+///
+/// That the tree of the smaller size is the beginning of the tree of the larger one (RFC 6962, 2.1.2).
 #[utoipa::path(
     get, path = "/v1/audit/consistency", tag = "audit", operation_id = "proveConsistency",
     security(("api_key" = [])),

@@ -1,11 +1,10 @@
 //! Refused attempts to read the ledger or to change a register: seen here for every operation, so that no
 //! handler has to remember.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
-    extract::{MatchedPath, Request, State},
-    http::Method,
+    extract::{Request, State},
     middleware::Next,
     response::Response,
 };
@@ -13,6 +12,7 @@ use utoipa::openapi::{OpenApi, path::Operation};
 
 use super::{
     Shared,
+    operations::Operations,
     problem::{Problem, ProblemKind},
 };
 use crate::gate::Refusal;
@@ -27,53 +27,30 @@ const FILES: (&str, &str) = ("/tlog/tile/{*path}", "tlogEntries");
 #[derive(Clone, Debug)]
 pub(super) struct Watch {
     shared: Arc<Shared>,
-    operations: Arc<Operations>,
+    /// The operations whose refusals are recorded.
+    operations: Operations,
 }
-
-/// The operations whose refusals are recorded: by path, their methods and names.
-type Operations = BTreeMap<String, Vec<(Method, String)>>;
 
 impl Watch {
-    /// Watches the operations of `document` that auditors and officers have.
+    /// Watches the operations of `document` that auditors and officers have, and opens what counts them.
     pub(super) fn new(shared: Arc<Shared>, document: &OpenApi) -> Self {
-        let (path, name) = FILES;
-        let mut operations =
-            Operations::from([(path.to_owned(), vec![(Method::GET, name.to_owned())])]);
-        for (path, item) in &document.paths.paths {
-            for (method, operation) in [
-                (Method::GET, &item.get),
-                (Method::PUT, &item.put),
-                (Method::POST, &item.post),
-                (Method::PATCH, &item.patch),
-                (Method::DELETE, &item.delete),
-            ] {
-                if let Some(name) = operation.as_ref().and_then(watched) {
-                    operations.entry(path.clone()).or_default().push((method, name));
-                }
-            }
+        let operations = Operations::new(document, is_watched).with(FILES.0, FILES.1);
+        for name in operations.names() {
+            metrics::counter!("lexgate_refused_total", "operation" => name.to_owned()).increment(0);
         }
-        Self { shared, operations: Arc::new(operations) }
-    }
-
-    /// The name of the operation that `request` asks for, if it is watched.
-    fn operation(&self, request: &Request) -> Option<String> {
-        let path = request.extensions().get::<MatchedPath>()?;
-        let methods = self.operations.get(path.as_str())?;
-        let found = methods.iter().find(|(method, _)| method == request.method());
-        found.map(|(_, name)| name.clone())
+        Self { shared, operations }
     }
 }
 
-/// The operation's name, if its refusals are recorded.
-fn watched(operation: &Operation) -> Option<String> {
-    let tags = operation.tags.as_ref()?;
-    let is_watched = tags.iter().any(|tag| TAGS.contains(&tag.as_str()));
-    operation.operation_id.clone().filter(|_| is_watched)
+/// Whether the operation's refusals are recorded.
+fn is_watched(operation: &Operation) -> bool {
+    operation.tags.iter().flatten().any(|tag| TAGS.contains(&tag.as_str()))
 }
 
 /// Answers as ever, and records a refusal of a known key before it is answered.
 pub(super) async fn record(State(watch): State<Watch>, request: Request, next: Next) -> Response {
-    let Some(operation) = watch.operation(&request) else { return next.run(request).await };
+    let Some(operation) = watch.operations.of(&request) else { return next.run(request).await };
+    let operation = operation.to_string();
     let headers = request.headers().clone();
     let response = next.run(request).await;
     let problem = response.extensions().get::<Problem>();

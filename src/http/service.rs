@@ -28,6 +28,8 @@ struct Health {
 }
 
 /// Whether the process lives.
+///
+/// Checks nothing: it is for a supervisor that restarts a process that hangs.
 #[utoipa::path(
     get, path = "/healthz", tag = "service", operation_id = "healthz",
     responses((status = 200, description = "It does", body = Health, example = json!({"status": "ok"}))),
@@ -46,10 +48,13 @@ struct Readiness {
     /// Each check: `ok`.
     checks: BTreeMap<&'static str, &'static str>,
     /// What the store says of itself.
+    #[schema(required = true)]
     store: Option<StoreSettings>,
 }
 
-/// Whether the service can work: a row was written within the last second, the store is as it must be, the
+/// Whether the service can work.
+///
+/// A row was written within the last second, the store is as it must be, the
 /// log goes on from what was seen of it, the clocks agree, and the active snapshot may decide. Else `detail`
 /// says what fails, and `errors` check by check.
 #[utoipa::path(
@@ -84,6 +89,8 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Result<axum::Json<Readines
 }
 
 /// Metrics for Prometheus.
+///
+/// In its text format, version 0.0.4. `docs/OPERATIONS.md` says what each one counts.
 #[utoipa::path(
     get, path = "/metrics", tag = "service", operation_id = "metrics",
     responses((status = 200, description = "Prometheus text format", body = String,

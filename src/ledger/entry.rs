@@ -96,6 +96,24 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Every kind that this version knows.
+    pub const KNOWN: [Self; 14] = [
+        Self::Genesis,
+        Self::Decision,
+        Self::Outcome,
+        Self::LateOutcome,
+        Self::BundleActivated,
+        Self::AuditRead,
+        Self::KeyChanged,
+        Self::KeyRetired,
+        Self::LedgerRecovered,
+        Self::ClockCorrected,
+        Self::Erasure,
+        Self::SegmentPruned,
+        Self::LegalHold,
+        Self::Refused,
+    ];
+
     /// The word in the entry.
     #[must_use]
     pub fn as_str(&self) -> &str {

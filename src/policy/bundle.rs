@@ -7,6 +7,7 @@ use cedar_policy::{PolicySet, Schema, ValidationMode, Validator};
 use miette::Diagnostic;
 
 use super::{
+    compared::{Compared, compared},
     limits::{MOST_POLICIES, survey},
     names::EntityKind,
     rule::Rule,
@@ -94,14 +95,12 @@ impl Bundle {
         })
     }
 
-    /// The texts that policies compare with: categories, purposes, instruments and the like.
-    pub fn terms_named(&self) -> impl Iterator<Item = (String, &Arc<Rule>)> {
+    /// The texts and patterns that policies compare with: categories, purposes, instruments and the like.
+    pub fn compared(&self) -> impl Iterator<Item = (Compared, &Arc<Rule>)> {
         self.rules().flat_map(|rule| {
-            let mut found = Vec::new();
-            if let Ok(json) = rule.policy.to_json() {
-                collect_strings(json.get("conditions"), &mut found);
-            }
-            found.into_iter().map(move |text| (text, rule))
+            let json = rule.policy.to_json().unwrap_or_default();
+            let found = json.get("conditions").map(compared).unwrap_or_default();
+            found.into_iter().map(move |one| (one, rule))
         })
     }
 }

@@ -143,7 +143,7 @@ fn what_is_within_the_limits_fits_every_stack() {
                 let json = rule.policy.to_json().unwrap();
                 assert!(!json.to_string().is_empty());
                 assert!(rule.policy.to_cedar().is_some());
-                assert_eq!(bundle.terms_named().count(), 0);
+                assert_eq!(bundle.compared().count(), 0);
                 probes(&bundle).unwrap();
                 evaluate(&rule.policy)
             };

@@ -3,6 +3,7 @@
 
 mod bundle;
 mod cedar_case;
+mod compared;
 mod context;
 #[cfg(test)]
 mod context_tests;
@@ -27,6 +28,7 @@ mod volume;
 
 pub use bundle::{Bundle, BundleError, SCHEMA_FILE, policy_ids};
 pub use cedar_case::CedarCase;
+pub use compared::{Comparand, Compared};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use deep::on_deep_stack;
 pub use engine::{Engine, Judgement, RuleSet};

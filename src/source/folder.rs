@@ -28,7 +28,9 @@ const LONGEST: u64 = 4 << 20;
 pub struct PolicyFolder {
     /// Those that decide, with paths relative to the folder, sorted.
     pub files: Vec<SourceFile>,
-    /// Those that do not, beside cases and hidden files.
+    /// The files of cases, with paths relative to the folder, sorted. They are not read here.
+    pub cases: Vec<PathBuf>,
+    /// Those that do neither, beside hidden files.
     pub not_taken: Vec<String>,
 }
 
@@ -80,6 +82,7 @@ pub fn read_policy_folder(dir: &Path) -> Result<PolicyFolder, Faults> {
     }
     let mut found = walk.found;
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
+    found.cases.sort();
     found.not_taken.sort();
     faults.0.sort_by(|a, b| a.file.cmp(&b.file));
     faults.or(found)
@@ -139,7 +142,7 @@ impl Walk<'_> {
         }
         match role(&path) {
             Role::Deciding => self.take(&path, &metadata)?,
-            Role::Case => {}
+            Role::Case => self.found.cases.push(path),
             Role::Lookalike(remedy) => {
                 let fault =
                     self.place(&path).fault(0..0, "looks like a policy and would not be one");
@@ -161,7 +164,11 @@ impl Walk<'_> {
             return Err(self.place(path).fault(0..0, message).help("split it into several files"));
         }
         let text = read_file(&self.dir.join(path))?.text;
-        self.found.files.push(SourceFile { path: name.replace('\\', "/").into(), text });
+        self.found.files.push(SourceFile {
+            path: name.replace('\\', "/").into(),
+            text,
+            is_recorded: false,
+        });
         Ok(())
     }
 

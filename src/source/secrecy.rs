@@ -103,6 +103,13 @@ pub fn is_word(name: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_' || byte.is_ascii_digit())
 }
 
+/// Whether `name` is a word in small letters or in capitals, with `-` or `_` between its parts.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    let is_one_case = name.to_lowercase() == name || name.to_uppercase() == name;
+    is_one_case && is_word(&name.to_lowercase().replace('-', "_"))
+}
+
 /// Whether `name` has the look of an environment variable's name, and not that of a secret.
 #[must_use]
 pub fn is_variable(name: &str) -> bool {
@@ -185,6 +192,11 @@ mod tests {
         }
         for secret in ["", "Hunter", "sk-live-x", "a1b2c3d4e5", "0123456789abcdef"] {
             assert!(!is_word(secret), "{secret}");
+        }
+        for (name, want) in
+            [("frankfurt-2", true), ("FRANKFURT", true), ("sk-Live-x", false), ("", false)]
+        {
+            assert_eq!(is_name(name), want, "{name}");
         }
         for (name, want) in [
             ("FRANKFURT_API_KEY", true),

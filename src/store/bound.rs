@@ -116,7 +116,8 @@ impl<C: Connection, A: Admission<C>> Writer<C, A> {
             self.admission.admit(&mut connection).await?;
             Ok::<_, StoreError>(connection)
         };
-        Ok((within(self.standing.patience.connect(), connected).await?, made))
+        let connected = within(self.standing.patience.connect(), connected).await;
+        Ok((connected.map_err(|error| self.standing.unreachable(error))?, made))
     }
 }
 

@@ -50,6 +50,14 @@ pub enum StoreError {
     /// The tables cannot be brought up to date.
     #[error("the store cannot be migrated: {0}")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The server gave no connection.
+    #[error("the store at `{address}` cannot be reached: {cause}")]
+    Unreachable {
+        /// Host and port, or the folder of the socket.
+        address: String,
+        /// Why.
+        cause: String,
+    },
     /// No answer within the time that the operation has.
     #[error("the store did not answer in time")]
     TimedOut,

@@ -15,6 +15,9 @@ use super::{AppendError, BEYOND_HEAD, Patience, StoreError};
 
 /// How often it is looked whether another process has ended its turn.
 const PAUSE: Duration = Duration::from_millis(2);
+/// For how long a new connection to a server that takes no writes is used: the address may lead to another
+/// server by then.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// A setting of the database under which the ledger would lose what it has answered, or read something
 /// else than was written.
@@ -78,6 +81,8 @@ impl Drop for Turn {
 pub(super) struct Standing {
     /// How long it is waited for.
     pub(super) patience: Patience,
+    /// Where it is, without user and password; empty for a file.
+    address: String,
     fault: Mutex<Option<SettingFault>>,
     /// Whether the tables hold what no commit of a sequencer can have left.
     is_intruded: AtomicBool,
@@ -85,19 +90,50 @@ pub(super) struct Standing {
     since: Mutex<Instant>,
     /// Whether the last append failed, for a reason that may fail the next one too.
     append_failed: AtomicBool,
+    /// Whether this process has appended.
+    has_written: AtomicBool,
+    /// Whether the server that answered last takes no writes.
+    is_read_only: AtomicBool,
 }
 
 impl Standing {
     /// Nothing is known yet.
     pub(super) fn new(patience: Patience) -> Self {
-        let since = Mutex::new(Instant::now());
+        Self::at(String::new(), patience)
+    }
+
+    /// The same of a server, whose address says where it is.
+    pub(super) fn at(address: String, patience: Patience) -> Self {
+        let (fault, since) = (Mutex::default(), Mutex::new(Instant::now()));
+        let [append_failed, has_written, is_read_only, is_intruded] =
+            [const { AtomicBool::new(false) }; 4];
         Self {
             patience,
-            fault: Mutex::default(),
-            is_intruded: AtomicBool::new(false),
+            address,
+            fault,
+            is_intruded,
             since,
-            append_failed: AtomicBool::new(false),
+            append_failed,
+            has_written,
+            is_read_only,
         }
+    }
+
+    /// What is said of a connection that could not be had: of a server, which one, and why.
+    pub(super) fn unreachable(&self, error: StoreError) -> StoreError {
+        let cause = match error {
+            StoreError::Database(sqlx::Error::PoolTimedOut) if self.address.is_empty() => {
+                return StoreError::TimedOut;
+            }
+            error if self.address.is_empty() => return error,
+            StoreError::TimedOut | StoreError::Database(sqlx::Error::PoolTimedOut) => {
+                format!("no connection within {:?}", self.patience.connect())
+            }
+            StoreError::Database(sqlx::Error::Io(error)) => error.to_string(),
+            StoreError::Database(error) => error.to_string(),
+            error => return error,
+        };
+        StoreError::Unreachable { address: self.address.clone(), cause }
     }
 
     /// The fault for which nothing is read or written.
@@ -144,10 +180,35 @@ impl Standing {
         Instant::now().checked_sub(age).is_some_and(|made| made >= *lock(&self.since))
     }
 
+    /// Whether a connection of this age may be used although its server takes no writes. Another server may
+    /// have taken its place, to which a new connection leads: all others are made anew too. Where this process
+    /// has written, it was to another server or before, and what is there may be old: that would look like a
+    /// log that was set back.
+    pub(super) fn takes_read_only(&self, age: Duration) -> bool {
+        self.is_read_only.store(true, Ordering::Relaxed);
+        if age >= AGAIN {
+            self.renew();
+        }
+        age < AGAIN && !self.has_written.load(Ordering::Relaxed)
+    }
+
+    /// A server takes writes.
+    pub(super) fn takes_writes(&self) {
+        self.is_read_only.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the server that answered last takes no writes.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.is_read_only.load(Ordering::Relaxed)
+    }
+
     /// Remembers how an append ended.
     pub(super) fn appended<T>(&self, result: &Result<T, AppendError>) {
         match result {
-            Ok(_) => self.append_failed.store(false, Ordering::Relaxed),
+            Ok(_) => {
+                self.append_failed.store(false, Ordering::Relaxed);
+                self.has_written.store(true, Ordering::Relaxed);
+            }
             Err(AppendError::NotCommitted(error)) if error.is_refusal() => {}
             Err(_) => self.append_failed.store(true, Ordering::Relaxed),
         }
@@ -185,6 +246,44 @@ mod tests {
         assert_eq!(refused, "the store's `fsync` is `off`: set it to `on`");
         standing.found(Ok(()));
         assert!(standing.check().is_ok());
+    }
+
+    #[test]
+    fn a_server_that_takes_no_writes_is_looked_for_anew() {
+        let standing = Standing::new(Patience::default());
+        assert!(standing.takes_read_only(Duration::from_millis(10)), "it was just found so");
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(!standing.takes_read_only(Duration::from_secs(2)));
+        assert!(
+            !standing.takes(Duration::from_millis(1)),
+            "nor are those used that were not asked"
+        );
+        assert!(standing.takes(Duration::ZERO));
+        assert!(standing.is_read_only());
+        standing.takes_writes();
+        assert!(!standing.is_read_only());
+        // Who has written reads from no server that may be behind it.
+        standing.appended(&Ok(()));
+        assert!(!standing.takes_read_only(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_server_that_cannot_be_reached_is_named() {
+        let standing = Standing::at("db.internal:5432".to_owned(), Patience::default());
+        let refused = std::io::Error::other("Connection refused");
+        let refused = StoreError::Database(sqlx::Error::Io(refused));
+        assert_eq!(
+            standing.unreachable(refused).to_string(),
+            "the store at `db.internal:5432` cannot be reached: Connection refused"
+        );
+        let late = standing.unreachable(StoreError::Database(sqlx::Error::PoolTimedOut));
+        assert_eq!(
+            late.to_string(),
+            "the store at `db.internal:5432` cannot be reached: no connection within 1s"
+        );
+        let file = Standing::new(Patience::default());
+        let late = file.unreachable(StoreError::Database(sqlx::Error::PoolTimedOut)).to_string();
+        assert_eq!(late, "the store did not answer in time");
     }
 
     #[test]

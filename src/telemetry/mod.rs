@@ -1,11 +1,11 @@
 //! Logs, metrics and traces. They hold no prompt, no secret and no personal value: only what handlers name.
 
 mod otlp;
+mod table;
 mod trace;
 
 use std::sync::OnceLock;
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing::Subscriber;
 use tracing_subscriber::{
@@ -79,11 +79,33 @@ pub fn check_filter(value: Option<&str>) -> Result<(), String> {
     let is_level = |word: &str| LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word));
     let is_ours = |word: &str| word == "lexgate" || word.starts_with("lexgate::");
     let understood = |word: &str| word.contains(['=', '[']) || is_level(word) || is_ours(word);
-    let unknown = value.split(',').map(str::trim).find(|word| !understood(word));
-    if let Some(word) = unknown {
-        return Err(format!(
-            "`{FILTER}` says `{word}`, which is not a level: write `info`, `debug` or `lexgate=debug`"
-        ));
+    let is_near = |word: &str, level: &&str| {
+        strsim::damerau_levenshtein(&word.to_lowercase(), level) <= word.len().div_ceil(3)
+    };
+    let remedy = |word: &str| match LEVELS.into_iter().find(|level| is_near(word, level)) {
+        Some(level) => format!("did you mean `{level}`?"),
+        None => "write `info`, `debug` or `lexgate=debug`".to_owned(),
+    };
+    let words = || value.split(',').map(str::trim);
+    if let Some(word) = words().find(|word| !understood(word)) {
+        return Err(format!("`{FILTER}` says `{word}`, which is not a level: {}", remedy(word)));
+    }
+    // With spans and fields in brackets the parser finds what is wrong.
+    let pairs = words().filter(|word| !word.contains('[')).filter_map(|word| word.rsplit_once('='));
+    for (target, level) in pairs {
+        if !is_level(level) && !matches!(level, "0" | "1" | "2" | "3" | "4" | "5") {
+            return Err(format!(
+                "`{FILTER}` says `{level}`, which is not a level: {}",
+                remedy(level)
+            ));
+        }
+        let part = target.split("::").next().unwrap_or_default();
+        // A part that there is none of is never logged, and what is not named is not either.
+        if (1..=2).contains(&strsim::damerau_levenshtein(part, "lexgate")) {
+            return Err(format!(
+                "`{FILTER}` names the part `{part}`: did you mean `lexgate={level}`?"
+            ));
+        }
     }
     let parsed = EnvFilter::builder().parse(value);
     parsed.map(drop).map_err(|error| format!("`{FILTER}` cannot be read: {error}"))
@@ -121,90 +143,8 @@ pub fn metrics() -> Result<PrometheusHandle, BuildError> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".to_owned()), &SIZES)?
         .install_recorder()?;
-    describe();
+    table::begin();
     Ok(HANDLE.get_or_init(|| handle).clone())
-}
-
-fn describe() {
-    describe_counter!(
-        "lexgate_decisions_total",
-        "Decisions recorded, by verdict and by the tier of the route"
-    );
-    describe_counter!(
-        "lexgate_outcomes_total",
-        "Outcomes of calls that the gateway sent, by status"
-    );
-    describe_counter!(
-        "lexgate_unauthenticated_total",
-        "Requests without an API key, or with one that is not known"
-    );
-    describe_counter!(
-        "lexgate_refused_total",
-        "Attempts of known API keys at what they may not, by operation"
-    );
-    describe_counter!("lexgate_append_failures_total", "Commits of the ledger that failed");
-    describe_histogram!("lexgate_evaluate_seconds", Unit::Seconds, "Judging one call");
-    describe_histogram!("lexgate_append_seconds", Unit::Seconds, "Committing one batch of records");
-    describe_histogram!(
-        "lexgate_dispatch_seconds",
-        Unit::Seconds,
-        "One attempt at a backend, up to its answer"
-    );
-    describe_counter!(
-        "lexgate_attempts_total",
-        "Attempts at a deployment that ended, by its HTTP status and by why they failed"
-    );
-    describe_histogram!(
-        "lexgate_attempt_seconds",
-        Unit::Seconds,
-        "One attempt at a deployment, up to the first byte of its answer"
-    );
-    describe_counter!(
-        "lexgate_tokens_total",
-        "Tokens that a deployment says it read (input) and wrote (output)"
-    );
-    describe_gauge!(
-        "lexgate_breakers_open",
-        "Apps that a deployment's breaker, or its Retry-After, keeps away"
-    );
-    describe_counter!(
-        "lexgate_unclosable_dispatches_total",
-        "Rows of open dispatches that cannot be closed"
-    );
-    describe_gauge!("lexgate_in_flight", "Attempts at a deployment that have not ended");
-    describe_histogram!(
-        "lexgate_request_seconds",
-        Unit::Seconds,
-        "One HTTP request, up to its answer"
-    );
-    describe_histogram!("lexgate_batch_size", "Records committed at once");
-    describe_gauge!(
-        "lexgate_deployment_fit",
-        "1 while calls may be sent to the deployment; 0 while its breaker is open, it is not well, asked to be left alone, or is out of service"
-    );
-    describe_gauge!("lexgate_queue_depth", "Records that wait for the ledger");
-    describe_gauge!("lexgate_connections", "Connections of clients that are open");
-    describe_counter!(
-        "lexgate_connections_cut_total",
-        "Connections that were cut off: to make room for another, or because their client does not read"
-    );
-    describe_counter!(
-        "lexgate_connections_refused_total",
-        "Connections for which there was no room"
-    );
-    describe_counter!(
-        "lexgate_bodies_refused_total",
-        "Requests whose bodies found no room beside those under way"
-    );
-    describe_gauge!(
-        "lexgate_store_free_bytes",
-        Unit::Bytes,
-        "What is free on the disk of an SQLite store"
-    );
-    describe_gauge!(
-        "lexgate_open_dispatches",
-        "Calls sent and without an outcome yet, on this store"
-    );
 }
 
 #[cfg(test)]
@@ -213,13 +153,30 @@ mod tests {
 
     #[test]
     fn a_misspelt_level_is_a_fault() {
-        for good in ["", "info", "DEBUG", "lexgate=debug", "warn,sqlx=off", "lexgate::gate", "off"]
-        {
+        for good in [
+            "",
+            "info",
+            "DEBUG",
+            "lexgate=debug",
+            "warn,sqlx=off",
+            "lexgate::gate",
+            "off",
+            "sqlx=5",
+        ] {
             assert_eq!(check_filter(Some(good)), Ok(()), "{good}");
         }
         assert_eq!(check_filter(None), Ok(()));
-        for bad in ["inof", "info,debgu", "lexgate=loud"] {
-            assert!(check_filter(Some(bad)).unwrap_err().contains("LEXGATE_LOG"), "{bad}");
+        for (bad, says) in [
+            ("inof", "`inof`, which is not a level: did you mean `info`?"),
+            ("info,debgu", "did you mean `debug`?"),
+            ("warning", "did you mean `warn`?"),
+            ("lexgate=inof", "`inof`, which is not a level: did you mean `info`?"),
+            ("lexgate=loud", "write `info`, `debug` or `lexgate=debug`"),
+            ("lexgat=debug", "did you mean `lexgate=debug`?"),
+            ("lexgate::gate=", "which is not a level"),
+        ] {
+            let said = check_filter(Some(bad)).unwrap_err();
+            assert!(said.contains("LEXGATE_LOG") && said.contains(says), "{bad}: {said}");
         }
     }
 }

@@ -90,10 +90,10 @@ impl Backends {
                  tier = \"hybrid_gpu\"\napproved = {approved}\nprocess = [\"DE\"]\nstore = [\"DE\"]\n\
                  access = []\nretention_hours = 0\n[deployments.backend]\nbase_url = \"{}\"\n\
                  model = \"mistral-small\"\nserved_as = [\"served-model\"]\nconnect_timeout = \"1s\"\n\
-                 first_byte_timeout = \"{}s\"\nchunk_timeout = \"4s\"\ntotal_timeout = \"10s\"\n\
-                 breaker_failures = 1000\n",
+                 first_byte_timeout = \"{first}s\"\nanswer_timeout = \"{first}s\"\n\
+                 chunk_timeout = \"4s\"\ntotal_timeout = \"10s\"\nbreaker_failures = 1000\n",
                 backend.url,
-                FIRST_BYTE.as_secs(),
+                first = FIRST_BYTE.as_secs(),
             )
             .unwrap();
         }

@@ -42,17 +42,21 @@ impl Reader<'_> {
             (None, None) => None,
         };
         let timeouts = Timeouts::default();
+        let total = self.duration(row.total_timeout.as_ref(), timeouts.total);
         let breaker = BreakerSettings::default();
         Some(BackendAddress {
             model: row.model.clone(),
             served_as: self.served_as(&row.served_as),
+            api: row.api,
+            usage_in_streams: row.usage_in_streams.unwrap_or(true),
             key,
             ca_file: row.ca_file.clone(),
             timeouts: Timeouts {
                 connect: self.duration(row.connect_timeout.as_ref(), timeouts.connect),
                 first_byte: self.duration(row.first_byte_timeout.as_ref(), timeouts.first_byte),
+                answer: self.duration(row.answer_timeout.as_ref(), total),
                 between_chunks: self.duration(row.chunk_timeout.as_ref(), timeouts.between_chunks),
-                total: self.duration(row.total_timeout.as_ref(), timeouts.total),
+                total,
             },
             breaker: BreakerSettings {
                 failures: match &row.breaker_failures {
@@ -103,7 +107,7 @@ impl Reader<'_> {
         };
         parsed.filter(fits).unwrap_or_else(|| {
             let message =
-                format!("`{}` is no duration from a millisecond to a day", text.get_ref());
+                format!("`{}` is not a duration from a millisecond to a day", text.get_ref());
             self.faults.0.push(
                 self.file.fault(text.span(), message).help("write it as `5s`, `250ms` or `10m`"),
             );
@@ -154,9 +158,8 @@ impl Reader<'_> {
                 );
             }
             for deployment in row.deployments.get_ref() {
-                let known =
-                    rows.deployments.iter().any(|row| row.id.get_ref() == deployment.get_ref());
-                self.refer("deployment", "[[deployments]]", deployment, known);
+                let deployments = rows.deployments.iter().map(|row| &row.id);
+                self.refer("deployment", "[[deployments]]", deployment, deployments);
             }
             let virtual_model = VirtualModel {
                 aliases: texts(&row.aliases).map(str::to_owned).collect(),

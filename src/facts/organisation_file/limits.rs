@@ -71,7 +71,7 @@ impl Reader<'_> {
     fn currency(&mut self, text: &Text) -> Option<Currency> {
         Currency::parse(text.get_ref())
             .map_err(|error| {
-                let message = format!("`{}` is no currency", text.get_ref());
+                let message = format!("`{}` is not a currency", text.get_ref());
                 self.faults.0.push(self.file.fault(text.span(), message).help(error.to_string()));
             })
             .ok()
@@ -79,7 +79,7 @@ impl Reader<'_> {
 
     fn amount(&mut self, text: &Text) -> Decimal {
         parse_amount(text.get_ref()).unwrap_or_else(|error| {
-            let message = format!("`{}` is no amount", text.get_ref());
+            let message = format!("`{}` is not an amount", text.get_ref());
             self.faults.0.push(self.file.fault(text.span(), message).help(error.to_string()));
             Decimal::ONE
         })
@@ -88,8 +88,8 @@ impl Reader<'_> {
     pub(super) fn prices(&mut self, rows: &File, organisation: &mut Organisation) {
         for row in &rows.prices {
             let deployment = row.deployment.get_ref();
-            let known = rows.deployments.iter().any(|row| row.id.get_ref() == deployment);
-            self.refer("deployment", "[[deployments]]", &row.deployment, known);
+            let deployments = rows.deployments.iter().map(|row| &row.id);
+            self.refer("deployment", "[[deployments]]", &row.deployment, deployments);
             let what = format!("the price of `{deployment}`");
             let bounds = (&row.valid_from, row.valid_until.as_ref());
             let Some(valid) = self.validity(&what, bounds) else { continue };

@@ -7,14 +7,17 @@ mod names;
 mod passes;
 mod rows;
 
+use toml::Spanned;
+
 use super::{
-    dated::{Validity, instant},
+    date_text::DateText,
+    dated::{Validity, end, instant},
     organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Tenant},
     toml_file,
     world::{TermKind, World},
 };
 use crate::domain::{Faults, SourceFile};
-use rows::{File, Text};
+use rows::File;
 
 impl Organisation {
     /// Reads `file`, whose names must be known to `world` or to the file itself.
@@ -81,9 +84,8 @@ impl Reader<'_> {
             organisation.tenants.insert(row.id.get_ref().as_str().into(), tenant);
         }
         for row in &rows.apps {
-            let known =
-                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.tenant.get_ref());
-            self.refer("tenant", "[[tenants]]", &row.tenant, known);
+            let tenants = rows.tenants.iter().map(|row| &row.id);
+            self.refer("tenant", "[[tenants]]", &row.tenant, tenants);
             let Some(location) = self.jurisdiction(&row.location) else { continue };
             let app = App {
                 tenant: row.tenant.get_ref().as_str().into(),
@@ -124,17 +126,13 @@ impl Reader<'_> {
     fn deployments(&mut self, rows: &File, organisation: &mut Organisation) {
         self.unique("deployment", rows.deployments.iter().map(|row| &row.id));
         for row in &rows.deployments {
-            let known = rows.models.iter().any(|model| model.id.get_ref() == row.model.get_ref());
-            self.refer("model", "[[models]]", &row.model, known);
-            let known = rows
-                .operators
-                .iter()
-                .any(|operator| operator.id.get_ref() == row.operator.get_ref());
-            self.refer("operator", "[[operators]]", &row.operator, known);
+            let models = rows.models.iter().map(|row| &row.id);
+            self.refer("model", "[[models]]", &row.model, models);
+            let operators = rows.operators.iter().map(|row| &row.id);
+            self.refer("operator", "[[operators]]", &row.operator, operators);
             if let Some(owner) = row.backend.as_ref().and_then(|backend| backend.tenant.as_ref()) {
-                let known =
-                    rows.tenants.iter().any(|tenant| tenant.id.get_ref() == owner.get_ref());
-                self.refer("tenant", "[[tenants]]", owner, known);
+                let tenants = rows.tenants.iter().map(|row| &row.id);
+                self.refer("tenant", "[[tenants]]", owner, tenants);
             }
             self.terms(TermKind::Safeguard, &row.safeguards);
             for (what, sites) in [("processes", &row.process), ("stores", &row.store)] {
@@ -167,14 +165,10 @@ impl Reader<'_> {
         self.unique("instrument", rows.instruments.iter().map(|row| &row.id));
         for row in &rows.instruments {
             self.terms(TermKind::Instrument, std::slice::from_ref(&row.kind));
-            let known =
-                rows.tenants.iter().any(|tenant| tenant.id.get_ref() == row.exporter.get_ref());
-            self.refer("tenant", "[[tenants]]", &row.exporter, known);
-            let known = rows
-                .operators
-                .iter()
-                .any(|operator| operator.id.get_ref() == row.recipient.get_ref());
-            self.refer("operator", "[[operators]]", &row.recipient, known);
+            let tenants = rows.tenants.iter().map(|row| &row.id);
+            self.refer("tenant", "[[tenants]]", &row.exporter, tenants);
+            let operators = rows.operators.iter().map(|row| &row.id);
+            self.refer("operator", "[[operators]]", &row.recipient, operators);
             let what = format!("instrument `{}`", row.id.get_ref());
             let bounds = (&row.valid_from, row.valid_until.as_ref());
             let Some(valid) = self.validity(&what, bounds) else { continue };
@@ -192,11 +186,11 @@ impl Reader<'_> {
     pub(super) fn validity(
         &mut self,
         what: &str,
-        bounds: (&Text, Option<&Text>),
+        bounds: (&Spanned<DateText>, Option<&Spanned<DateText>>),
     ) -> Option<Validity> {
         let read = || {
             let from = instant(bounds.0, self.file)?;
-            let until = bounds.1.map(|until| instant(until, self.file)).transpose()?;
+            let until = end(bounds.1, self.file)?;
             if until.is_some_and(|until| until <= from) {
                 let message = format!("{what} ends before it begins");
                 return Err(self

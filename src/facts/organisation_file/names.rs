@@ -3,11 +3,19 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{licence_id::advice, organisation::Site, world::TermKind},
+    super::{
+        licence_id::{advice, proposed},
+        organisation::Site,
+        remedy::remedy,
+        world::TermKind,
+    },
     Reader,
     rows::Text,
 };
-use crate::domain::JurisdictionCode;
+use crate::domain::{Fault, JurisdictionCode};
+
+/// What to do about a place of which no more can be said.
+const UNKNOWN_PLACE: &str = "correct the code, or add it to `facts/jurisdictions.toml`";
 
 impl Reader<'_> {
     pub(super) fn unique<'t>(&mut self, what: &str, ids: impl Iterator<Item = &'t Text>) {
@@ -27,22 +35,31 @@ impl Reader<'_> {
         }
     }
 
-    pub(super) fn refer(&mut self, what: &str, table: &str, id: &Text, known: bool) {
-        if !known {
+    /// Refuses an id that is not among those of the rows of `table`.
+    pub(super) fn refer<'t>(
+        &mut self,
+        what: &str,
+        table: &str,
+        id: &Text,
+        ids: impl Iterator<Item = &'t Text>,
+    ) {
+        let known: Vec<&str> = ids.map(|id| id.get_ref().as_str()).collect();
+        if !known.contains(&id.get_ref().as_str()) {
             let message = format!("unknown {what} `{}`", id.get_ref());
-            self.faults.0.push(
-                self.file
-                    .fault(id.span(), message)
-                    .help(format!("correct it, or declare it in a `{table}`")),
-            );
+            let otherwise = format!("declare it in a `{table}`");
+            let help = remedy(id.get_ref(), known.into_iter(), &otherwise);
+            self.faults.0.push(self.file.fault(id.span(), message).help(help));
         }
     }
 
     pub(super) fn licence(&mut self, id: &Text) {
         if !self.world.knows_licence(id.get_ref()) {
             let message = format!("unknown licence `{}`", id.get_ref());
-            let otherwise = "add its terms to `facts/licences.toml`";
-            let help = advice(id.get_ref(), self.world.licence_ids(), otherwise);
+            let own = proposed(id.get_ref());
+            let otherwise = format!(
+                "`lexgate policies new licence {own}` writes a file for its terms, to be named here as `{own}`"
+            );
+            let help = advice(id.get_ref(), self.world.licence_ids(), &otherwise);
             self.faults.0.push(self.file.fault(id.span(), message).help(help));
         }
     }
@@ -50,24 +67,26 @@ impl Reader<'_> {
     pub(super) fn terms(&mut self, kind: TermKind, texts: &[Text]) {
         for text in texts.iter().filter(|text| !self.world.knows_term(Some(kind), text.get_ref())) {
             let message = format!("unknown {} `{}`", kind.noun(), text.get_ref());
-            self.faults.0.push(
-                self.file
-                    .fault(text.span(), message)
-                    .help("correct it, or add it to `facts/vocabulary.toml`"),
-            );
+            let terms = self.world.term_ids(Some(kind));
+            let help = remedy(text.get_ref(), terms, "add it to `facts/vocabulary.toml`");
+            self.faults.0.push(self.file.fault(text.span(), message).help(help));
         }
     }
 
+    /// The jurisdiction whose law applies at the place that is written.
     pub(super) fn jurisdiction(&mut self, text: &Text) -> Option<JurisdictionCode> {
-        let fault = match text.get_ref().parse::<JurisdictionCode>() {
-            Ok(code) if self.world.knows_jurisdiction(code.as_str()) => return Some(code),
-            Ok(code) => self
-                .file
-                .fault(text.span(), format!("unknown jurisdiction `{code}`"))
-                .help("correct the code, or add it to `facts/jurisdictions.toml`"),
-            Err(error) => self.file.fault(text.span(), error.to_string()),
+        let (message, help) = match text.get_ref().parse::<JurisdictionCode>() {
+            Ok(code) => {
+                let unknown = format!("unknown jurisdiction `{code}`");
+                match self.world.place(code) {
+                    Ok(place) => return Some(place),
+                    Err(help) => (unknown, Some(help.unwrap_or_else(|| UNKNOWN_PLACE.to_owned()))),
+                }
+            }
+            Err(error) => (error.to_string(), self.world.place_named(text.get_ref())),
         };
-        self.faults.0.push(fault);
+        let fault = self.file.fault(text.span(), message);
+        self.faults.0.push(Fault { help, ..fault });
         None
     }
 

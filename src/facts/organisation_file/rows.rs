@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::super::{backend::Strategy, claims::ClaimName, organisation::ContentMode};
+use super::super::{
+    backend::{Api, Strategy},
+    claims::ClaimName,
+    date_text::DateText,
+    organisation::ContentMode,
+};
 use crate::domain::Tier;
 
 /// A text with its place.
@@ -146,11 +151,14 @@ pub(super) struct BackendRow {
     pub(super) model: String,
     #[serde(default)]
     pub(super) served_as: Vec<Text>,
+    pub(super) api: Option<Api>,
+    pub(super) usage_in_streams: Option<bool>,
     pub(super) api_key_env: Option<Text>,
     pub(super) api_key: Option<Text>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) connect_timeout: Option<Text>,
     pub(super) first_byte_timeout: Option<Text>,
+    pub(super) answer_timeout: Option<Text>,
     pub(super) chunk_timeout: Option<Text>,
     pub(super) total_timeout: Option<Text>,
     pub(super) probe_interval: Option<Text>,
@@ -180,8 +188,8 @@ pub(super) struct InstrumentRow {
     pub(super) kind: Text,
     pub(super) exporter: Text,
     pub(super) recipient: Text,
-    pub(super) valid_from: Text,
-    pub(super) valid_until: Option<Text>,
+    pub(super) valid_from: Spanned<DateText>,
+    pub(super) valid_until: Option<Spanned<DateText>>,
     pub(super) reference: String,
 }
 
@@ -225,7 +233,7 @@ pub(super) struct PriceRow {
     pub(super) currency: Text,
     pub(super) input_per_million: Text,
     pub(super) output_per_million: Text,
-    pub(super) valid_from: Text,
-    pub(super) valid_until: Option<Text>,
+    pub(super) valid_from: Spanned<DateText>,
+    pub(super) valid_until: Option<Spanned<DateText>>,
     pub(super) reference: String,
 }

@@ -5,7 +5,9 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::super::{Gate, GateError, Recorded, confirmation::in_signed_tree, outcome::settled};
+use super::super::{
+    Gate, GateError, Recorded, confirmation::in_signed_tree, outcome::settled, trace::warn_of,
+};
 use crate::{
     domain::{Quota, Volume},
     ledger::{
@@ -46,10 +48,13 @@ impl Gate {
         let says_nothing =
             |body: &OutcomeBody| body.status == OutcomeStatus::Unknown && body.attempts.is_empty();
         if !says_nothing(&written) || says_nothing(&body) {
-            tracing::warn!(seq = %decision.seq, "the outcome was recorded by another process first");
+            warn_of!(decision, "the outcome was recorded by another process first");
             return Ok(());
         }
-        tracing::warn!(seq = %decision.seq, "the outcome was recorded by another process as `unknown`: what is known is recorded beside it");
+        warn_of!(
+            decision,
+            "the outcome was recorded by another process as `unknown`: what is known is recorded beside it"
+        );
         let terms = decision.body.outcome_terms(&body.attempts).into();
         let outcome = DecisionRef { leaf: stored.leaf, seq: stored.seq };
         let body = canonical::to_vec(&LateOutcomeBody::new(body, outcome))?;
@@ -65,7 +70,11 @@ impl Gate {
             ..Draft::new(self.fresh_id()?, Kind::LateOutcome, body)
         };
         let place = self.sequencer.reserve().map_err(super::super::decide::refused)?;
-        settled(self.sequencer.submit_reserved(place, draft).await)
+        let submitted = self.sequencer.submit_reserved(place, draft).await;
+        if submitted.is_ok() {
+            metrics::counter!("lexgate_late_outcomes_total").increment(1);
+        }
+        settled(submitted)
     }
 
     /// The outcome that another process has written.

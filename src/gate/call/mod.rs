@@ -13,5 +13,5 @@ pub(super) use fresh::{Confirmed, LEASE, Lease, Moment};
 pub(super) use late::Beside;
 pub(super) use permit::Pass;
 pub use pieces::Pieces;
-pub(super) use pieces::{Gone, LastWord, PieceSender, pieces};
+pub(super) use pieces::{Gone, LARGE, LastWord, PieceSender, pieces};
 pub(super) use under_way::UnderWay;

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use super::{
-    super::{Gate, GateError, Judge, ModelCall, Recorded},
+    super::{Gate, GateError, Judge, ModelCall, Recorded, trace::warn_of},
     fresh::Moment,
 };
 use crate::{
@@ -165,11 +165,13 @@ impl Permit for Pass {
 
     async fn renew(&self) -> bool {
         if !self.is_mine(Moment::now(&*self.gate.clock)) {
-            tracing::warn!(seq = %self.recorded.seq, "this process' lease ran out: a call is not sent");
+            let deployment = &self.candidate.deployment;
+            warn_of!(&self.recorded, %deployment, "this process' lease ran out: a call is not sent");
             return false;
         }
         self.ask().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, seq = %self.recorded.seq, "nobody says whether a call may still be sent");
+            let deployment = &self.candidate.deployment;
+            warn_of!(&self.recorded, %deployment, %error, "it could not be confirmed that a call may still be sent: it is not sent");
             false
         })
     }

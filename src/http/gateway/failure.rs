@@ -19,6 +19,7 @@ use utoipa::{
 use super::{
     super::{
         examples, limits,
+        observe::Cause,
         problem::{Problem, ProblemKind, name_taken},
     },
     denial::DenialAnswer,
@@ -60,6 +61,7 @@ pub(super) struct ErrorBody {
     #[serde(rename = "type")]
     kind: String,
     /// The header or field that is wrong.
+    #[schema(required = true)]
     pub(super) param: Option<String>,
     /// The kind; for a denial the first deciding policy.
     code: String,
@@ -143,6 +145,12 @@ impl Failure {
                 "upstream_busy",
                 "every allowed backend is busy; the call went nowhere else".to_owned(),
             ),
+            _ if failed.lacks_key => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "upstream_down",
+                "the gateway has no key for any allowed backend: its operator must supply it (the log names it); nothing was sent"
+                    .to_owned(),
+            ),
             _ if failed.is_down => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream_down",
@@ -188,6 +196,7 @@ impl Failure {
 
     /// The answer, as the SDKs of `endpoint` read it.
     pub(in crate::http) fn answer(mut self, endpoint: Endpoint) -> Response {
+        let cause = Cause(self.body.code.clone());
         let mut response = if endpoint.is_anthropics() {
             // A denial is one whatever its status.
             let status =
@@ -198,6 +207,7 @@ impl Failure {
         } else {
             (self.status, axum::Json(ErrorAnswer { error: *self.body })).into_response()
         };
+        response.extensions_mut().insert(cause);
         let headers = response.headers_mut();
         headers.extend(*self.headers);
         if !self.may_retry {
@@ -412,9 +422,15 @@ fn rows(schema: &str, shape: impl Fn(u16, Value) -> Value) -> BTreeMap<String, R
     rows.chain([("403".to_owned(), denied)]).collect()
 }
 
-/// Makes Anthropic's shape known to the document: responses refer to it by name only.
-pub(in crate::http) fn schema() -> (String, RefOr<utoipa::openapi::Schema>) {
-    (MessageErrorAnswer::name().into_owned(), MessageErrorAnswer::schema())
+/// Makes both shapes known to the document, with all that they refer to: responses do by name only.
+pub(in crate::http) fn schemas() -> Vec<(String, RefOr<utoipa::openapi::Schema>)> {
+    let mut schemas = vec![
+        (ErrorAnswer::name().into_owned(), ErrorAnswer::schema()),
+        (MessageErrorAnswer::name().into_owned(), MessageErrorAnswer::schema()),
+    ];
+    ErrorAnswer::schemas(&mut schemas);
+    MessageErrorAnswer::schemas(&mut schemas);
+    schemas
 }
 
 /// The failures of the gateway in OpenAI's shape.

@@ -37,13 +37,13 @@ use crate::{
         passing::{self, NeededPass, RefusedBody},
     },
     facts::{self, Organisation},
-    gate::{ModelCall, Recorded, Reply, ReplyBody, Served},
+    gate::{LabelledBy, ModelCall, Recorded, Reply, ReplyBody, Served},
     telemetry::Trace,
 };
 pub(super) use claim_names::{CLAIMS, FIELD, HEADER};
-pub(super) use failure::{Failure, schema};
+pub(super) use failure::{Failure, schemas};
 use failure::{Failures, MessageFailures};
-pub(super) use models::usable;
+pub(super) use models::{least, usable};
 
 /// The headers of a request that a backend gets: the betas that stay within a call, and an API's version.
 const PASSED_ON: [&str; 3] = ["anthropic-beta", "openai-beta", VERSION];
@@ -116,6 +116,7 @@ macro_rules! model_endpoint {
                         ("x-lexgate-deployment" = String, description = "The deployment that answered"),
                         ("x-lexgate-jurisdictions" = String, description = "Where inference ran"),
                         ("x-lexgate-duties" = String, description = "The duty policies that the answer brings with it; absent when none"),
+                        ("x-lexgate-label" = String, description = "Where a duty asks for a label: `added` if Lexgate added it, `caller` if the caller must"),
                     ),
                     example = $answer),
                 $errors,
@@ -391,6 +392,7 @@ fn answer(served: &Served, body: ReplyBody) -> Response {
         ("x-lexgate-deployment", served.deployment.to_string()),
         ("x-lexgate-jurisdictions", jurisdictions.join(",")),
         ("x-lexgate-duties", duties.join(",")),
+        ("x-lexgate-label", served.label.map_or("", LabelledBy::as_str).to_owned()),
     ] {
         let value = HeaderValue::from_str(&text).ok().filter(|value| !value.is_empty());
         if let Some(value) = value {

@@ -229,7 +229,7 @@ fn could_use(judge: &Judge, caller: &Caller, name: &str) -> bool {
 
 /// The least that a call of an app must say: what the organisation says of it, and for what each call
 /// must say itself, the place from which it calls.
-fn least(claims: &AppClaims, here: &str) -> CallRequest {
+pub(in crate::http) fn least(claims: &AppClaims, here: &str) -> CallRequest {
     use crate::facts::ClaimName::{Audience, Location, Purpose, SubjectCount, Subjects};
     let requires = |claim| claims.required.contains(&claim);
     let here = |claim| if requires(claim) { vec![here.to_owned()] } else { Vec::new() };

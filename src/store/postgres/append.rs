@@ -264,6 +264,11 @@ fn is_closed(error: &sqlx::Error) -> bool {
     }
 }
 
+/// 25006: the server has become a standby, or was set read-only. Another may have taken its place.
+fn is_read_only(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("25006"))
+}
+
 /// 57P01 to 57P05: shut down, crashed, not yet started, idle for too long.
 fn is_end(error: &dyn sqlx::error::DatabaseError) -> bool {
     error.code().is_some_and(|code| code.starts_with("57P"))
@@ -285,7 +290,7 @@ async fn lock(
     statement: &'static str,
 ) -> Result<Held, StoreError> {
     let row = match connection.fetch_one(statement).await {
-        Err(error) if connection.used() && is_closed(&error) => {
+        Err(error) if connection.used() && (is_closed(&error) || is_read_only(&error)) => {
             connection.replace(writer.connect().await?);
             connection.fetch_one(statement).await?
         }

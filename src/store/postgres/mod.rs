@@ -8,7 +8,7 @@ mod session;
 mod statements;
 mod tls;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use sqlx::{
     migrate::Migrate,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
@@ -34,6 +35,8 @@ use session::Session;
 
 /// How many connections serve what is not an append.
 const READERS: u32 = 8;
+/// How long it may take to find out why there is no connection.
+const LOOK: Duration = Duration::from_millis(250);
 
 pub(super) struct PostgresStore {
     /// Whether the server runs on this machine, and so by its clock.
@@ -56,25 +59,38 @@ impl PostgresStore {
     pub(super) fn open(url: &str, with: StoreOptions) -> Result<Self, StoreError> {
         let options =
             tls::options(url, with)?.application_name("lexgate").disable_statement_logging();
-        let standing = Arc::new(Standing::new(with.patience));
+        let standing = Arc::new(Standing::at(tls::address(&options), with.patience));
         let session = Session::new(&options, with, standing.clone())?;
         let bounded = session.options(options.clone());
         // Searches are planned for the terms that they name.
         let reading = bounded.clone().options([("plan_cache_mode", "force_custom_plan")]);
         let appending = bounded.options([("plan_cache_mode", "force_generic_plan")]);
-        let (admission, takes) = (session.clone(), standing.clone());
+        let (admission, known) = (session.clone(), standing.clone());
+        let admitted = standing.clone();
         let pool = PgPoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(with.patience.connect())
-            .before_acquire(move |_, about| {
-                let takes = takes.takes(about.age);
-                Box::pin(async move { Ok(takes) })
+            // In place of a ping: as long, and it says more. A server that has been replaced may live on,
+            // and would answer with what was there then.
+            .test_before_acquire(false)
+            .before_acquire(move |connection, about| {
+                let known = known.clone();
+                Box::pin(async move {
+                    let takes = known.takes(about.age);
+                    Ok(takes && is_current(connection, &known, about.age).await?)
+                })
             })
-            .after_connect(move |connection, _| {
-                let admission = admission.clone();
+            .after_connect(move |connection, about| {
+                let (admission, known) = (admission.clone(), admitted.clone());
                 Box::pin(async move {
                     let refused = |error: StoreError| sqlx::Error::Configuration(Box::new(error));
-                    admission.admit(connection).await.map_err(refused)
+                    admission.admit(connection).await.map_err(refused)?;
+                    if is_current(connection, &known, about.age).await? {
+                        return Ok(());
+                    }
+                    // The pool connects again at once, and would say so each time.
+                    tokio::time::sleep(LOOK).await;
+                    Err(refused(StoreError::ReadOnly))
                 })
             })
             .connect_lazy_with(reading);
@@ -91,10 +107,42 @@ impl PostgresStore {
 
     /// A connection, whatever is known of the server.
     async fn any_connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
-        let borrowed = Borrowed::from(&self.pool).await;
+        let error = match Borrowed::from(&self.pool).await {
+            Ok(borrowed) => return Ok(borrowed),
+            Err(error) => error,
+        };
         // The pool says only that it has none.
-        borrowed.map_err(|error| self.standing.fault().map_or(error, StoreError::from))
+        if let Some(fault) = self.standing.fault() {
+            return Err(fault.into());
+        }
+        Err(self.standing.unreachable(self.cause(error).await))
     }
+
+    /// Why the pool had no connection in time: it tries again and again, and keeps the reason to itself.
+    async fn cause(&self, error: StoreError) -> StoreError {
+        if !matches!(error, StoreError::TimedOut | StoreError::Database(sqlx::Error::PoolTimedOut))
+        {
+            return error;
+        }
+        match timeout(LOOK, tls::reach(&self.options)).await {
+            Ok(Err(cause)) => StoreError::Database(sqlx::Error::Io(cause)),
+            Ok(Ok(())) if self.standing.is_read_only() => StoreError::ReadOnly,
+            Ok(Ok(())) | Err(_) => error,
+        }
+    }
+}
+
+/// Whether the server of a connection of this age takes writes, or may be read all the same.
+async fn is_current(
+    connection: &mut PgConnection,
+    known: &Standing,
+    age: Duration,
+) -> Result<bool, sqlx::Error> {
+    if session::is_read_only(connection).await? {
+        return Ok(known.takes_read_only(age));
+    }
+    known.takes_writes();
+    Ok(true)
 }
 
 /// A fault where the tables lie in another schema than is searched: new ones would be made beside them.
@@ -123,7 +171,8 @@ impl Store for PostgresStore {
         let session = self.session.unbounded();
         let options = session.options(self.options.clone());
         let patience = self.standing.patience.connect();
-        let mut connection = within(patience, options.connect()).await?;
+        let connected = within(patience, options.connect()).await;
+        let mut connection = connected.map_err(|error| self.standing.unreachable(error))?;
         within(patience, session.admit(&mut connection)).await?;
         within(OPERATION, find_tables(&mut connection, &session.schema)).await?;
         within(MIGRATION, migrator.run_direct(&mut connection)).await?;

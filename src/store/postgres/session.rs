@@ -42,7 +42,6 @@ const NOT_TAKEN: &str = "a session of Lexgate sets it, and the server did not ta
 const SETTINGS: &[Setting] = &[
     // Who waits for the head's lock must see what was committed meanwhile.
     Setting("default_transaction_isolation", "read committed", Source::Session),
-    Setting("default_transaction_read_only", "off", Source::Session),
     Setting("default_transaction_deferrable", "off", Source::Session),
     // Some statements are answered as text.
     Setting("bytea_output", "hex", Source::Session),
@@ -136,6 +135,9 @@ const ASK: &str = "SELECT pg_catalog.current_setting('server_version'),
             OR pg_catalog.current_setting('transaction_read_only') = 'on',
         coalesce((SELECT ssl FROM pg_catalog.pg_stat_ssl
             WHERE pid = pg_catalog.pg_backend_pid()), false)";
+
+const READ_ONLY: &str = "SELECT pg_catalog.pg_is_in_recovery()
+    OR pg_catalog.current_setting('transaction_read_only') = 'on'";
 
 /// How sessions are to be, and what is known of them.
 #[derive(Clone, Debug)]
@@ -299,6 +301,13 @@ impl Admission<PgConnection> for Session {
         }
         read.map(drop)
     }
+}
+
+/// Whether the server takes no writes: a standby, or a server that its administrator has set read-only, which
+/// no session overrides. What is written to a server that was replaced would be lost.
+pub(super) async fn is_read_only(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let row = sqlx::query(READ_ONLY).fetch_one(connection).await?;
+    row.try_get(0)
 }
 
 /// The first schema that the address's options name; `public` where they name none.

@@ -3,10 +3,12 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     str::FromStr,
 };
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use tokio::net::{TcpStream, UnixStream};
 use url::Url;
 
 use crate::store::{StoreError, StoreOptions};
@@ -23,6 +25,28 @@ pub(super) fn options(url: &str, with: StoreOptions) -> Result<PgConnectOptions,
     let named = named_mode(url).map(|_| options.get_ssl_mode());
     let mode = mode_for(&host, named, with.insecure_tls)?;
     Ok(options.ssl_mode(mode))
+}
+
+/// Where the server is, without user, password and database.
+pub(super) fn address(options: &PgConnectOptions) -> String {
+    options.get_socket().map_or_else(
+        || format!("{}:{}", options.get_host(), options.get_port()),
+        |socket| socket.display().to_string(),
+    )
+}
+
+/// Whether anything listens at the server's address.
+pub(super) async fn reach(options: &PgConnectOptions) -> std::io::Result<()> {
+    let port = options.get_port();
+    let host = PathBuf::from(options.get_host());
+    let folder =
+        options.get_socket().cloned().or_else(|| Some(host).filter(|host| host.is_absolute()));
+    match folder {
+        Some(folder) => {
+            UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await.map(drop)
+        }
+        None => TcpStream::connect((options.get_host(), port)).await.map(drop),
+    }
 }
 
 /// Whether the server runs on this machine.

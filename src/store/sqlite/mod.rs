@@ -127,7 +127,9 @@ impl SqliteStore {
     async fn any_connection(&self) -> Result<Borrowed<Sqlite>, StoreError> {
         let borrowed = Borrowed::from(&self.pool).await;
         // The pool says only that it has none.
-        borrowed.map_err(|error| self.standing.fault().map_or(error, StoreError::from))
+        borrowed.map_err(|error| {
+            self.standing.fault().map_or_else(|| self.standing.unreachable(error), StoreError::from)
+        })
     }
 
     /// Takes what was erased out of the write-ahead log. Somebody who reads may be in the way: then it is

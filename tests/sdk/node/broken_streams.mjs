@@ -21,6 +21,9 @@ async function* responses(call) {
   for await (const event of events) {
     assert.notEqual(event.type, "response.completed");
     if (event.type === "response.output_text.delta") yield event.delta;
+    if (event.type === "response.failed") {
+      throw new OpenAI.APIError(undefined, undefined, event.response.error.message, undefined);
+    }
   }
 }
 

@@ -7,6 +7,15 @@ from common import DEVICE, MESSAGES, openai_client
 client = openai_client()
 
 
+class Failed(Exception):
+    """A response that says itself that it failed."""
+
+    def __init__(self, event):
+        self.message = event.response.error.message
+        # It goes on where the last event, of number 1, left off.
+        assert event.response.status == "failed" and event.sequence_number == 2, event
+
+
 def chats(**options):
     for chunk in client.chat.completions.create(messages=MESSAGES, **options):
         yield chunk.choices[0].delta.content
@@ -20,6 +29,8 @@ def completions(**options):
 def responses(**options):
     for event in client.responses.create(input="Good", store=False, **options):
         assert event.type != "response.completed", event
+        if event.type == "response.failed":
+            raise Failed(event)
         if event.type == "response.output_text.delta":
             yield event.delta
 
@@ -30,7 +41,7 @@ for read in (chats, completions, responses):
         try:
             for text in read(model=DEVICE, stream=True, user=scenario):
                 texts.append(text)
-        except openai.APIError as error:
+        except (openai.APIError, Failed) as error:
             assert "broke off" in error.message or "no memory" in error.message, error
         else:
             raise AssertionError(f"{read.__name__} {scenario}: it looks complete")
