@@ -379,6 +379,8 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
     })
     .await;
     let (cluster, setup) = Cluster::setup(&backend).await;
+    // How long the store is waited for is not what this is about.
+    let setup = setup.env("LEXGATE_STORE__PATIENCE", "5s");
     let first = setup.start().await;
     let second = first.second().await;
     let (one, other) = (Client::of(&first), Client::of(&second));
