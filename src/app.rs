@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::checks::{check_content, check_grants, check_keys};
+use self::checks::check_content;
 use crate::{
     config::{self, Config},
     dispatch::OpenAiClient,
@@ -32,7 +32,7 @@ use crate::{
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
-pub use checks::{check_marks, unknown_place};
+pub use checks::{check_machine, check_marks, unknown_place};
 pub use key_file::{KeyFileError, read as read_key_file};
 use log::settings;
 pub use log::{append_alone, append_draft, mark_settings, open_mark};
@@ -232,9 +232,7 @@ impl App {
             let file = &*proposal.organisation_file.path;
             tracing::warn!(file, "the organisation declares no app: no call can be made");
         }
-        check_keys(config, &proposal)?;
-        check_grants(config, &proposal)?;
-        check_content(config, &proposal.organisation)?;
+        check_machine(config, &proposal)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let store = open_store(config).await?;

@@ -30,6 +30,20 @@ pub fn check_marks(dir: &Path) -> Result<(), Faults> {
     found.or(())
 }
 
+/// What the organisation asks of this machine's configuration: apps and places of API keys, secrets, and a
+/// master key.
+///
+/// # Errors
+/// Every fault found.
+pub fn check_machine(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+    let checks = [
+        check_keys(config, proposal),
+        check_grants(config, proposal),
+        check_content(config, &proposal.organisation),
+    ];
+    Faults(checks.into_iter().filter_map(Result::err).flat_map(|faults| faults.0).collect()).or(())
+}
+
 /// What to write instead of a jurisdiction that an API key cannot be limited to.
 ///
 /// What is recorded names the country of a subdivision without a law of its own: an auditor of a part of it
@@ -48,7 +62,7 @@ pub fn unknown_place(code: &JurisdictionCode) -> String {
 }
 
 /// Every name in `[[api_keys]]` must lead somewhere.
-pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     let mut faults = Faults::default();
     for (index, key) in config.api_keys.iter().enumerate() {
         let at = index.to_string();
@@ -78,7 +92,7 @@ pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Fau
 
 /// What the organisation names of this machine, this machine's configuration must grant: the organisation
 /// is content, which others write too.
-pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     let mut faults = Faults::default();
     let file = &proposal.organisation_file;
     for (index, deployment) in proposal.organisation.deployments.iter().enumerate() {

@@ -147,9 +147,7 @@ struct Tightened {
 
 impl Tightened {
     fn fault(&mut self, claim: ClaimName, what: &str) {
-        let detail = format!(
-            "{what}: the organisation file's `[apps.claims]` says so; send the same, or leave it out"
-        );
+        let detail = format!("{what}: the organisation file's `[apps.claims]` says so");
         self.faults.push(FieldFault::new(claim.pointer(), detail));
     }
 
@@ -168,7 +166,8 @@ impl Tightened {
     fn same(&mut self, claim: ClaimName, said: &mut Option<String>, always: Option<&String>) {
         match (said.as_ref(), always) {
             (Some(said), Some(always)) if said != always => {
-                self.fault(claim, &format!("is not the app's `{always}`"));
+                let what = format!("is not the app's `{always}` (send that, or leave it out)");
+                self.fault(claim, &what);
             }
             (None, Some(always)) => *said = Some(always.clone()),
             _ => {}

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     domain::{FieldFault, JurisdictionCode, Seq, Tier, Verdict},
+    facts::FactsAt,
     gate::{GateError, Reading},
     ledger::{Kind, parse_timestamp},
     store::{RecordQuery, Stored},
@@ -187,6 +188,15 @@ impl Filters {
         Ok(RecordQuery { from, to, kind, terms: self.terms(), any_of: Vec::new(), after, limit })
     }
 
+    /// A part of a country without a law of its own is recorded as the country: a search for the part would
+    /// find nothing.
+    pub(super) fn place_fault(&self, facts: &FactsAt) -> Option<FieldFault> {
+        let code = self.jurisdiction.as_ref()?.parse::<JurisdictionCode>().ok()?;
+        let country = facts.place(code.clone()).ok().filter(|country| *country != code)?;
+        let detail = format!("records name only the country of `{code}`: write `{country}`");
+        Some(FieldFault::new("jurisdiction", detail))
+    }
+
     /// Every parameter that was given.
     pub(super) fn given(&self) -> BTreeMap<String, String> {
         let rest = [
@@ -221,6 +231,13 @@ impl Filters {
     }
 }
 
+/// Refuses a place under which nothing is recorded.
+pub(super) fn check_place(shared: &Shared, filters: &Filters) -> Result<(), Problem> {
+    let judge = shared.gate.keeper().current();
+    let fault = filters.place_fault(&judge.snapshot().facts);
+    fault.map_or(Ok(()), |fault| Err(Problem::fields(ProblemKind::MalformedQuery, vec![fault])))
+}
+
 /// An auditor limited to jurisdictions sees only records that touch one of them.
 fn scope(auditor: &AsAuditor) -> Vec<String> {
     auditor.jurisdictions.iter().map(|code| format!("jurisdiction:{code}")).collect()
@@ -252,6 +269,7 @@ async fn list(
     Params(filters): Params<Filters>,
 ) -> Result<axum::Json<Page>, Problem> {
     let mut query = filters.query(&auditor)?;
+    check_place(&shared, &filters)?;
     shared.gate.record_reading(reading(&auditor, "listRecords", filters.given())).await?;
     let limit = query.limit;
     query.limit += 1;

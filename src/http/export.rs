@@ -15,7 +15,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Shared,
-    audit::{Filters, Record, reading},
+    audit::{Filters, Record, check_place, reading},
     auth::AsAuditor,
     body::Params,
     decided::{Decided, Decisions},
@@ -87,6 +87,7 @@ async fn export(
     };
     let bounded = filters.is_limited();
     let query = filters.query(&auditor)?;
+    check_place(&shared, &filters)?;
     let mut given = filters.given();
     given.extend(wanted.format.map(|format| ("format".to_owned(), format)));
     shared.gate.record_reading(reading(&auditor, "exportRecords", given)).await?;

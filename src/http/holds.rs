@@ -129,6 +129,13 @@ async fn set(
         faults.push(FieldFault::parameter("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
     }
     faults.extend(check_reason(&request.reason, "/reason"));
+    let judge = shared.gate.keeper().current();
+    faults.extend(
+        request
+            .records
+            .place_fault(&judge.snapshot().facts)
+            .map(|fault| FieldFault { pointer: format!("/records/{}", fault.pointer), ..fault }),
+    );
     for name in ["after", "limit"] {
         if request.records.given().contains_key(name) {
             let pointer = format!("/records/{name}");
