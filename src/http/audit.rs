@@ -18,7 +18,7 @@ use super::{
     problem::{Problem, ProblemKind, problems},
 };
 use crate::{
-    domain::{FieldFault, JurisdictionCode, Seq, Tier, Verdict},
+    domain::{FieldFault, JurisdictionCode, Seq, Tier, Verdict, did_you_mean},
     facts::FactsAt,
     gate::{GateError, Reading},
     ledger::{Kind, parse_timestamp},
@@ -27,6 +27,8 @@ use crate::{
 
 /// The most records of a page.
 const MAX_PAGE: usize = 1000;
+/// The longest name that is searched for.
+const LONGEST: usize = 256;
 /// The records of a page unless the query says otherwise.
 const PAGE: usize = 100;
 
@@ -160,14 +162,11 @@ impl Filters {
             seq
         });
         let kind = self.kind.as_ref().and_then(|kind| {
-            let kind = Kind::parse(kind);
-            if kind.is_none() {
-                faults.push(FieldFault::new(
-                    "kind",
-                    "want `decision`, `outcome` or another kind of record",
-                ));
+            let known = Kind::KNOWN.into_iter().find(|known| known.as_str() == kind);
+            if known.is_none() {
+                faults.push(FieldFault::new("kind", unknown_kind(kind)));
             }
-            kind
+            known
         });
         // A misspelt word would find nothing, which reads like good news.
         let mut word = |name: &str, value: &Option<String>, words: &[&str]| {
@@ -178,6 +177,11 @@ impl Filters {
         word("decision", &self.decision, &[Verdict::Allow.as_str(), Verdict::Deny.as_str()]);
         let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
         word("tier", &self.tier, &tiers);
+        for (name, value) in self.conditions() {
+            if value.as_ref().is_some_and(|value| !(1..=LONGEST).contains(&value.chars().count())) {
+                faults.push(FieldFault::new(name, format!("want 1 to {LONGEST} characters")));
+            }
+        }
         let place = self.jurisdiction.as_ref().map(|code| code.parse::<JurisdictionCode>());
         if let Some(Err(error)) = place {
             faults.push(FieldFault::new("jurisdiction", error.to_string()));
@@ -229,6 +233,17 @@ impl Filters {
             ("decision", &self.decision),
         ]
     }
+}
+
+/// Says that records have no such kind, and what may have been meant.
+fn unknown_kind(name: &str) -> String {
+    let shown: String = name.chars().take(64).collect();
+    let meant = did_you_mean(name, Kind::KNOWN.iter().map(Kind::as_str));
+    if meant.is_empty() {
+        let all: Vec<&str> = Kind::KNOWN.iter().map(Kind::as_str).collect();
+        return format!("unknown kind of record `{shown}`: want one of `{}`", all.join("`, `"));
+    }
+    format!("unknown kind of record `{shown}`{meant}")
 }
 
 /// Refuses a place under which nothing is recorded.
