@@ -100,6 +100,7 @@ pub struct Gate {
     halt: CancellationToken,
     readiness: readiness::Latest,
     used: bounds::Use,
+    left_open: dispatch::LeftOpen,
 }
 
 /// What a gate is made of.
@@ -147,6 +148,7 @@ impl Gate {
             tasks,
             halt,
             readiness: readiness::Latest::default(),
+            left_open: dispatch::LeftOpen::default(),
             used,
         }
     }

@@ -93,6 +93,7 @@ impl Reaper {
 
     /// Each part by itself: what stops one of them stops no other.
     async fn round(&mut self, rounds: u64) -> Result<(), GateError> {
+        self.gate.give_up_left_open().await;
         let now = self.gate.store.now().await?;
         let erased = self.gate.finish_erasures(now).await;
         let closed = if self.may_close() { self.close_expired(now).await } else { Ok(()) };
