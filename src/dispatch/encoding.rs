@@ -144,6 +144,19 @@ fn cause(error: io::Error) -> SendError {
     cause.map_or(SendError::Coding(text), |cause| *cause)
 }
 
+/// A text as the named encoder compresses it.
+#[cfg(test)]
+macro_rules! compressed {
+    ($encoder:ident, $text:expr) => {{
+        let mut encoder = $encoder::new(Vec::new());
+        encoder.write_all($text).await.unwrap();
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    }};
+}
+#[cfg(test)]
+pub(crate) use compressed;
+
 #[cfg(test)]
 mod tests {
     use async_compression::tokio::write::{
@@ -154,15 +167,6 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "data: {\"n\":1}\n\ndata: [DONE]\n\n";
-
-    macro_rules! compressed {
-        ($encoder:ident, $text:expr) => {{
-            let mut encoder = $encoder::new(Vec::new());
-            encoder.write_all($text).await.unwrap();
-            encoder.shutdown().await.unwrap();
-            encoder.into_inner()
-        }};
-    }
 
     /// What comes out of `bytes`, which arrive in pieces of `size`.
     async fn read(bytes: &[u8], size: usize, coding: &str) -> Result<Vec<u8>, SendError> {

@@ -201,20 +201,11 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::gate::Budget;
+    use crate::{dispatch::encoding::compressed, gate::Budget};
 
     fn named(value: &str) -> Result<Option<Coding>, Problem> {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, value.parse().unwrap())]);
         Coding::of(&headers)
-    }
-
-    macro_rules! compressed {
-        ($encoder:ident, $text:expr) => {{
-            let mut encoder = $encoder::new(Vec::new());
-            encoder.write_all($text).await.unwrap();
-            encoder.shutdown().await.unwrap();
-            encoder.into_inner()
-        }};
     }
 
     /// A text in each coding.
