@@ -405,7 +405,7 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
     };
     let (a, b, _new) = tokio::join!(one.chat(false), other.chat(false), outage);
     let told: Vec<Told> = [a, b].into_iter().flatten().collect();
-    assert!(told.len() == 2 && told.iter().all(|told| told.status == 200));
+    assert!(told.len() == 2 && told.iter().all(|told| told.status == 200), "{told:?}");
     let statuses = all_is_recorded(&first, &told).await;
     assert_eq!(statuses.keys().collect::<Vec<_>>(), ["ok"]);
 }
