@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use self::checks::{check_content, check_grants, check_keys};
+use self::checks::check_content;
 use crate::{
     config::{self, Config},
     dispatch::OpenAiClient,
@@ -32,7 +32,7 @@ use crate::{
     witness::{Publisher, PublisherError, WitnessAddress},
 };
 
-pub use checks::{check_marks, unknown_place};
+pub use checks::{check_machine, check_marks, unknown_place};
 pub use key_file::{KeyFileError, read as read_key_file};
 use log::settings;
 pub use log::{append_alone, append_draft, mark_settings, open_mark};
@@ -67,7 +67,7 @@ pub enum AppError {
     #[error("the thread that writes the ledger cannot be started: {0}")]
     Thread(#[source] std::io::Error),
     /// Signals cannot be listened to.
-    #[error("signals cannot be listened to: {0}")]
+    #[error("the signal handlers cannot be installed: {0}")]
     Signals(#[source] std::io::Error),
     /// A record was not written.
     #[error("{0}")]
@@ -76,7 +76,9 @@ pub enum AppError {
     #[error("metrics cannot be kept: {0}")]
     Metrics(#[from] metrics_exporter_prometheus::BuildError),
     /// The address cannot be listened on, or signals not be heard.
-    #[error("cannot listen on {address}: {error}")]
+    #[error(
+        "cannot listen on {address}: {error}; if another program listens there, name a free port as `server.listen` or in LEXGATE_SERVER__LISTEN"
+    )]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -230,9 +232,7 @@ impl App {
             let file = &*proposal.organisation_file.path;
             tracing::warn!(file, "the organisation declares no app: no call can be made");
         }
-        check_keys(config, &proposal)?;
-        check_grants(config, &proposal)?;
-        check_content(config, &proposal.organisation)?;
+        check_machine(config, &proposal)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let process = fresh_id(&*clock, &ring::rand::SystemRandom::new())?;
         let store = open_store(config).await?;

@@ -111,6 +111,7 @@ both_stores! {
             ("kind=outcome", vec!["outcome"]),
             ("kind=genesis", vec!["another"]),
             ("kind=bundle_activated", vec!["another"]),
+            ("kind=legal_hold", vec![]),
             ("decision=allow", vec!["device", "saudi", "research", "indian"]),
             ("decision=deny", vec!["german", "quebec"]),
             ("tenant=acme", vec!["german", "device", "saudi", "indian", "quebec", "outcome"]),

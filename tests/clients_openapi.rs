@@ -75,10 +75,9 @@ base_url = "http://127.0.0.1:9/v1"
 model = "served-model"
 "#;
 
-/// What an example cannot bring about by itself: a decision, one that waits for its outcome, a hold, a value,
-/// a content.
-const NOT_THERE: [&str; 5] =
-    ["reportOutcome", "liftLegalHold", "readValues", "readContent", "readDecision"];
+/// What an example cannot bring about by itself: a decision, one that waits for its outcome, a value, a
+/// content.
+const NOT_THERE: [&str; 4] = ["reportOutcome", "readValues", "readContent", "readDecision"];
 
 async fn kontor(store: Store, backend: &Backend) -> Service {
     let setup = Service::setup(store).file("config/organisation.toml", KONTOR);

@@ -89,7 +89,7 @@ async fn a_key_in_a_file_changes_while_the_service_runs() {
     call(&service).await.expect(200);
     std::fs::remove_file(service.site.path(KEY)).unwrap();
     let answer = call(&service).await;
-    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(answer.status, 503, "{}", answer.text());
     assert!(!answer.text().contains("laptop") && !answer.text().contains(KEY), "{}", answer.text());
     service.site.write(KEY, "third\n");
     call(&service).await.expect(200);
@@ -171,10 +171,10 @@ async fn a_key_is_seen_by_nobody_but_the_backend() {
         (r#"command = ["cat", "data/backend.key"]"#, 200),
         (
             r#"command = ["sh", "-c", "cat data/backend.key; cat data/backend.key >&2; exit 1"]"#,
-            502,
+            503,
         ),
-        (r#"command = ["sh", "-c", "printf 'SECRET\\033MARKER'"]"#, 502),
-        (r#"command = ["true"]"#, 502),
+        (r#"command = ["sh", "-c", "printf 'SECRET\\033MARKER'"]"#, 503),
+        (r#"command = ["true"]"#, 503),
     ];
     let backend = Backend::polite().await;
     for (place, status) in places {

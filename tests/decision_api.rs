@@ -233,6 +233,10 @@ both_stores! {
         // Another app learns not even that there is one.
         let other = report(&service, "ward-notes", &decision["id"], &outcome).await;
         assert_eq!(other.expect(404)["detail"], "there is no such decision of this app");
+        // A record holds whole numbers that every JSON reader takes exactly.
+        let endless = json!({ "status": "ok", "output_tokens": 1_u64 << 53 });
+        let refused = report(&service, "caller", &decision["id"], &endless).await.expect(422);
+        assert_eq!(refused["errors"][0]["pointer"], "/output_tokens", "{refused}");
         let answer = report(&service, "caller", &decision["id"], &outcome).await.expect(200);
         assert_eq!(answer["decision"], decision["id"]);
         let again = report(&service, "caller", &decision["id"], &outcome).await;

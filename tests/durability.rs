@@ -328,7 +328,7 @@ async fn outage(away: &'static str, back: &'static str) {
     let disturb = async {
         progress(&count, 100).await;
         cluster.ctl(away).await;
-        sleep(4_000).await;
+        sleep(3_500).await;
         let while_away = Client::of(&service).decide().await.expect("no hang");
         assert_eq!(while_away.status, 503, "{}", while_away.text);
         for request in [
@@ -379,6 +379,8 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
     })
     .await;
     let (cluster, setup) = Cluster::setup(&backend).await;
+    // How long the store is waited for is not what this is about.
+    let setup = setup.env("LEXGATE_STORE__PATIENCE", "5s");
     let first = setup.start().await;
     let second = first.second().await;
     let (one, other) = (Client::of(&first), Client::of(&second));
@@ -394,7 +396,8 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
         }
         cluster.ctl("continue").await;
         let new = first.second().await;
-        sleep(5_000).await;
+        // It looks for the dead every three seconds, and is patient for ten from its start.
+        sleep(3_500).await;
         for process in old {
             signal("CONT", process);
         }
@@ -402,7 +405,7 @@ async fn postgres_calls_of_living_processes_outlive_an_outage() {
     };
     let (a, b, _new) = tokio::join!(one.chat(false), other.chat(false), outage);
     let told: Vec<Told> = [a, b].into_iter().flatten().collect();
-    assert!(told.len() == 2 && told.iter().all(|told| told.status == 200));
+    assert!(told.len() == 2 && told.iter().all(|told| told.status == 200), "{told:?}");
     let statuses = all_is_recorded(&first, &told).await;
     assert_eq!(statuses.keys().collect::<Vec<_>>(), ["ok"]);
 }
@@ -479,7 +482,7 @@ async fn a_locked_sqlite_file_is_an_outage_and_no_loss() {
     let disturb = async {
         progress(&count, 60).await;
         sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.unwrap();
-        sleep(4_000).await;
+        sleep(3_500).await;
         let while_locked = Client::of(&service).decide().await.expect("no hang");
         assert_eq!(while_locked.status, 503, "{}", while_locked.text);
         sqlx::query("ROLLBACK").execute(&mut other).await.unwrap();

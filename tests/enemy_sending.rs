@@ -303,6 +303,11 @@ both_stores! {
             service.openai(CHAT, &HARMLESS, &chat(LAPTOP, "once more")).await
         };
         eventually("its lease is back", async || more(&service).await.status == 200).await;
+        // An outcome is recorded after its answer.
+        eventually("its outcome is recorded", async || {
+            outcomes(&second).await.iter().any(|outcome| outcome["status"] == "ok")
+        })
+        .await;
         assert_eq!(more(&second).await.expect(429)["error"]["type"], "tokens");
         assert_eq!(second.records_of("late_outcome").await.len(), 2, "once for each");
         replays(&second);

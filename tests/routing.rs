@@ -304,7 +304,7 @@ both_stores! {
             steps.extend(whole(&completion()));
             steps
         };
-        let (laptop, frankfurt) = (Backend::start(slow(3_000)).await, Backend::start(slow(60)).await);
+        let (laptop, frankfurt) = (Backend::start(slow(3_000)).await, Backend::start(slow(400)).await);
         let singapore = Backend::polite().await;
         let all = "deployments = [\"smollm2@laptop\", \"mistral-small@dc-frankfurt\", \"qwen3-32b@dashscope-sg\"]";
         let models = format!(

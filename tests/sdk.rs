@@ -364,8 +364,8 @@ both_sdks! {
         let service = with(&backend).start().await;
         sdk.run(&service, "leaving").await;
         // A timeout and its retry, a stream closed, a call and a stream cancelled.
-        assert_eq!(statuses(&outcomes(&service).await), ["client_disconnected"; 5]);
         eventually("every connection is freed", || backend.freed() == 5).await;
+        assert_eq!(statuses(&outcomes(&service).await), ["client_disconnected"; 5]);
         assert_eq!(backend.seen().len(), 5);
         nothing_is_open(&service).await;
     }

@@ -89,6 +89,50 @@ async fn sqlite_a_stream_is_whole_in_every_way_in_which_backends_end_one() {
     assert_eq!(statuses(&outcomes(&service).await), ["upstream_error"; 3]);
 }
 
+/// An answer with nothing in it, of whatever kind, is a failed attempt like any other: another deployment is
+/// tried, and the record says so.
+#[tokio::test]
+async fn sqlite_an_answer_without_anything_is_a_failed_attempt() {
+    let backend = Backend::start(|seen| {
+        let events = "content-type: text/event-stream\r\n";
+        match scenario(seen).as_str() {
+            "no events" => answer("200 OK", events, b""),
+            "no json" => answer("200 OK", "content-type: application/json\r\n", b""),
+            "no type" => answer("200 OK", "", b""),
+            "one line" => answer("200 OK", events, stop(0).trim_end().as_bytes()),
+            coding => answer("200 OK", &format!("{events}content-encoding: {coding}\r\n"), b""),
+        }
+    })
+    .await;
+    let other = Backend::polite().await;
+    let service = with(Store::Sqlite, &backend)
+        .backend(FRANKFURT, &other.url)
+        .env("FRANKFURT_API_KEY", "k")
+        .reached(LAPTOP, "breaker_failures = 100")
+        .start()
+        .await;
+    let mut failed = 0;
+    for name in ["no events", "no json", "no type", "deflate", "gzip", "br", "zstd"] {
+        for body in [streamed("assistant"), chat("assistant")] {
+            let answer = send(&service, CHAT, &asked(body, name)).await;
+            assert_eq!(answer.status, 200, "{name}: {}", answer.text());
+            assert_eq!(answer.header("x-lexgate-deployment"), Some(FRANKFURT), "{name}");
+            failed += 1;
+        }
+    }
+    let found = outcomes(&service).await;
+    assert_eq!(found.len(), failed);
+    for outcome in found {
+        let attempts = outcome["attempts"].as_array().unwrap();
+        assert_eq!(attempts.len(), 2, "{outcome}");
+        assert!(attempts[0]["failure"].is_string() && attempts[1].get("failure").is_none());
+    }
+    // A whole stream of one event is one, also without its empty line.
+    let answer = send(&service, CHAT, &asked(streamed(LAPTOP), "one line")).await;
+    assert_eq!((answer.status, answer.text().trim_end()), (200, stop(0).trim_end()));
+    assert_eq!(outcomes(&service).await.last().unwrap()["status"], "ok");
+}
+
 /// What it says is known by how it begins, not by its type.
 #[tokio::test]
 async fn sqlite_an_answer_is_what_it_is_whatever_its_type() {

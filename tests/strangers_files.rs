@@ -189,7 +189,7 @@ async fn a_variable_reaches_a_secret_in_any_case_and_a_mounted_key_is_read() {
     let config = site.read("config/lexgate.toml");
     site.write("config/lexgate.toml", &format!("{config}\n{both}"));
     let said = refusal(&site, &[]);
-    assert!(said.contains("differ from it in capitals and separators alone"), "{said}");
+    assert!(said.contains("differ from it only in case and separators"), "{said}");
     let said = refusal(&site, &[("LEXGATE_SECRETS__FRANKFURT__FILE", "backend.key")]);
     assert!(said.contains("LEXGATE_SECRETS__FRANKFURT__FILE"), "{said}");
 }
@@ -301,11 +301,11 @@ fn what_a_policy_compares_with_must_be_on_its_list() {
         assert_eq!(ran.code, Some(0), "{right}: {}", ran.stderr);
     }
     for (wrong, says) in [
-        ("context.purpose like \"dpv:Custmer*\"", "which no purpose is like"),
+        ("context.purpose like \"dpv:Custmer*\"", "which matches no purpose"),
         ("context.purpose == \"dpv-pd:Contact\"", "which is not one"),
         ("context.data.categories.contains(\"dpv:CustomerCare\")", "which is not one"),
         ("resource.tier == \"onprem\"", "which nothing declares"),
-        ("resource.tier like \"on-*\"", "which no tier is like"),
+        ("resource.tier like \"on-*\"", "which matches no tier"),
         ("context.purpose == \"dpv:CustomrCare\"", "did you mean `dpv:CustomerCare`?"),
     ] {
         let ran = said_of(wrong);
@@ -357,6 +357,10 @@ fn an_unknown_licence_leads_to_the_command_that_writes_it() {
 #[test]
 fn an_organisation_of_one_s_own_starts_under_its_own_name() {
     let dir = TempDir::new();
+    let with_scheme = ["init", "--empty", "--origin", "https://log.own.example/main"];
+    let refused = Ran::in_dir(dir.path(), &with_scheme);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    assert!(refused.stderr.contains("write `log.own.example/main`"), "{}", refused.stderr);
     let arguments = ["init", "--empty", "--origin", "log.own.example/main"];
     let made = Ran::in_dir(dir.path(), &arguments);
     assert_eq!(made.code, Some(0), "{}", made.stderr);

@@ -30,6 +30,20 @@ pub fn check_marks(dir: &Path) -> Result<(), Faults> {
     found.or(())
 }
 
+/// What the organisation asks of this machine's configuration: apps and places of API keys, secrets, and a
+/// master key.
+///
+/// # Errors
+/// Every fault found.
+pub fn check_machine(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+    let checks = [
+        check_keys(config, proposal),
+        check_grants(config, proposal),
+        check_content(config, &proposal.organisation),
+    ];
+    Faults(checks.into_iter().filter_map(Result::err).flat_map(|faults| faults.0).collect()).or(())
+}
+
 /// What to write instead of a jurisdiction that an API key cannot be limited to.
 ///
 /// What is recorded names the country of a subdivision without a law of its own: an auditor of a part of it
@@ -40,7 +54,7 @@ pub fn unknown_place(code: &JurisdictionCode) -> String {
         (Some(help), _) => help,
         (None, Some((country, _))) => {
             format!(
-                "records name the country alone: write `{country}`, whose records it then reads"
+                "records name only the country: write `{country}`, and the key reads the records of that country"
             )
         }
         (None, None) => "write an ISO 3166 code such as `SA`".to_owned(),
@@ -48,7 +62,7 @@ pub fn unknown_place(code: &JurisdictionCode) -> String {
 }
 
 /// Every name in `[[api_keys]]` must lead somewhere.
-pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     let mut faults = Faults::default();
     for (index, key) in config.api_keys.iter().enumerate() {
         let at = index.to_string();
@@ -78,7 +92,7 @@ pub(super) fn check_keys(config: &Config, proposal: &Proposal) -> Result<(), Fau
 
 /// What the organisation names of this machine, this machine's configuration must grant: the organisation
 /// is content, which others write too.
-pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
+fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), Faults> {
     let mut faults = Faults::default();
     let file = &proposal.organisation_file;
     for (index, deployment) in proposal.organisation.deployments.iter().enumerate() {
@@ -108,7 +122,7 @@ pub(super) fn check_grants(config: &Config, proposal: &Proposal) -> Result<(), F
                     several => fault(
                         "api_key",
                         format!(
-                            "deployment `{id}` has the key `{shown}`, and `[secrets]` has {} that differ from it in capitals and separators alone",
+                            "deployment `{id}` has the key `{shown}`, and `[secrets]` has {} that differ from it only in case and separators",
                             several.len()
                         ),
                         "write the name exactly as one of them has it".to_owned(),

@@ -1,4 +1,4 @@
-//! A key in a file: read only where nobody else can read or change it. Not what the key is for.
+//! A key in a file: read only where no other user can read or change it. Not what the key is for.
 
 use std::{
     fs::{File, Metadata},

@@ -91,7 +91,7 @@ impl Demo {
             .unwrap_or_else(|| config.organisation.file.with_file_name("demo.toml"));
         let script = config::read_file(&path)
             .map_err(|fault| {
-                fault.help("`lexgate init` writes the example's calls, `init --empty` none; `--calls FILE` names others")
+                fault.help("`lexgate init` writes the example's calls and `lexgate init --empty` writes none; name a file of your own with `--calls FILE`")
             })
             .and_then(|file| parse_toml::<Script>(&file));
         let script = script.map_err(Faults::from)?;

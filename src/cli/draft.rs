@@ -56,7 +56,7 @@ impl Target {
             // What the organisation lacks may be what is to be written: its licence.
             Err(faults) if faults.0.iter().all(|it| it.file == folder.organisation.path) => {
                 output::note(&format!(
-                    "`{}` has {}, and is left out of account: `lexgate policies check` says which",
+                    "`{}` has {} and is ignored here: `lexgate policies check` shows what is wrong",
                     folder.organisation.path,
                     count(faults.0.len(), "fault")
                 ));

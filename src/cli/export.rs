@@ -55,7 +55,9 @@ impl Export {
         output::line(&format!(
             "{size} entries, their tree, its checkpoint and {contents} contents of snapshots are in `{dir}`"
         ));
-        output::line(&format!("verify them with: lexgate verify {dir} --key VKEY"));
+        output::line(&format!(
+            "verify them with: lexgate verify {dir} --key VKEY; VKEY is the verifier key that `lexgate init` printed and `serve` logs at start"
+        ));
         Ok(())
     }
 }

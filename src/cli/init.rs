@@ -67,7 +67,7 @@ pub(super) struct Init {
     /// Write an organisation to be filled in instead of the example: nothing is stated, and no call can be made.
     #[arg(long)]
     empty: bool,
-    /// The log's name, a host and a path without a scheme: `log.example/main`. It stands in every entry and
+    /// The log's name, a host and a path without a scheme: `log.example/main`. It appears in every entry and
     /// in the verifier key, and cannot be changed later.
     #[arg(long, value_name = "NAME")]
     origin: Option<Origin>,
@@ -78,6 +78,13 @@ pub(super) struct Init {
 
 impl Init {
     pub(super) fn run(self) -> Result<(), Failure> {
+        if let Some(origin) = &self.origin
+            && let Some((_, without)) = origin.as_str().split_once("://")
+        {
+            return Err(Failure::Usage(format!(
+                "`--origin {origin}` has a scheme: write `{without}`; it appears in every entry and cannot be changed later"
+            )));
+        }
         let config = self.dir.join(DEFAULT_FILE);
         if config.exists() {
             return Err(Failure::Finding(format!(

@@ -69,6 +69,8 @@ struct Checked {
     upkeep: Upkeep,
     /// Files of the folder that are no policies.
     not_taken: Vec<String>,
+    /// What this machine's configuration lacks for it to be served.
+    lacking: Faults,
 }
 
 /// A policy folder, and the organisation whose names its policies may use.
@@ -76,8 +78,8 @@ struct Checked {
 pub(super) struct Folder {
     pub(super) dir: PathBuf,
     pub(super) organisation: SourceFile,
-    /// Whether a configuration names it.
-    is_own: bool,
+    /// The configuration that names it.
+    config: Option<Config>,
 }
 
 impl Folder {
@@ -85,18 +87,18 @@ impl Folder {
     /// it: whoever writes policies alone needs none.
     pub(super) fn find(dir: Option<&Path>, config: &ConfigFile) -> Result<Self, Faults> {
         let config = config.config.exists().then(|| Config::load(&config.config)).transpose()?;
-        let is_own = config.is_some();
         let organisation = match &config {
             Some(config) => config::read_file(&config.organisation.file)?,
             None => SourceFile::new("organisation.toml", ""),
         };
-        let configured = config.map(|config| config.policies).unwrap_or_default().dir;
-        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation, is_own })
+        let policies = config.as_ref().map(|config| config.policies.clone());
+        let configured = policies.unwrap_or_default().dir;
+        Ok(Self { dir: dir.map_or(configured, Path::to_owned), organisation, config })
     }
 
     /// The organisation, where there is one.
     pub(super) fn own(&self) -> Option<&SourceFile> {
-        self.is_own.then_some(&self.organisation)
+        self.config.as_ref().map(|_| &self.organisation)
     }
 }
 
@@ -148,11 +150,13 @@ impl Check {
             let place = SourceFile::new(crate::policy::SCHEMA_FILE, "");
             Faults::from(place.fault(0..0, super::chain(&error)))
         })?;
-        Ok(Checked { proposal, snapshot, upkeep, not_taken })
+        let serves = |config: &Config| app::check_machine(config, &proposal).err();
+        let lacking = folder.config.as_ref().and_then(serves).unwrap_or_default();
+        Ok(Checked { proposal, snapshot, upkeep, not_taken, lacking })
     }
 
     fn report(&self, checked: &Checked) -> Result<(), Failure> {
-        let Checked { proposal, snapshot, upkeep, not_taken } = checked;
+        let Checked { proposal, snapshot, upkeep, not_taken, lacking } = checked;
         let mut files: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
         for rule in proposal.bundle.rules() {
             let (forbids, permits) = files.entry(&rule.file).or_default();
@@ -171,6 +175,7 @@ impl Check {
                 "past_review": upkeep.past,
                 "without_review_by": upkeep.undated,
                 "not_taken": not_taken,
+                "lacking": lacking.0,
             }));
         }
         for (file, (forbids, permits)) in &files {
@@ -204,6 +209,16 @@ impl Check {
             let files = count(not_taken.len(), "file");
             let note = format!("note: not taken, {files}: {}", not_taken.join(", "));
             output::line(&output::paint(output::Paint::Strong, &note));
+        }
+        if proposal.organisation.apps.is_empty() && !proposal.organisation_file.text.is_empty() {
+            let note = "note: the organisation declares no app: no call can be made";
+            output::line(&output::paint(output::Paint::Strong, note));
+        }
+        if !lacking.0.is_empty() {
+            let note =
+                "note: `lexgate serve` refuses to start on this machine until this is mended:";
+            output::line(&output::paint(output::Paint::Strong, note));
+            output::line(&lacking.to_string());
         }
         if let Some(until) = snapshot.valid_until {
             output::line(&format!("the next dated fact begins or ends at {until}"));

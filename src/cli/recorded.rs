@@ -185,7 +185,7 @@ async fn judge(
     let files: Vec<_> = texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
     let organisation = String::from_utf8(organisation).map_err(|_| corrupt())?;
     let organisation = SourceFile::new("organisation.toml", &organisation);
-    let proposal = Proposal::recorded(&files, organisation)?;
+    let proposal = Proposal::recorded(&files, &organisation)?;
     let snapshot = Snapshot::at(&proposal, instant, pinned.revision)
         .map_err(|error| Failure::Finding(super::chain(&error)))?;
     Ok(Judge::new(Arc::new(snapshot)))

@@ -26,7 +26,10 @@ impl Serve {
             None
         };
         for variable in &config.strange_variables {
-            tracing::warn!(variable, "begins as settings do and is not one: it changes nothing");
+            tracing::warn!(
+                variable,
+                "this variable has the prefix of settings but is not a setting: it is ignored"
+            );
         }
         // Before the first measurement, which would else go nowhere.
         telemetry::metrics().map_err(crate::app::AppError::from)?;

@@ -72,17 +72,27 @@ impl Overlay {
         for name in names {
             let Some(own) = own_part(name).filter(|own| own.contains(BETWEEN)) else { continue };
             let mut parts: Vec<String> = own.split(BETWEEN).map(str::to_lowercase).collect();
+            if parts.iter().any(String::is_empty) {
+                let help = "write `LEXGATE_`, the section, `__` and the key";
+                faults.0.push(doubtful(name, "a section or a key is missing in the name", help));
+                continue;
+            }
             if let [table, secret, ..] = &mut parts[..]
                 && table == "secrets"
             {
                 let written = own.split(BETWEEN).nth(1).unwrap_or_default();
                 match alike(secrets.iter().copied(), written)[..] {
                     [] => {}
+                    [known] if known.contains('.') => faults.0.push(doubtful(
+                        name,
+                        "a variable cannot name a secret whose name has a `.`",
+                        "rename it in `[secrets]`, with `-` or `_` in place of the `.`",
+                    )),
                     [known] => known.clone_into(secret),
                     _ => faults.0.push(doubtful(
                         name,
-                        "`[secrets]` has several names that differ in capitals and separators alone",
-                        "give the secrets names that differ in more",
+                        "`[secrets]` has several names that differ only in case and separators",
+                        "rename one of these secrets",
                     )),
                 }
             }
@@ -147,7 +157,7 @@ pub(super) fn strangers(names: &[String], config: &Config) -> Result<Vec<String>
                 let help = format!("did you mean `{PREFIX}{setting}`?");
                 faults.0.push(doubtful(name, "it is not a setting", &help));
             }
-            None => strangers.push(name.clone()),
+            None => strangers.push(shown(name).to_owned()),
         }
     }
     faults.or(strangers)

@@ -47,7 +47,7 @@ impl TelemetryConfig {
         if let Some((name, value)) = env("OTEL_TRACES_EXPORTER") {
             let exporters: Vec<_> = value.split(',').map(|it| it.trim().to_lowercase()).collect();
             if exporters.iter().any(|exporter| exporter != "otlp" && exporter != "none") {
-                let message = "the value names an exporter that is not here".to_owned();
+                let message = "the value names an exporter that Lexgate does not have".to_owned();
                 fault(name, message, "write `otlp`, or `none` for no spans");
                 return faults.or(None);
             }

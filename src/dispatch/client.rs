@@ -226,7 +226,8 @@ fn chunks(
             Err(_) => Some((Err(SendError::Timeout("end of the answer")), None)),
         }
     });
-    decoded(pieces.boxed(), codings.iter().map(String::as_str))
+    // Some who read it ask once more at its end.
+    decoded(pieces.fuse().boxed(), codings.iter().map(String::as_str))
 }
 
 fn codings(response: &Response) -> Vec<String> {

@@ -12,7 +12,10 @@ use futures_util::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use tokio::io::{AsyncBufRead, AsyncRead};
+use tokio::{
+    io::{AsyncBufRead, AsyncRead},
+    task::yield_now,
+};
 use tokio_util::io::{ReaderStream, StreamReader};
 
 use super::SendError;
@@ -43,7 +46,7 @@ pub(super) fn decoded<'a>(body: Body, codings: impl Iterator<Item = &'a str>) ->
             pieces(decoder)
         }
         "deflate" => inflated(body),
-        "br" => pieces(BrotliDecoder::new(reader(body))),
+        "br" => unbrotli(body),
         "zstd" => {
             let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG)];
             let mut decoder = ZstdDecoder::with_params(reader(body), &window);
@@ -56,12 +59,37 @@ pub(super) fn decoded<'a>(body: Body, codings: impl Iterator<Item = &'a str>) ->
 
 fn unknown(coding: &str) -> Body {
     let coding: String = coding.chars().take(64).collect();
-    stream::iter([Err(SendError::Coding(format!("its coding is `{coding}`")))]).boxed()
+    stream::iter([Err(SendError::Coding(format!(
+        "its `Content-Encoding` `{coding}` is not supported"
+    )))])
+    .boxed()
 }
 
-/// `deflate` means a zlib stream, and some send the bare one (RFC 9110, section 8.4.1.2): the first byte
+/// `deflate` means a zlib stream, and some send the bare one (RFC 9110, section 8.4.1.2): its beginning
 /// tells them apart.
-fn inflated(mut body: Body) -> Body {
+fn inflated(body: Body) -> Body {
+    by_beginning(body, |start, body| {
+        if start.is_empty() || is_zlib(start) {
+            pieces(ZlibDecoder::new(reader(body)))
+        } else {
+            pieces(DeflateDecoder::new(reader(body)))
+        }
+    })
+}
+
+/// Brotli, with a window of 16 MiB at most.
+fn unbrotli(body: Body) -> Body {
+    by_beginning(body, |start, body| {
+        if is_large_brotli(start) {
+            let error = "its window is larger than the 16 MiB of RFC 7932".to_owned();
+            return stream::iter([Err(SendError::Coding(error))]).boxed();
+        }
+        pieces(BrotliDecoder::new(reader(body)))
+    })
+}
+
+/// What `decode` makes of `body`, of which it sees the first bytes beside.
+fn by_beginning(mut body: Body, decode: impl FnOnce(&[u8], Body) -> Body + Send + 'static) -> Body {
     let told = async move {
         let first = loop {
             match body.next().await {
@@ -69,14 +97,29 @@ fn inflated(mut body: Body) -> Body {
                 first => break first,
             }
         };
-        let is_zlib = match &first {
-            Some(Ok(piece)) => piece.first().is_some_and(|byte| byte & 0x0f == 8),
-            _ => true,
-        };
-        let body = reader(stream::iter(first).chain(body).boxed());
-        if is_zlib { pieces(ZlibDecoder::new(body)) } else { pieces(DeflateDecoder::new(body)) }
+        let start = first.as_ref().and_then(|first| first.as_ref().ok()).cloned();
+        decode(&start.unwrap_or_default(), stream::iter(first).chain(body).boxed())
     };
     stream::once(told).flatten().boxed()
+}
+
+/// Whether a text is in zlib's format (RFC 1950, section 2.2), and not bare.
+#[must_use]
+pub(crate) fn is_zlib(body: &[u8]) -> bool {
+    match body {
+        [method] => method & 0x0f == 8,
+        [method, flags, ..] => {
+            method & 0x0f == 8 && (u16::from(*method) << 8 | u16::from(*flags)).is_multiple_of(31)
+        }
+        [] => false,
+    }
+}
+
+/// Whether a stream of brotli has a window beyond its specification (RFC 7932, section 9.1), which the
+/// decoder would take: up to a gibibyte.
+#[must_use]
+pub(crate) fn is_large_brotli(body: &[u8]) -> bool {
+    body.first().is_some_and(|first| first & 0x7f == 0x11)
 }
 
 fn reader(body: Body) -> impl AsyncBufRead + Send + Unpin + 'static {
@@ -84,7 +127,14 @@ fn reader(body: Body) -> impl AsyncBufRead + Send + Unpin + 'static {
 }
 
 fn pieces(reader: impl AsyncRead + Send + 'static) -> Body {
-    ReaderStream::with_capacity(reader, PIECE).map_err(cause).boxed()
+    let pieces = ReaderStream::with_capacity(reader, PIECE).map_err(cause);
+    // What has come may hold much: others have their turn meanwhile, and time-outs are looked at.
+    pieces
+        .then(async |piece| {
+            yield_now().await;
+            piece
+        })
+        .boxed()
 }
 
 /// What went wrong on the way is handed through a reader as it is; anything else is the coding's.
@@ -93,6 +143,19 @@ fn cause(error: io::Error) -> SendError {
     let cause = error.into_inner().and_then(|inner| inner.downcast::<SendError>().ok());
     cause.map_or(SendError::Coding(text), |cause| *cause)
 }
+
+/// A text as the named encoder compresses it.
+#[cfg(test)]
+macro_rules! compressed {
+    ($encoder:ident, $text:expr) => {{
+        let mut encoder = $encoder::new(Vec::new());
+        encoder.write_all($text).await.unwrap();
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    }};
+}
+#[cfg(test)]
+pub(crate) use compressed;
 
 #[cfg(test)]
 mod tests {
@@ -104,15 +167,6 @@ mod tests {
     use super::*;
 
     const TEXT: &str = "data: {\"n\":1}\n\ndata: [DONE]\n\n";
-
-    macro_rules! compressed {
-        ($encoder:ident, $text:expr) => {{
-            let mut encoder = $encoder::new(Vec::new());
-            encoder.write_all($text).await.unwrap();
-            encoder.shutdown().await.unwrap();
-            encoder.into_inner()
-        }};
-    }
 
     /// What comes out of `bytes`, which arrive in pieces of `size`.
     async fn read(bytes: &[u8], size: usize, coding: &str) -> Result<Vec<u8>, SendError> {
@@ -147,6 +201,12 @@ mod tests {
                 let garbage = read(&[0xff; 99], 9, coding).await;
                 assert!(matches!(garbage, Err(SendError::Coding(_))), "{coding}: {garbage:?}");
             }
+        }
+        let large = read(&[0x11, 0x1e, 0, 0], 9, "br").await;
+        assert!(matches!(large, Err(SendError::Coding(_))), "a large window: {large:?}");
+        for coding in ["gzip", "deflate", "br", "zstd"] {
+            let nothing = read(b"", 9, coding).await;
+            assert!(!matches!(nothing, Ok(bytes) if !bytes.is_empty()), "{coding}");
         }
         for unknown in ["compress", "gzip, sdch", "gzip, gzip, gzip"] {
             let refused = read(text, 9, unknown).await.unwrap_err().to_string();

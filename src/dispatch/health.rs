@@ -189,7 +189,7 @@ impl Standing {
         if lock(&self.known).refused_usage.replace(now).is_none() {
             tracing::warn!(
                 deployment = %self.deployment,
-                "it refuses `stream_options`: streams are sent without for an hour; `usage_in_streams = false` at its `[deployments.backend]` says so for good"
+                "the backend refuses `stream_options`: streams are sent without it for an hour; set `usage_in_streams = false` in its `[deployments.backend]` to make that permanent"
             );
         }
     }
@@ -241,7 +241,7 @@ impl Standing {
                 let why = probed.complaint.as_deref();
                 tracing::warn!(
                     deployment = %self.deployment, host = self.address.base_url.host(), why,
-                    "not well: it is left alone until a probe succeeds"
+                    "not well: it gets no calls until a probe succeeds"
                 );
             }
         }

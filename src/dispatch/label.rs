@@ -9,6 +9,8 @@ use serde_json::{json, value::RawValue};
 
 use super::{Endpoint, Event, Fields};
 
+/// Up to which size an event is labelled.
+const LARGEST: usize = 4 << 20;
 /// How many choices an API gives at most.
 const MOST_CHOICES: u64 = 128;
 /// Fields that shape the output beside those of the APIs: vLLM's and llama.cpp's.
@@ -89,8 +91,12 @@ impl Labeller {
         Self { endpoint, label, choices, labelled: BTreeSet::new(), place: None }
     }
 
-    /// What becomes of `event`, which holds `data`.
+    /// What becomes of `event`, which holds `data`. One of megabytes stays as it is: it would be copied
+    /// several times, and repeats a text that had its label when it began.
     pub fn pass(&mut self, event: &Event, data: &str) -> Labelled {
+        if data.len() > LARGEST {
+            return Labelled::Same;
+        }
         let found = match self.endpoint {
             Endpoint::Responses => return self.in_response(event, data).unwrap_or(Labelled::Same),
             _ if self.labelled.len() as u64 >= self.choices => None,
@@ -111,7 +117,7 @@ impl Labeller {
             let text = choice.text.or(choice.delta.as_ref().and_then(|delta| delta.content));
             text.is_some_and(is_text)
         });
-        let indices: Vec<u64> = begun.map(|choice| choice.index.unwrap_or(0)).collect();
+        let indices: Vec<u64> = begun.map(|choice| index(choice.index)).collect();
         let room = usize::try_from(self.choices).ok()?.saturating_sub(self.labelled.len());
         let new = indices.into_iter().filter(|index| self.labelled.insert(*index)).take(room);
         let labels: Vec<_> = new
@@ -154,7 +160,8 @@ impl Labeller {
     /// that has the beginning of the first text.
     fn in_response(&mut self, event: &Event, data: &str) -> Option<Labelled> {
         let told: ResponseEvent<'_> = serde_json::from_str(data).ok()?;
-        let here = told.output_index.zip(told.content_index);
+        // Some number neither outputs nor their parts, where there is one of each.
+        let here = Some((told.output_index.unwrap_or(0), told.content_index.unwrap_or(0)));
         let path = match &*told.kind {
             // Of the pieces of a text only the first one has its beginning.
             "response.output_text.delta" if self.place.is_none() => {
@@ -171,7 +178,8 @@ impl Labeller {
                 vec![Step::Field("part"), Step::Field("text")]
             }
             "response.output_item.done" => {
-                let (_, content) = self.place.filter(|place| Some(place.0) == told.output_index)?;
+                let (_, content) =
+                    self.place.filter(|place| place.0 == told.output_index.unwrap_or(0))?;
                 vec![
                     Step::Field("item"),
                     Step::Field("content"),
@@ -232,6 +240,11 @@ fn prefixed(value: &str, path: &[Step], prefix: &str) -> Option<String> {
     }
 }
 
+/// The number of a choice; the first one's where none is given, or what is given is no count.
+fn index(written: Option<&RawValue>) -> u64 {
+    written.and_then(|written| serde_json::from_str(written.get()).ok()).unwrap_or(0)
+}
+
 /// Whether this is a text with something in it.
 fn is_text(value: &RawValue) -> bool {
     value.get().starts_with('"') && value.get() != "\"\""
@@ -245,8 +258,8 @@ struct Chunk<'a> {
 
 #[derive(Deserialize)]
 struct Choice<'a> {
-    #[serde(default)]
-    index: Option<u64>,
+    #[serde(borrow, default)]
+    index: Option<&'a RawValue>,
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]

@@ -7,7 +7,7 @@ mod client;
 mod client_tests;
 mod connections;
 mod credentials;
-mod encoding;
+pub(crate) mod encoding;
 mod ending;
 mod endpoint;
 mod fields;

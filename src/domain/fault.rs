@@ -14,13 +14,21 @@ pub struct SourceFile {
     pub path: Arc<str>,
     /// The whole text.
     pub text: Arc<str>,
+    /// Whether it was active before: what it says is then read as it was at that time.
+    pub is_recorded: bool,
 }
 
 impl SourceFile {
     /// The text found at `path`.
     #[must_use]
     pub fn new(path: &str, text: &str) -> Self {
-        Self { path: path.into(), text: text.into() }
+        Self { path: path.into(), text: text.into(), is_recorded: false }
+    }
+
+    /// The same text, which was active before.
+    #[must_use]
+    pub fn recorded(&self) -> Self {
+        Self { is_recorded: true, ..self.clone() }
     }
 
     /// A fault at the bytes `span` of this file.

@@ -166,7 +166,8 @@ impl Tightened {
     fn same(&mut self, claim: ClaimName, said: &mut Option<String>, always: Option<&String>) {
         match (said.as_ref(), always) {
             (Some(said), Some(always)) if said != always => {
-                self.fault(claim, &format!("is not the app's `{always}`"));
+                let what = format!("is not the app's `{always}` (send that, or leave it out)");
+                self.fault(claim, &what);
             }
             (None, Some(always)) => *said = Some(always.clone()),
             _ => {}

@@ -26,10 +26,16 @@ impl DateText {
         &self.0
     }
 
-    /// The day; of an instant the one on which it falls in UTC.
-    pub(super) fn day(&self) -> Option<Date> {
-        if let Some(day) = only_day(&self.0) {
-            return Some(day);
+    /// The instant; the one that an older version read, where the text was active before.
+    pub(super) fn instant(&self, is_recorded: bool) -> Option<Timestamp> {
+        if is_recorded { read_recorded(&self.0) } else { None }.or_else(|| read_instant(&self.0))
+    }
+
+    /// The day; of an instant the one on which it falls in UTC, or which an older version read.
+    pub(super) fn day(&self, is_recorded: bool) -> Option<Date> {
+        let day = if is_recorded { self.0.parse().ok() } else { only_day(&self.0) };
+        if day.is_some() {
+            return day;
         }
         let instant = read_instant(&self.0)?;
         Some(instant.to_zoned(TimeZone::UTC).date())
@@ -90,6 +96,13 @@ pub fn read_instant(text: &str) -> Option<Timestamp> {
     Some(TimeZone::UTC.to_timestamp(local).unwrap_or(furthest))
 }
 
+/// Reads what is in the log as versions did that knew no forms without an offset: they took the day of such
+/// a text, and passed over the name of a zone.
+fn read_recorded(text: &str) -> Option<Timestamp> {
+    let midnight = || Some(text.parse::<Date>().ok()?.to_zoned(TimeZone::UTC).ok()?.timestamp());
+    text.parse().ok().or_else(midnight)
+}
+
 /// A day without a time: the parser of days would pass over the time.
 fn only_day(text: &str) -> Option<Date> {
     let text = text.trim();
@@ -110,6 +123,21 @@ mod tests {
         let row: Row = toml::from_str(&format!("at = {value}")).map_err(|e| e.to_string())?;
         assert_eq!(row.at.span(), 5..5 + value.len(), "{value}");
         Ok(read_instant(row.at.get_ref().as_str()).map(|instant| instant.to_string()))
+    }
+
+    #[test]
+    fn what_was_active_before_means_what_it_meant() {
+        for (text, was, is) in [
+            ("2026-11-22", "2026-11-22T00:00:00Z", Some("2026-11-22T00:00:00Z")),
+            ("2026-11-22T13:00:00", "2026-11-22T00:00:00Z", Some("2026-11-22T13:00:00Z")),
+            ("2026-11-22T13:00:00+01:00[Europe/Berlin]", "2026-11-22T12:00:00Z", None),
+            ("2026-11-22T13:00:00Z", "2026-11-22T13:00:00Z", Some("2026-11-22T13:00:00Z")),
+        ] {
+            let date = DateText::from(text);
+            let told = |is_recorded| date.instant(is_recorded).map(|instant| instant.to_string());
+            assert_eq!(told(true).as_deref(), Some(was), "{text}");
+            assert_eq!(told(false).as_deref(), is, "{text}");
+        }
     }
 
     #[test]
@@ -160,7 +188,7 @@ mod tests {
             ("2026-11-22T23:00:00", Some("2026-11-22")),
             ("soon", None),
         ] {
-            let day = DateText::from(text).day().map(|day| day.to_string());
+            let day = DateText::from(text).day(false).map(|day| day.to_string());
             assert_eq!(day.as_deref(), want, "{text}");
         }
     }

@@ -6,7 +6,7 @@ use jiff::{Timestamp, civil::Date};
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::date_text::{DateText, FORMS, read_instant};
+use super::date_text::{DateText, FORMS};
 use crate::domain::{Confidence, Fault, Faults, SourceFile};
 
 /// The instants at which a fact holds: from the first, up to and without the second.
@@ -157,7 +157,7 @@ fn date(text: &Spanned<DateText>, file: &SourceFile) -> Result<Date, Fault> {
 }
 
 fn day(text: &DateText, span: Range<usize>, file: &SourceFile) -> Result<Date, Fault> {
-    text.day().ok_or_else(|| {
+    text.day(file.is_recorded).ok_or_else(|| {
         file.fault(span, format!("`{text}` is not a date")).help("write it as `2026-11-22`")
     })
 }
@@ -185,7 +185,7 @@ fn review_day(
 /// # Errors
 /// A fault at the text's place.
 pub fn instant(text: &Spanned<DateText>, file: &SourceFile) -> Result<Timestamp, Fault> {
-    read_instant(text.get_ref().as_str()).ok_or_else(|| {
+    text.get_ref().instant(file.is_recorded).ok_or_else(|| {
         file.fault(text.span(), format!("`{}` is neither a date nor an instant", text.get_ref()))
             .help(format!("write {FORMS}"))
     })

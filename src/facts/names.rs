@@ -157,7 +157,7 @@ impl Names<'_> {
                 format!("policy `{}` names {written}, which nothing declares", rule.id)
             }
             Comparand::Pattern(_) => {
-                format!("policy `{}` has the pattern {written}, which no {what} is like", rule.id)
+                format!("policy `{}` has the pattern {written}, which matches no {what}", rule.id)
             }
         };
         let help = remedy(&compared.with.letters(), names.into_iter(), otherwise);

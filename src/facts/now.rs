@@ -53,7 +53,7 @@ impl FactsAt {
     ///
     /// # Errors
     /// What to write instead, where more can be said than that the place is not known.
-    pub(super) fn place(&self, code: JurisdictionCode) -> Result<JurisdictionCode, Option<String>> {
+    pub fn place(&self, code: JurisdictionCode) -> Result<JurisdictionCode, Option<String>> {
         place(code, self.jurisdictions.iter())
     }
 

@@ -39,8 +39,9 @@ impl Proposal {
     ///
     /// # Errors
     /// Every fault found, as far as reading could go on after it.
-    pub fn recorded(policies: &[SourceFile], organisation: SourceFile) -> Result<Self, Faults> {
-        on_deep_stack(|| Self::read(policies, organisation, true))
+    pub fn recorded(policies: &[SourceFile], organisation: &SourceFile) -> Result<Self, Faults> {
+        let policies: Vec<SourceFile> = policies.iter().map(SourceFile::recorded).collect();
+        on_deep_stack(|| Self::read(&policies, organisation.recorded(), true))
     }
 
     /// Reads the files of a policy folder for cases, each of which brings an organisation of its own.

@@ -48,7 +48,8 @@ pub fn resolve<'a>(
             format!("the credential's app `{app}` is not in the organisation file"),
         )]);
     };
-    let request = &*app.claims.tighten(request)?;
+    let request =
+        &*app.claims.tighten(request).map_err(|faults| names.misspelt(request, faults))?;
     let candidates = names.candidates(request);
     let (modalities, candidates) = names.taking(request, candidates);
     let (passes, candidates) = names.passing(request, candidates, &app.tenant);
@@ -92,6 +93,21 @@ struct Names<'a> {
 impl<'a> Names<'a> {
     fn fault(&mut self, pointer: impl Into<String>, detail: impl Into<String>) {
         self.faults.push(FieldFault::new(pointer, detail));
+    }
+
+    /// `faults` of a call that does not fit its app's claims; of a field with a name that is not known, that
+    /// instead: a slip is why it does not fit.
+    fn misspelt(&mut self, request: &CallRequest, faults: Vec<FieldFault>) -> Vec<FieldFault> {
+        let _ = request.data.as_ref().map(|data| self.data(data));
+        if let Some(purpose) = &request.purpose {
+            self.term(TermKind::Purpose, "/purpose", purpose);
+        }
+        let mut all = std::mem::take(&mut self.faults);
+        let is_explained =
+            |fault: &FieldFault| all.iter().any(|one| one.pointer.starts_with(&fault.pointer));
+        let rest: Vec<_> = faults.into_iter().filter(|fault| !is_explained(fault)).collect();
+        all.extend(rest);
+        all
     }
 
     /// Whether what is near to one more name is looked for.

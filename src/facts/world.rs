@@ -273,11 +273,4 @@ impl World {
     pub fn knows_term(&self, kind: Option<TermKind>, id: &str) -> bool {
         self.terms.iter().any(|row| row.fact.1 == id && kind.is_none_or(|kind| row.fact.0 == kind))
     }
-
-    /// Whether a class of data or a threshold has this id at any time.
-    #[must_use]
-    pub fn knows_class_or_threshold(&self, id: &str) -> bool {
-        self.classes.iter().any(|row| row.fact.0 == id)
-            || self.thresholds.iter().any(|row| row.fact.id == id)
-    }
 }

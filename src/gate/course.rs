@@ -249,7 +249,7 @@ impl<'a> Course<'a> {
                 }
                 // It did nothing with what it refused, and may do all of it with what the client sent.
                 Outcome::RefusedOurs(failure) => {
-                    self.last = Some(failure);
+                    (self.last, self.words) = (Some(failure), None);
                     let (why, status) = (failure.why, failure.status);
                     tried.ended(status_of(why), status, Some(why), &Answered::default());
                     self.without_usage.insert(choice.deployment.clone());

@@ -1,7 +1,12 @@
 //! Sending an approved call: decided, recorded, sent, recorded again, whatever happens to the client,
 //! the backend or the policies. Not in which order deployments are tried (`choose`, `course`).
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::oneshot};
@@ -181,6 +186,31 @@ impl Gate {
     }
 }
 
+/// Dispatches without outcome that are still to be given up.
+#[derive(Debug, Default)]
+pub(super) struct LeftOpen(Mutex<BTreeSet<Seq>>);
+
+impl LeftOpen {
+    fn locked(&self) -> MutexGuard<'_, BTreeSet<Seq>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Gate {
+    /// Gives up what this process leaves without outcome, so that a reaper closes it. What cannot be given up
+    /// now is kept for the next time.
+    pub(super) async fn give_up_left_open(&self) {
+        let left: Vec<Seq> = mem::take(&mut *self.left_open.locked()).into_iter().collect();
+        if left.is_empty() {
+            return;
+        }
+        if let Err(error) = self.store.abandon(&left).await {
+            tracing::warn!(%error, dispatches = left.len(), "dispatches without outcome cannot be given up; it is tried again");
+            self.left_open.locked().extend(left);
+        }
+    }
+}
+
 /// A dispatch without outcome. Dropped before it is closed, whatever the cause, it belongs to no living
 /// process any more, and the reaper closes it.
 struct Open {
@@ -202,12 +232,9 @@ impl Drop for Open {
     fn drop(&mut self) {
         let Some(decision) = self.decision else { return };
         let gate = self.gate.clone();
+        gate.left_open.locked().insert(decision);
         if let Ok(runtime) = Handle::try_current() {
-            runtime.spawn(async move {
-                if let Err(error) = gate.store.abandon(&[decision]).await {
-                    tracing::error!(%error, seq = %decision, "an open dispatch stays open until this process ends");
-                }
-            });
+            runtime.spawn(async move { gate.give_up_left_open().await });
         }
     }
 }

@@ -301,7 +301,7 @@ impl Office {
             texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
         let text = String::from_utf8(organisation)
             .map_err(|_| KeeperError::Content("its organisation is not UTF-8"))?;
-        let proposal = Proposal::recorded(&files, SourceFile::new("organisation.toml", &text))?;
+        let proposal = Proposal::recorded(&files, &SourceFile::new("organisation.toml", &text))?;
         // What is activated next must be the same policies and the same organisation.
         if proposal.bundle.digest != active.bundle
             || proposal.organisation_digest() != active.organisation

@@ -104,6 +104,7 @@ pub struct Gate {
     halt: CancellationToken,
     readiness: readiness::Latest,
     used: bounds::Use,
+    left_open: dispatch::LeftOpen,
 }
 
 /// What a gate is made of.
@@ -151,6 +152,7 @@ impl Gate {
             tasks,
             halt,
             readiness: readiness::Latest::default(),
+            left_open: dispatch::LeftOpen::default(),
             used,
         }
     }

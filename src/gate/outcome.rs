@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     dispatch::Said,
-    domain::{Caller, Seq, Verdict},
+    domain::{Caller, FieldFault, Seq, Verdict},
     ledger::{
         DecisionRef, Kind, OutcomeBody, OutcomeStatus, ReportedStatus, TokenCount, canonical,
     },
@@ -40,6 +40,18 @@ pub struct OutcomeReport {
     pub model: Option<String>,
 }
 
+impl OutcomeReport {
+    /// Numbers that a record cannot hold.
+    fn faults(&self) -> Vec<FieldFault> {
+        let counts = [("/input_tokens", self.input_tokens), ("/output_tokens", self.output_tokens)];
+        let too_large = counts
+            .into_iter()
+            .filter(|(_, count)| count.is_some_and(|count| count > canonical::MAX_INTEGER));
+        let detail = || format!("larger than {}", canonical::MAX_INTEGER);
+        too_large.map(|(pointer, _)| FieldFault::new(pointer, detail())).collect()
+    }
+}
+
 impl Gate {
     /// Records what `caller` says became of the decision `id`.
     ///
@@ -52,6 +64,10 @@ impl Gate {
         id: Uuid,
         report: OutcomeReport,
     ) -> Result<Seq, GateError> {
+        let faults = report.faults();
+        if !faults.is_empty() {
+            return Err(GateError::Invalid(faults));
+        }
         let stored = self.store.record_by_id(id).await?.ok_or(GateError::NoSuchDecision)?;
         let decision = Recorded::read(&stored)?;
         if decision.body.caller.app != caller.app {

@@ -49,7 +49,7 @@ impl Gate {
         };
         let _ = timeout(FIRST, all).await;
         for deployment in silent {
-            tracing::warn!(%deployment, "a backend has not said in time who it is; it is asked again");
+            tracing::warn!(%deployment, "a backend did not identify itself in time; it is asked again");
         }
     }
 

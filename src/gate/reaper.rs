@@ -25,6 +25,8 @@ use crate::{
 
 /// How often a lease is renewed, and the dead are looked for.
 const RENEW: Duration = Duration::from_secs(3);
+/// How soon a lease that could not be renewed is tried again: others wait for it only as long as it holds.
+const RENEW_AGAIN: Duration = Duration::from_millis(500);
 /// How many are closed at a time, and how many times in one round.
 const CLOSE_AT_ONCE: usize = 256;
 const PAGES: usize = 16;
@@ -54,8 +56,6 @@ impl Reaper {
     /// A reaper for `process`.
     #[must_use]
     pub fn new(gate: Arc<Gate>, process: Uuid) -> Self {
-        // The store may just be coming back: those who are cut off from it get the time to renew their
-        // leases.
         let patient_until = Instant::now() + LEASE;
         Self { gate, process, term: None, patient_until, aside: BTreeMap::new(), after: None }
     }
@@ -72,9 +72,12 @@ impl Reaper {
     pub async fn run(self, stop: CancellationToken) {
         let (gate, process) = (self.gate.clone(), self.process);
         let renewing = async {
-            while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
+            let mut wait = RENEW;
+            while stop.run_until_cancelled(tokio::time::sleep(wait)).await.is_some() {
+                wait = RENEW;
                 if let Err(error) = gate.renew_lease(process).await {
                     tracing::warn!(%error, "the lease could not be renewed; it is tried again");
+                    wait = RENEW_AGAIN;
                 }
             }
         };
@@ -82,6 +85,9 @@ impl Reaper {
     }
 
     async fn reap(mut self, stop: &CancellationToken) {
+        // The store may just be coming back: those who are cut off from it get the time to renew their
+        // leases.
+        self.patient_until = Instant::now() + LEASE;
         let mut rounds: u64 = 0;
         while stop.run_until_cancelled(tokio::time::sleep(RENEW)).await.is_some() {
             if let Err(error) = self.round(rounds).await {
@@ -93,6 +99,7 @@ impl Reaper {
 
     /// Each part by itself: what stops one of them stops no other.
     async fn round(&mut self, rounds: u64) -> Result<(), GateError> {
+        self.gate.give_up_left_open().await;
         let now = self.gate.store.now().await?;
         let erased = self.gate.finish_erasures(now).await;
         let closed = if self.may_close() { self.close_expired(now).await } else { Ok(()) };

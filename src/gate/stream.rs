@@ -26,8 +26,8 @@ use crate::{
 pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
 /// What it is told: a comment, which every reader of events skips.
 pub(super) const STILL_HERE: &[u8] = b": keepalive\n\n";
-/// How many comments a backend may send before its answer begins.
-const MOST_COMMENTS: usize = 10_000;
+/// How many bytes of comments a backend may send before its answer begins.
+const MOST_COMMENTS: usize = 1 << 20;
 
 type Body = BoxStream<'static, Result<Bytes, SendError>>;
 
@@ -48,12 +48,10 @@ impl Reader {
         Self { body, events: Events::default(), budget, holder, room: None }
     }
 
-    /// The next event of what has come.
-    fn ready(&mut self) -> Option<Event> {
+    /// The next event of what has come, with the room that it takes.
+    fn ready(&mut self) -> Option<(Event, Option<Room>)> {
         let event = self.events.next_event()?;
-        // Its way to the client takes room for it anew, and must find none taken here.
-        self.room = None;
-        Some(event)
+        Some((event, self.room.take()))
     }
 
     /// Takes what has come.
@@ -67,9 +65,9 @@ impl Reader {
     }
 
     /// The event that is left where nothing more comes.
-    fn rest(&mut self) -> Option<Event> {
-        self.room = None;
-        self.events.rest()
+    fn rest(&mut self) -> Option<(Event, Option<Room>)> {
+        let event = self.events.rest()?;
+        Some((event, self.room.take()))
     }
 }
 
@@ -77,6 +75,8 @@ impl Reader {
 pub(super) struct Begun {
     reader: Reader,
     first: Event,
+    /// The room that it takes.
+    room: Option<Room>,
     said: Said,
 }
 
@@ -88,11 +88,11 @@ pub(super) async fn begin(
 ) -> Result<Begun, AttemptFailure> {
     let mut comments = 0;
     loop {
-        while let Some(event) = reader.ready() {
+        while let Some((event, room)) = reader.ready() {
             if let Some(said) = first(endpoint, address, &event)? {
-                return Ok(Begun { reader, first: event, said });
+                return Ok(Begun { reader, first: event, room, said });
             }
-            comments += 1;
+            comments += event.bytes().len();
             if comments > MOST_COMMENTS {
                 return Err(AttemptFailure::BadAnswer);
             }
@@ -101,13 +101,13 @@ pub(super) async fn begin(
         let piece = piece.map_err(|error| failure(&error))?;
         reader.take(&piece).await.map_err(|error| failure(&error))?;
     }
-    let event = reader.rest().ok_or(AttemptFailure::BrokeOff)?;
+    let (event, room) = reader.rest().ok_or(AttemptFailure::BrokeOff)?;
     let said = first(endpoint, address, &event).map_err(|why| match why {
         AttemptFailure::BadAnswer => AttemptFailure::BrokeOff,
         why => why,
     })?;
     let said = said.ok_or(AttemptFailure::BrokeOff)?;
-    Ok(Begun { reader, first: event, said })
+    Ok(Begun { reader, first: event, room, said })
 }
 
 /// What the event that may be the first one says; `None` for a mere comment.
@@ -236,11 +236,11 @@ impl<'a> Pump<'a> {
 
     /// Gives what is left of the body of a whole answer, where something may be.
     async fn pump(&mut self, begun: Begun, sent: &mut Sent) -> Result<Option<Rest>, Stop> {
-        let Begun { mut reader, first, said } = begun;
-        let mut is_last = self.pass(&first, Some(said), sent).await?;
+        let Begun { mut reader, first, room, said } = begun;
+        let mut is_last = self.pass(&first, Some(said), room, sent).await?;
         loop {
-            while !is_last && let Some(event) = reader.ready() {
-                is_last = self.read(&event, sent).await?;
+            while !is_last && let Some((event, room)) = reader.ready() {
+                is_last = self.read(&event, room, sent).await?;
             }
             if is_last {
                 return Ok(Some(Rest(reader.body)));
@@ -256,8 +256,8 @@ impl<'a> Pump<'a> {
             })?;
         }
         // Not every backend says more than that the text has ended, nor writes its last blank line.
-        if let Some(event) = reader.rest() {
-            let read = self.read(&event, sent).await;
+        if let Some((event, room)) = reader.rest() {
+            let read = self.read(&event, room, sent).await;
             let cut = Stop::Broke(AttemptFailure::BrokeOff);
             read.map_err(|stop| if stop.is_garbage() { cut } else { stop })?;
         }
@@ -266,10 +266,15 @@ impl<'a> Pump<'a> {
     }
 
     /// Reads an event and hands it on; says whether the stream ends with it.
-    async fn read(&mut self, event: &Event, sent: &mut Sent) -> Result<bool, Stop> {
+    async fn read(
+        &mut self,
+        event: &Event,
+        room: Option<Room>,
+        sent: &mut Sent,
+    ) -> Result<bool, Stop> {
         let data = event.data().filter(|data| !data.trim().is_empty());
         let said = data.map(|data| read(self.endpoint, self.address, &data)).transpose()?;
-        self.pass(event, said, sent).await
+        self.pass(event, said, room, sent).await
     }
 
     /// The next piece. The client is told every now and then that one is waited for.
@@ -293,11 +298,12 @@ impl<'a> Pump<'a> {
         &mut self,
         event: &Event,
         said: Option<Said>,
+        mut room: Option<Room>,
         sent: &mut Sent,
     ) -> Result<bool, Stop> {
         let Some(said) = said else {
             self.answered.add(&Said::default());
-            self.hand(event.bytes().clone(), sent).await?;
+            self.hand(event.bytes().clone(), room, sent).await?;
             return Ok(false);
         };
         self.answered.add(&said);
@@ -305,16 +311,17 @@ impl<'a> Pump<'a> {
         let data = data.trim();
         self.progress.note(self.endpoint, &said, data);
         let labelled = self.label.as_mut().map(|label| label.pass(event, data));
+        let mut is_handed = false;
         match labelled.unwrap_or(Labelled::Same) {
             Labelled::Same => {}
-            Labelled::Before(label) => self.hand(label, sent).await?,
+            Labelled::Before(label) => self.hand(label, None, sent).await?,
             Labelled::Instead(event) => {
-                self.hand(event, sent).await?;
-                return Ok(said.is_last);
+                self.hand(event, room.take(), sent).await?;
+                is_handed = true;
             }
         }
-        if let Some(bytes) = self.asked_for(event, &said) {
-            self.hand(bytes, sent).await?;
+        if !is_handed && let Some(bytes) = self.asked_for(event, &said) {
+            self.hand(bytes, room, sent).await?;
         }
         if said.is_error {
             return Err(Stop::Broke(AttemptFailure::ErrorInAnswer));
@@ -334,11 +341,11 @@ impl<'a> Pump<'a> {
         Some(rest.unwrap_or_else(|| event.bytes().clone()))
     }
 
-    /// Hands `bytes` to the client's connection.
-    async fn hand(&self, bytes: Bytes, sent: &mut Sent) -> Result<(), Stop> {
+    /// Hands `bytes` to the client's connection, with the room that they already take.
+    async fn hand(&self, bytes: Bytes, room: Option<Room>, sent: &mut Sent) -> Result<(), Stop> {
         let is_comment = &*bytes == STILL_HERE;
         let heard = bytes.clone();
-        self.client.send(bytes).await.map_err(|Gone| Stop::Client)?;
+        self.client.send(bytes, room).await.map_err(|Gone| Stop::Client)?;
         // Whoever reads the stream cannot tell whose such a comment is: all of them are left out.
         if !is_comment {
             sent.add(&heard);

@@ -27,6 +27,8 @@ use crate::{
 
 /// The most records of a page.
 const MAX_PAGE: usize = 1000;
+/// The longest name that is searched for.
+const LONGEST: usize = 256;
 /// The records of a page unless the query says otherwise.
 const PAGE: usize = 100;
 /// The word for the order in which the newest record comes first.
@@ -201,6 +203,11 @@ impl Filters {
         let tiers = [Tier::OnDevice, Tier::HybridGpu, Tier::Remote].map(Tier::as_str);
         word("tier", &self.tier, &tiers);
         word("order", &self.order, &["asc", NEWEST_FIRST]);
+        for (name, value) in self.conditions() {
+            if value.as_ref().is_some_and(|value| !(1..=LONGEST).contains(&value.chars().count())) {
+                faults.push(FieldFault::new(name, format!("want 1 to {LONGEST} characters")));
+            }
+        }
         if !faults.is_empty() {
             return Err(faults);
         }

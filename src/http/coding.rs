@@ -21,7 +21,10 @@ use super::{
     body::{STEP, no_room, too_large},
     problem::{Problem, ProblemKind},
 };
-use crate::gate::Room;
+use crate::{
+    dispatch::encoding::{is_large_brotli, is_zlib},
+    gate::Room,
+};
 
 /// The window that a reader of zstd must have, and no larger one (RFC 9659): 8 MiB.
 const ZSTD_WINDOW_LOG: u32 = 23;
@@ -188,18 +191,6 @@ impl Decoded {
     }
 }
 
-/// Whether a text is in zlib's format (RFC 1950, section 2.2), and not bare.
-fn is_zlib(body: &[u8]) -> bool {
-    matches!(body, [method, flags, ..] if method & 0x0f == 8
-        && (u16::from(*method) << 8 | u16::from(*flags)).is_multiple_of(31))
-}
-
-/// Whether a stream of brotli has a window beyond its specification (RFC 7932, section 9.1), which the
-/// decoder would take: up to a gibibyte.
-fn is_large_brotli(body: &[u8]) -> bool {
-    body.first().is_some_and(|first| first & 0x7f == 0x11)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -210,20 +201,11 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     use super::*;
-    use crate::gate::Budget;
+    use crate::{dispatch::encoding::compressed, gate::Budget};
 
     fn named(value: &str) -> Result<Option<Coding>, Problem> {
         let headers = HeaderMap::from_iter([(header::CONTENT_ENCODING, value.parse().unwrap())]);
         Coding::of(&headers)
-    }
-
-    macro_rules! compressed {
-        ($encoder:ident, $text:expr) => {{
-            let mut encoder = $encoder::new(Vec::new());
-            encoder.write_all($text).await.unwrap();
-            encoder.shutdown().await.unwrap();
-            encoder.into_inner()
-        }};
     }
 
     /// A text in each coding.

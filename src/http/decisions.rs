@@ -182,7 +182,7 @@ fn reasons(reasons: &[Reason]) -> Vec<ReasonAnswer<'_>> {
     ),
     request_body(content = CallRequest, examples(
         ("personal_data" = (summary = "About a person, to one deployment", value = json!(examples::call()))),
-        ("no_personal_data" = (summary = "About nobody", value = json!(examples::plain_call()))),
+        ("no_personal_data" = (summary = "No personal data", value = json!(examples::plain_call()))),
     )),
     responses((status = 200, description = "The decision", body = DecisionAnswer,
         examples(

@@ -182,6 +182,12 @@ impl<'a> Names<'a> {
     /// A place that is the name of a zone, or of a country, or nearly so.
     fn place(&self, name: &str) -> String {
         let facts = &self.snapshot.facts;
+        let code = name.parse::<JurisdictionCode>().ok();
+        if let Some(country) = code.clone().and_then(|code| facts.place(code).ok())
+            && Some(&country) != code.as_ref()
+        {
+            return format!("; records name only its country: write `{country}`");
+        }
         let zone = facts.zones.iter().find(|(zone, _)| zone.eq_ignore_ascii_case(name));
         if let Some((_, members)) = zone {
             let some: Vec<_> =

@@ -245,7 +245,7 @@ struct FaultDocument {
     /// A JSON Pointer (RFC 6901) into the request's body; empty for the whole of it. Of `/readyz`: into
     /// its answer when the service is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "/data/subjects/0", pattern = "^(/.*)?$")]
+    #[schema(example = "/data/subjects/0", pattern = "^(/[\\s\\S]*)?$")]
     pointer: Option<String>,
     /// The name of a parameter of the query or the path.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -29,7 +29,7 @@ struct Health {
 
 /// Whether the process lives.
 ///
-/// Asks nothing and looks at nothing: for a supervisor that restarts what hangs.
+/// Checks nothing: it is for a supervisor that restarts a process that hangs.
 #[utoipa::path(
     get, path = "/healthz", tag = "service", operation_id = "healthz",
     responses((status = 200, description = "It does", body = Health, example = json!({"status": "ok"}))),

@@ -164,7 +164,11 @@ impl Walk<'_> {
             return Err(self.place(path).fault(0..0, message).help("split it into several files"));
         }
         let text = read_file(&self.dir.join(path))?.text;
-        self.found.files.push(SourceFile { path: name.replace('\\', "/").into(), text });
+        self.found.files.push(SourceFile {
+            path: name.replace('\\', "/").into(),
+            text,
+            is_recorded: false,
+        });
         Ok(())
     }
 

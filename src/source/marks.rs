@@ -15,7 +15,7 @@ pub fn marks(file: &SourceFile) -> Vec<Fault> {
             let fault =
                 file.fault(start + at..start + at + MARK.len(), "the template is not filled in");
             faults.push(fault.help(
-                "write what the line asks for in the place of `REPLACE`; of a comment that is done, remove the line",
+                "write what the line asks for in place of `REPLACE`; if it is a comment, remove the line once it is done",
             ));
         }
         start += line.len();

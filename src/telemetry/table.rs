@@ -102,7 +102,7 @@ const METRICS: [Metric; 34] = [
         "lexgate_refused_total",
         Kind::Counter,
         LATER,
-        "Attempts of known API keys at what they may not, by operation",
+        "Requests that known API keys are not permitted to make, by operation",
     ),
     metric(
         "lexgate_signing_halted",

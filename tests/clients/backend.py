@@ -29,6 +29,7 @@ WHOLE = {
         "usage": {"prompt_tokens": 3, "total_tokens": 3},
     },
     "/v1/responses": {"object": "response", "status": "completed", "output": [], "usage": READ},
+    "/v1/messages/count_tokens": {"input_tokens": 3},
     "/v1/messages": {
         "type": "message",
         "role": "assistant",
@@ -39,8 +40,8 @@ WHOLE = {
 }
 
 
-def events(path):
-    whole = {"id": "one", "model": MODEL, **WHOLE[path]}
+def events(path, model):
+    whole = {"id": "one", "model": model, **WHOLE[path]}
     if path == "/v1/responses":
         return [{"type": "response.completed", "sequence_number": 0, "response": whole}]
     if path == "/v1/messages":
@@ -51,35 +52,36 @@ def events(path):
             {"type": "message_stop"},
         ]
     delta = {"delta": {"content": "Hi"}, "text": "Hi", "index": 0, "finish_reason": "stop"}
-    return [{"id": "one", "model": MODEL, "choices": [delta], "usage": USAGE}]
+    return [{"id": "one", "model": model, "choices": [delta], "usage": USAGE}]
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        self.answer({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        # It serves each model that it is asked for, and so has no list.
+        self.answer({"error": {"message": "there is no list"}}, 404)
 
     def do_POST(self):
         asked = self.rfile.read(int(self.headers.get("content-length", 0)))
         body = json.loads(asked)
         if not body.get("stream") or self.path == "/v1/embeddings":
-            return self.answer({"id": "one", "model": MODEL, **WHOLE[self.path]})
+            return self.answer({"id": "one", "model": body.get("model", MODEL), **WHOLE[self.path]})
         written = "".join(
             f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
             if "type" in event
             else f"data: {json.dumps(event)}\n\n"
-            for event in events(self.path)
+            for event in events(self.path, body.get("model", MODEL))
         )
         if not self.path.endswith(("responses", "messages")):
             written += "data: [DONE]\n\n"
         self.send(written.encode(), "text/event-stream")
 
-    def answer(self, value):
-        self.send(json.dumps(value).encode(), "application/json")
+    def answer(self, value, status=200):
+        self.send(json.dumps(value).encode(), "application/json", status)
 
-    def send(self, content, kind):
-        self.send_response(200)
+    def send(self, content, kind, status=200):
+        self.send_response(status)
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(content)))
         self.end_headers()

@@ -251,7 +251,7 @@ fn read_proposal(bundle: &[u8], organisation: Vec<u8>) -> Result<Proposal, Strin
         serde_json::from_slice(bundle).map_err(|_| unreadable("bundle"))?;
     let files: Vec<_> = texts.iter().map(|(path, text)| SourceFile::new(path, text)).collect();
     let text = String::from_utf8(organisation).map_err(|_| unreadable("organisation"))?;
-    Proposal::recorded(&files, SourceFile::new("organisation.toml", &text))
+    Proposal::recorded(&files, &SourceFile::new("organisation.toml", &text))
         .map_err(|faults| format!("{}: {faults}", unreadable("bundle or organisation")))
 }
 

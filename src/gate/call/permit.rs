@@ -171,7 +171,7 @@ impl Permit for Pass {
         }
         self.ask().await.unwrap_or_else(|error| {
             let deployment = &self.candidate.deployment;
-            warn_of!(&self.recorded, %deployment, %error, "nobody says whether a call may still be sent");
+            warn_of!(&self.recorded, %deployment, %error, "it could not be confirmed that a call may still be sent: it is not sent");
             false
         })
     }

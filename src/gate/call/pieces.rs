@@ -64,13 +64,14 @@ impl Pieces {
 }
 
 impl PieceSender {
-    /// Hands over a piece, as soon as there is room for it.
-    pub(in crate::gate) async fn send(&self, bytes: Bytes) -> Result<(), Gone> {
+    /// Hands over a piece, as soon as there is room for it; a large one with the room `held` for it, which
+    /// stays taken while the client is waited for.
+    pub(in crate::gate) async fn send(&self, bytes: Bytes, held: Option<Room>) -> Result<(), Gone> {
+        let mut held = held.filter(|_| bytes.len() >= LARGE);
         let wanted = u32::try_from(bytes.len()).unwrap_or(u32::MAX).min(BYTES);
         let room = self.room.clone().acquire_many_owned(wanted).await.ok();
-        let mut held = None;
         if bytes.len() >= LARGE {
-            let held = held.insert(self.budget.holder(&self.holder));
+            let held = held.get_or_insert_with(|| self.budget.holder(&self.holder));
             held.need(bytes.len()).await;
         }
         self.pieces.send(Piece { bytes, _room: room, _held: held }).await.map_err(|_| Gone)
@@ -114,7 +115,7 @@ mod tests {
         let event = Bytes::from(vec![b'x'; 1 << 20]);
         let mut sent = 0;
         let soon = Duration::from_millis(20);
-        while timeout(soon, sender.send(event.clone())).await.is_ok() {
+        while timeout(soon, sender.send(event.clone(), None)).await.is_ok() {
             sent += 1;
         }
         assert_eq!(sent, 1, "one large piece waits by itself");
@@ -123,9 +124,9 @@ mod tests {
         assert_eq!(budget.free(), 8 << 20);
         let event = Bytes::from(vec![b'x'; 16 << 10]);
         for _ in 0..16 {
-            assert!(timeout(soon, sender.send(event.clone())).await.is_ok());
+            assert!(timeout(soon, sender.send(event.clone(), None)).await.is_ok());
         }
-        assert!(timeout(soon, sender.send(event)).await.is_err());
+        assert!(timeout(soon, sender.send(event, None)).await.is_err());
         assert_eq!(budget.free(), 8 << 20, "small ones are not");
     }
 }

@@ -48,8 +48,10 @@ struct DenialReason<'a> {
     /// The law, licence or rule that it implements.
     citation: &'a str,
     /// The deployment.
+    #[schema(required = true)]
     deployment: Option<&'a DeploymentId>,
     /// The flow; `null` when the use itself was judged.
+    #[schema(required = true)]
     flow: Option<&'a Flow>,
 }
 

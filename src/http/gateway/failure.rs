@@ -154,7 +154,10 @@ impl Failure {
             _ if failed.is_down => (
                 StatusCode::SERVICE_UNAVAILABLE,
                 "upstream_down",
-                "every allowed backend is down; the call went nowhere else".to_owned(),
+                format!(
+                    "every allowed backend is down or out of service; the call went nowhere else (the gateway's log, and the outcome of decision {} in the ledger, say why of each)",
+                    failed.recorded.id
+                ),
             ),
             (OutcomeStatus::Timeout, _) => (
                 StatusCode::GATEWAY_TIMEOUT,

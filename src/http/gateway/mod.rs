@@ -116,7 +116,7 @@ macro_rules! model_endpoint {
                         ("x-lexgate-deployment" = String, description = "The deployment that answered"),
                         ("x-lexgate-jurisdictions" = String, description = "Where inference ran"),
                         ("x-lexgate-duties" = String, description = "The duty policies that the answer brings with it; absent when none"),
-                        ("x-lexgate-label" = String, description = "Where a duty asks for a label: `added`, or `caller`, whose it is then"),
+                        ("x-lexgate-label" = String, description = "Where a duty asks for a label: `added` if Lexgate added it, `caller` if the caller must"),
                     ),
                     example = $answer),
                 $errors,

@@ -138,8 +138,8 @@ fn schemas_of_bodies() -> Value {
     let whole = |name: &str| json!({ "type": "integer", "description": name });
     json!({
         "CallMetadata": metadata(),
-        "ContentPart": open("A part of a message: a text, a picture and the like.", &["type"], json!({ "type": text("What it is.") })),
-        "StreamOptions": open("How a stream is to be.", &[], json!({
+        "ContentPart": open("A part of a message: a text, a picture and the like.", &["type"], json!({ "type": text("The type of the part, such as `text`.") })),
+        "StreamOptions": open("Options of a stream.", &[], json!({
             "include_usage": { "type": ["boolean", "null"], "description": "Whether it ends with how many tokens were used." },
         })),
         "ChatMessage": open("A message of a conversation.", &["role"], json!({
@@ -152,7 +152,7 @@ fn schemas_of_bodies() -> Value {
             "model": text("The model that answered."), "choices": list("ChatChoice"), "usage": nullable("TokenUsage"),
         })),
         "ChatChoice": open("One of the answers.", &[], json!({
-            "index": whole("Which."), "message": reference("ChatMessage"),
+            "index": whole("The position of this answer, from 0."), "message": reference("ChatMessage"),
             "finish_reason": { "type": ["string", "null"], "description": "Why it ends." },
         })),
         "CompletionRequest": request("A request to OpenAI's completions.", &["model", "prompt"], json!({
@@ -162,7 +162,7 @@ fn schemas_of_bodies() -> Value {
             "model": text("The model that answered."), "choices": list("CompletionChoice"), "usage": nullable("TokenUsage"),
         })),
         "CompletionChoice": open("One of the answers.", &[], json!({
-            "index": whole("Which."), "text": text("The text."),
+            "index": whole("The position of this answer, from 0."), "text": text("The text."),
             "finish_reason": { "type": ["string", "null"], "description": "Why it ends." },
         })),
         "EmbeddingRequest": request("A request to OpenAI's embeddings.", &["model", "input"], json!({ "input": text_or_texts() })),
@@ -170,7 +170,7 @@ fn schemas_of_bodies() -> Value {
             "model": text("The model that answered."), "data": list("EmbeddingRow"), "usage": nullable("TokenUsage"),
         })),
         "EmbeddingRow": open("The vector of one text.", &[], json!({
-            "index": whole("Of which text."),
+            "index": whole("The position of the text in the input, from 0."),
             "embedding": { "oneOf": [{ "type": "array", "items": { "type": "number" } }, { "type": "string" }],
                 "description": "Numbers, or their bytes in base64 where these were asked for." },
         })),

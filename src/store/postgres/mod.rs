@@ -108,6 +108,14 @@ impl PostgresStore {
         self.any_connection().await
     }
 
+    /// Refuses while an entry lies behind the head.
+    async fn look_beyond_head(&self) -> Result<(), StoreError> {
+        let mut connection = self.any_connection().await?;
+        let beyond = within(OPERATION, read::reaches_beyond_head(connection.get()?)).await?;
+        connection.give_back();
+        self.standing.intruded(beyond)
+    }
+
     /// A connection, whatever is known of the server.
     async fn any_connection(&self) -> Result<Borrowed<Postgres>, StoreError> {
         let error = match Borrowed::from(&self.pool).await {
@@ -198,7 +206,14 @@ impl Store for PostgresStore {
     async fn append(&self, batch: &mut dyn Seal) -> Result<(), AppendError> {
         let appended = append::append(&self.writer, &self.known, batch).await;
         self.standing.appended(&appended);
-        appended
+        match appended {
+            // Where the next place is taken, all is refused that is written: not for a reason of its own.
+            Err(AppendError::NotCommitted(error)) if error.is_refusal() => {
+                let taken = self.look_beyond_head().await.err();
+                Err(AppendError::NotCommitted(taken.unwrap_or(error)))
+            }
+            appended => appended,
+        }
     }
 
     async fn settle(&self, id: Uuid) -> Result<Option<Stored>, StoreError> {
@@ -419,9 +434,8 @@ impl Store for PostgresStore {
     async fn examine(&self) -> Result<StoreSettings, StoreError> {
         let mut connection = self.any_connection().await?;
         let found = within(OPERATION, self.session.examine(connection.get()?)).await?;
-        let beyond = within(OPERATION, read::reaches_beyond_head(connection.get()?)).await?;
-        self.standing.intruded(beyond)?;
         connection.give_back();
+        self.look_beyond_head().await?;
         Ok(found)
     }
 
