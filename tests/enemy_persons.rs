@@ -143,7 +143,7 @@ both_stores! {
         let service = start(store).await;
         let mine = [decide(&service, "u-1").await, decide(&service, "u-1").await];
         let free = decide(&service, "u-2").await;
-        hold(&service, "case-1", &json!({ "app": "nothing-here" })).await;
+        hold(&service, "case-1", &json!({ "app": "lease-desk" })).await;
         hold(&service, "case-2", &json!({ "kind": "decision", "decision": "allow" })).await;
         hold(&service, "case-3", &json!({})).await;
         let refused = erase(&service, "u-1", "").await.expect(409);

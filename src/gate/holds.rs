@@ -107,7 +107,7 @@ impl Gate {
         let body = canonical::to_vec(hold)?;
         let quota = Some(self.per_key(&hold.key, instant(&*self.clock)));
         let terms = [key_term(&hold.key)].into();
-        let draft = Draft { quota, terms, ..Draft::new(self.fresh_id()?, Kind::LegalHold, body) };
+        let draft = Draft { terms, quota, ..Draft::new(self.fresh_id()?, Kind::LegalHold, body) };
         Ok(self.sequencer.submit(draft).await.map_err(refused)?.seq)
     }
 }

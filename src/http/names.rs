@@ -10,7 +10,10 @@ use super::{
     problem::{Problem, ProblemKind},
 };
 use crate::{
-    domain::{FieldFault, JurisdictionCode, did_you_mean, nearest},
+    domain::{
+        AppId, FieldFault, JurisdictionCode, ModelId, TenantId, VirtualModelId, did_you_mean,
+        nearest,
+    },
     facts::{Snapshot, TermKind},
     gate::{DEFAULT_DENY, EVALUATION_ERROR, GateError},
     ledger::Kind,
@@ -127,7 +130,7 @@ impl<'a> Names<'a> {
             "purpose" => terms(TermKind::Purpose),
             "instrument" => terms(TermKind::Instrument),
             "jurisdiction" | "origin" | "destination" => {
-                facts.jurisdictions.keys().map(|code| code.as_str()).collect()
+                facts.jurisdictions.keys().map(JurisdictionCode::as_str).collect()
             }
             _ => BTreeSet::new(),
         };
@@ -138,11 +141,11 @@ impl<'a> Names<'a> {
             "instrument" => known.extend(organisation.instruments.iter().map(|i| i.id.as_str())),
             "deployment" => known.extend(organisation.deployments.iter().map(|d| d.id.as_str())),
             "model" => {
-                known.extend(organisation.models.keys().map(|id| id.as_str()));
-                known.extend(organisation.virtual_models.keys().map(|id| id.as_str()));
+                known.extend(organisation.models.keys().map(ModelId::as_str));
+                known.extend(organisation.virtual_models.keys().map(VirtualModelId::as_str));
             }
-            "app" => known.extend(organisation.apps.keys().map(|id| id.as_str())),
-            "tenant" => known.extend(organisation.tenants.keys().map(|id| id.as_str())),
+            "app" => known.extend(organisation.apps.keys().map(AppId::as_str)),
+            "tenant" => known.extend(organisation.tenants.keys().map(TenantId::as_str)),
             "key" => known.extend(self.shared.keys.names()),
             _ => {}
         }
@@ -197,7 +200,7 @@ impl<'a> Names<'a> {
                 some.join(", ")
             );
         }
-        let codes = || facts.jurisdictions.keys().map(|code| code.as_str());
+        let codes = || facts.jurisdictions.keys().map(JurisdictionCode::as_str);
         // `nearest` gives no name that is the same to the letter.
         let names = || facts.jurisdictions.values().map(|row| &*row.name);
         let like = names().find(|known| *known == name).or_else(|| nearest(name, names()));

@@ -137,7 +137,7 @@ mod tests {
             seq: Seq::new(seq),
             ts: fixture::instant(),
         };
-        seal(&envelope, &canonical::to_vec(body).unwrap()).0
+        seal(&envelope, &canonical::to_vec(body).unwrap()).0.into()
     }
 
     #[test]

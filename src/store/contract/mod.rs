@@ -248,9 +248,9 @@ async fn the_ledger_is_append_only(bed: Bed) {
     attempts.extend(if bed.url.starts_with("sqlite") {
         // REPLACE removes whatever has the same position, identifier or decision.
         [
-            "REPLACE INTO entries SELECT 3, x'00', 0, kind, 9, leaf, x'' FROM entries WHERE seq = 0",
-            "REPLACE INTO entries SELECT 9, id, 0, kind, 9, leaf, x'' FROM entries WHERE seq = 3",
-            "REPLACE INTO entries SELECT 9, x'00', 0, kind, about, leaf, x'' FROM entries WHERE seq = 3",
+            "REPLACE INTO entries (seq, id, ts, kind, about, leaf, entry) SELECT 3, x'00', 0, kind, 9, leaf, x'' FROM entries WHERE seq = 0",
+            "REPLACE INTO entries (seq, id, ts, kind, about, leaf, entry) SELECT 9, id, 0, kind, 9, leaf, x'' FROM entries WHERE seq = 3",
+            "REPLACE INTO entries (seq, id, ts, kind, about, leaf, entry) SELECT 9, x'00', 0, kind, about, leaf, x'' FROM entries WHERE seq = 3",
         ]
     } else {
         ["TRUNCATE entries", "TRUNCATE contents", "TRUNCATE activations"]
