@@ -149,7 +149,13 @@ fn with_role<'k>(keys: &'k Keys, parts: &Parts, role: Role) -> Result<&'k ApiKey
     if key.roles.contains(&role) {
         return Ok(key);
     }
-    let detail = format!("this needs the role `{}`", role.as_str());
+    let roles: Vec<_> = key.roles.iter().map(|role| format!("`{}`", role.as_str())).collect();
+    let detail = format!(
+        "this needs the role `{}`: the API key `{}` has {}",
+        role.as_str(),
+        key.name,
+        if roles.is_empty() { "none".to_owned() } else { roles.join(", ") },
+    );
     Err(Problem::new(ProblemKind::Forbidden, detail))
 }
 

@@ -13,7 +13,7 @@ use super::{
     rule::Rule,
     volume::{self, Bounds},
 };
-use crate::domain::{Digest, Fault, Faults, SourceFile};
+use crate::domain::{Digest, Fault, Faults, SourceFile, nearest};
 
 /// The schema's path in a policy folder.
 pub const SCHEMA_FILE: &str = "schema.cedarschema";
@@ -291,15 +291,48 @@ fn diagnose(file: &SourceFile, fallback: std::ops::Range<usize>, error: &dyn Dia
     if let Some(text) = label.as_ref().and_then(|label| label.label()) {
         message = format!("{message}: {text}");
     }
+    let help = error.help().map(|help| help.to_string());
+    let help = help.map(|help| attributes_of(&message, &help).unwrap_or(help));
     let fault = file.fault(span, message);
-    match error.help() {
-        Some(help) => fault.help(help.to_string()),
+    match help {
+        Some(help) => fault.help(help),
         None => fault,
     }
+}
+
+/// Where the attributes of an entity are listed, if `message` says that one is missing, and what `help` proposes
+/// in its place is not like it: Cedar names the nearest attribute, however far it is.
+fn attributes_of(message: &str, help: &str) -> Option<String> {
+    let (missing, entity) = message.split_once("` on entity type `")?;
+    let (_, missing) = missing.rsplit_once('`')?;
+    let (entity, _) = entity.split_once("` not found")?;
+    let proposed = help.strip_prefix("did you mean `")?.strip_suffix("`?")?;
+    let is_like = nearest(missing, std::iter::once(proposed)).is_some();
+    (!is_like)
+        .then(|| format!("`entity {entity}` in `{SCHEMA_FILE}` lists the attributes that it has"))
 }
 
 /// The files that decide, as one JSON object from path to text.
 fn content_of(files: &[SourceFile]) -> Vec<u8> {
     let texts: BTreeMap<&str, &str> = files.iter().map(|file| (&*file.path, &*file.text)).collect();
     serde_json::to_vec(&texts).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_attribute_is_proposed_where_it_is_near() {
+        let missing = |name: &str| {
+            format!("for policy `p`, attribute `{name}` on entity type `Operator` not found")
+        };
+        assert_eq!(attributes_of(&missing("seats"), "did you mean `seat`?"), None);
+        let far = attributes_of(&missing("jurisdiction"), "did you mean `seat`?").unwrap();
+        assert_eq!(
+            far,
+            "`entity Operator` in `schema.cedarschema` lists the attributes that it has"
+        );
+        assert_eq!(attributes_of("unrecognised entity type `Ap`", "did you mean `App`?"), None);
+    }
 }

@@ -108,7 +108,7 @@ fn row(id: &str, owned_by: &str) -> ModelRow {
         (status = 401, description = "A valid API key is required", body = ErrorAnswer,
             example = json!({"error": {"message": "the API key is not known", "type": "authentication_error", "param": null, "code": "invalid_api_key"}})),
         (status = 403, description = "The key lacks the role", body = ErrorAnswer,
-            example = json!({"error": {"message": "this needs the role `caller`", "type": "permission_error", "param": null, "code": "insufficient_permissions"}})),
+            example = json!({"error": {"message": "this needs the role `caller`: the API key `auditor` has `auditor`", "type": "permission_error", "param": null, "code": "insufficient_permissions"}})),
     ),
 )]
 pub(super) async fn models(
@@ -165,7 +165,7 @@ pub(in crate::http) fn usable(judge: &Judge, caller: &Caller) -> Vec<UsableModel
         (status = 401, description = "A valid API key is required", body = ErrorAnswer,
             example = json!({"error": {"message": "the API key is not known", "type": "authentication_error", "param": null, "code": "invalid_api_key"}})),
         (status = 403, description = "The key lacks the role", body = ErrorAnswer,
-            example = json!({"error": {"message": "this needs the role `caller`", "type": "permission_error", "param": null, "code": "insufficient_permissions"}})),
+            example = json!({"error": {"message": "this needs the role `caller`: the API key `auditor` has `auditor`", "type": "permission_error", "param": null, "code": "insufficient_permissions"}})),
         (status = 404, description = "Unknown, or nothing that the caller could use", body = ErrorAnswer,
             example = json!({"error": {"message": "unknown model `gpt-9`: `GET /v1/models` lists the models", "type": "invalid_request_error", "param": "model", "code": "model_not_found"}})),
     ),
