@@ -11,9 +11,10 @@ use std::{fmt::Write, path::Path, sync::Arc};
 
 use lexgate::{
     config,
-    domain::{AppId, CallRequest, Caller, Revision, SourceFile},
+    domain::{AppId, CallRequest, Caller, Revision},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
+    source::SourceFile,
 };
 
 #[global_allocator]

@@ -14,20 +14,25 @@ use uuid::Uuid;
 
 use self::checks::check_content;
 use crate::{
-    config::{self, Config},
+    config,
+    config::Config,
     dispatch::OpenAiClient,
-    domain::{Clock, Fault, Faults, Patience, Seq, SourceFile, SystemClock},
+    domain::{Clock, Patience, Seq, SystemClock},
     facts::Proposal,
+    gate,
     gate::{
-        self, Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
+        Activate, Gate, GateError, GateParts, Keeper, KeeperError, MasterKey, Reaper, Vault,
         fresh_id, log_keys,
     },
-    http::{self, Bodies, Keys, Shared, router},
+    http,
+    http::{Bodies, Keys, Shared, router},
     ledger::{Entry, GenesisBody, Signer, SigningKey},
     lifecycle::Lifecycle,
     policy::SCHEMA_FILE,
     sequencer::{Sequencer, SubmitError, check_clocks},
-    store::{self, Store, StoreError, StoreOptions},
+    source::{Fault, Faults, SourceFile},
+    store,
+    store::{Store, StoreError, StoreOptions},
     telemetry,
     witness::{Publisher, PublisherError, WitnessAddress},
 };

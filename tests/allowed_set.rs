@@ -17,11 +17,12 @@ use lexgate::{
         BackendReply, BackendRequest, Backends, Contradiction, Endpoint, Expected, Fields, Fleet,
         Probed, Question, SendError,
     },
-    domain::{CallRequest, Caller, Clock, SourceFile, SystemClock},
+    domain::{CallRequest, Caller, Clock, SystemClock},
     facts::{BackendAddress, Proposal},
     gate::{Activate, Gate, GateParts, Keeper, ModelCall, Reaper, Reply, ReplyBody},
     ledger::{Engine, GenesisBody, Signer},
     sequencer::{Mark, Sequencer, SequencerSettings},
+    source::SourceFile,
     store,
 };
 use proptest::{prelude::*, test_runner::TestRunner};

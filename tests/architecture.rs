@@ -12,10 +12,10 @@ const LONGEST: usize = 500;
 
 /// Which modules each module may name, beside itself.
 const MAY_NAME: [(&str, &[&str]); 17] = [
-    ("domain", &[]),
-    ("source", &["domain"]),
+    ("domain", &["source"]),
+    ("source", &[]),
     ("ledger", &["domain"]),
-    ("policy", &["domain"]),
+    ("policy", &["domain", "source"]),
     ("facts", &["domain", "source", "policy"]),
     ("store", &["domain", "ledger"]),
     // What a publisher reads of the log, it holds against what was signed.
@@ -25,12 +25,35 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ("sequencer", &["domain", "ledger", "store"]),
     (
         "gate",
-        &["domain", "ledger", "policy", "facts", "store", "dispatch", "sequencer", "telemetry"],
+        &[
+            "domain",
+            "source",
+            "ledger",
+            "policy",
+            "facts",
+            "store",
+            "dispatch",
+            "sequencer",
+            "telemetry",
+        ],
     ),
-    ("cases", &["domain", "ledger", "policy", "facts", "gate"]),
+    ("cases", &["domain", "source", "ledger", "policy", "facts", "gate"]),
     // Reads TOML as the facts do, and into the types of whoever uses it.
     ("config", &["domain", "source", "ledger", "facts", "dispatch", "telemetry"]),
-    ("http", &["domain", "ledger", "facts", "store", "dispatch", "gate", "config", "telemetry"]),
+    (
+        "http",
+        &[
+            "domain",
+            "source",
+            "ledger",
+            "facts",
+            "store",
+            "dispatch",
+            "gate",
+            "config",
+            "telemetry",
+        ],
+    ),
     ("lifecycle", &[]),
     ("telemetry", &[]),
     (

@@ -6,13 +6,14 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use jiff::{SignedDuration, Timestamp};
 use lexgate::{
     config,
-    domain::{CallRequest, Caller, Digest, Revision, Seq, SourceFile},
+    domain::{CallRequest, Caller, Digest, Revision, Seq},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
     ledger::{
         Edge, Envelope, Kind, Note, Origin, Signer, SigningKey, TILE_WIDTH, TilePath, canonical,
         endorsement, seal, timestamp_text, write_bundle,
     },
+    source::SourceFile,
 };
 use ring::rand::SystemRandom;
 use serde_json::{Value, json};

@@ -3,10 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    config::{self, Config, Role},
-    domain::{AppId, Fault, Faults, JurisdictionCode, meant_jurisdiction, nearest},
+    config,
+    config::{Config, Role},
+    domain::{AppId, JurisdictionCode, meant_jurisdiction},
     facts::{ContentMode, KeySource, Organisation, Proposal},
     source,
+    source::{Fault, Faults, nearest},
 };
 
 /// A template that is not filled in is not a law that somebody has read: neither in what decides nor in the

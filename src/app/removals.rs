@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{AppError, activation};
 use crate::{
     config::Config,
-    domain::{Faults, SourceFile},
     facts::Proposal,
     gate::Activate,
     policy::policy_ids,
+    source::{Faults, SourceFile},
     store::Store,
 };
 

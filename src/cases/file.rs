@@ -8,11 +8,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::{
-    domain::{
-        Action, CallRequest, DataRequest, Export, Fault, Faults, JurisdictionCode, SourceFile,
-        Tier, Verdict,
-    },
-    facts::{DateText, parse_instant, parse_toml},
+    domain::{Action, CallRequest, DataRequest, Export, JurisdictionCode, Tier, Verdict},
+    facts::{DateText, parse_instant},
+    source::{Fault, Faults, SourceFile, parse_toml},
 };
 
 /// The instant at which a case that names none is judged.

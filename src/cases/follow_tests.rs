@@ -3,16 +3,14 @@
 
 use std::{path::Path, sync::Arc};
 
+use super::super::run::{decide, reached};
 use super::{Case, Given, Instrument};
 use crate::{
-    cases::run::{decide, reached},
-    domain::{
-        CallRequest, Caller, DataRequest, FlowAction, JurisdictionCode, Revision, SourceFile,
-        Verdict,
-    },
+    domain::{CallRequest, Caller, DataRequest, FlowAction, JurisdictionCode, Revision, Verdict},
     facts::{Proposal, Snapshot},
     gate::{Change, Counterfactual, Effort, Judge, Way},
     ledger::DecisionBody,
+    source::SourceFile,
 };
 
 fn read(folder: &Path, below: &Path, found: &mut Vec<SourceFile>) {

@@ -2,9 +2,9 @@
 
 use super::{Case, file::Given};
 use crate::{
-    domain::{Faults, SourceFile},
     facts::{OwnNames, Proposal},
     policy::EntityKind,
+    source::{Faults, SourceFile},
 };
 
 /// The names of a case's parties.

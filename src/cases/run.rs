@@ -9,14 +9,12 @@ use jiff::Timestamp;
 
 use super::{Own, file::Case};
 use crate::{
-    domain::{
-        Asked, CallRequest, Caller, Counts, Effect, Exported, Fault, Faults, Reached, Revision,
-        SourceFile, Verdict,
-    },
+    domain::{Asked, CallRequest, Caller, Counts, Effect, Exported, Reached, Revision, Verdict},
     facts::Snapshot,
     gate::{GateError, How, Judge},
     ledger::DecisionBody,
     policy::{Bundle, CedarCase, Probe, is_probe, permit_all, probes},
+    source::{Fault, Faults, SourceFile},
 };
 
 /// What came of a case.

@@ -1,7 +1,7 @@
 //! The runner against policies whose answers are plain.
 
 use super::*;
-use crate::domain::{Faults, SourceFile};
+use crate::source::{Faults, SourceFile};
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 const FACTS: &str = r#"

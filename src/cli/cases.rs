@@ -15,10 +15,11 @@ use super::{
     watch,
 };
 use crate::{
-    cases::{self, Case, Missed, Outcome, Own, Tested},
+    cases,
+    cases::{Case, Missed, Outcome, Own, Tested},
     config,
-    domain::{Fault, Faults, SourceFile, did_you_mean},
     policy::CedarCase,
+    source::{Fault, Faults, SourceFile, did_you_mean},
 };
 
 /// Where the cases lie in a policy folder.

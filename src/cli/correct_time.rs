@@ -9,11 +9,13 @@ use super::{
     output::{self, Paint, paint},
 };
 use crate::{
-    app::{self, AppError},
-    domain::{Faults, SystemClock},
+    app,
+    app::AppError,
+    domain::SystemClock,
     gate::fresh_id,
     ledger::{ClockCorrectedBody, Kind, canonical, timestamp_text},
     sequencer::{Draft, SubmitError},
+    source::Faults,
 };
 
 /// Go back to the real time after a clock was wrong, and record that.

@@ -19,12 +19,12 @@ use crate::{
     config,
     dispatch::{Endpoint, Fields},
     domain::{
-        Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Faults, Flow,
-        FlowAction, JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
+        Action, AppId, CallRequest, Caller, Candidate, DataRequest, Effect, Flow, FlowAction,
+        JurisdictionCode, PolicyId, Reason, TenantId, Verdict,
     },
-    facts::parse_toml,
     gate::{Gate, GateError, ModelCall, Recorded, Reply, ReplyBody},
     ledger::OutcomeStatus,
+    source::{Faults, parse_toml},
     telemetry,
 };
 

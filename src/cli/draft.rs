@@ -15,11 +15,12 @@ use super::{
     policies::Folder,
 };
 use crate::{
-    app,
-    cases::{self, Case, Outcome, Own},
+    app, cases,
+    cases::{Case, Outcome, Own},
     config,
-    domain::{JurisdictionCode, SourceFile},
+    domain::JurisdictionCode,
     facts::{FactsAt, Proposal},
+    source::SourceFile,
 };
 
 /// Where to write, and how to say so.

@@ -11,9 +11,8 @@ use super::{
     policies::Folder,
 };
 use crate::{
-    config,
-    domain::{Faults, SourceFile},
-    policy,
+    config, policy,
+    source::{Faults, SourceFile},
 };
 
 /// Lay policies out in Cedar's own style. What they say stays the same, and so do comments.

@@ -259,7 +259,7 @@ fn files<'a>(dir: &'a Dir<'a>) -> Vec<&'a File<'a>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{domain::SourceFile, facts::Proposal};
+    use crate::{facts::Proposal, source::SourceFile};
 
     fn configuration(empty: bool, origin: Option<&str>) -> String {
         let origin = origin.map(|origin| origin.parse().unwrap());

@@ -14,8 +14,9 @@ use super::{
 use crate::{
     app,
     config::Role,
-    domain::{AppId, Digest, JurisdictionCode, nearest},
+    domain::{AppId, Digest, JurisdictionCode},
     facts::{Organisation, World},
+    source::nearest,
 };
 
 /// Manage API keys.

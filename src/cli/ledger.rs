@@ -61,7 +61,7 @@ pub(super) struct Recover {
 impl Recover {
     async fn run(self) -> Result<(), Failure> {
         let config = self.config.load()?;
-        let signer = app::read_signer(&config).map_err(crate::domain::Faults::from)?;
+        let signer = app::read_signer(&config).map_err(crate::source::Faults::from)?;
         let store = app::reach_store(&config).await.map_err(AppError::from)?;
         let path = &config.ledger.mark_file;
         let fault = match app::open_mark(&config, &*store, &signer).await {

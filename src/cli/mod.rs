@@ -33,8 +33,8 @@ use crate::{
     app::AppError,
     config,
     config::Config,
-    domain::Faults,
     facts::{DATE_FORMS, read_instant},
+    source::Faults,
     telemetry,
 };
 

@@ -7,9 +7,10 @@ use super::{
     draft::{Into, Target},
 };
 use crate::{
-    domain::{Clock, JurisdictionCode, SourceFile, SystemClock, meant_jurisdiction},
+    domain::{Clock, JurisdictionCode, SystemClock, meant_jurisdiction},
     facts::FactsAt,
     policy,
+    source::SourceFile,
 };
 
 /// The longest id.

@@ -12,7 +12,7 @@ use miette::{
 use serde::Serialize;
 
 use super::Failure;
-use crate::domain::{Fault, Faults};
+use crate::source::{Fault, Faults};
 
 /// The width of tables where no terminal says otherwise.
 const WIDTH: u16 = 120;

@@ -15,10 +15,11 @@ use super::{
     watch,
 };
 use crate::{
-    app,
-    config::{self, Config},
-    domain::{Clock, Effect, Faults, Revision, SourceFile, SystemClock},
+    app, config,
+    config::Config,
+    domain::{Clock, Effect, Revision, SystemClock},
     facts::{Proposal, Snapshot, Upkeep},
+    source::{Faults, SourceFile},
 };
 
 /// Work on policies.

@@ -16,15 +16,17 @@ use super::{
     verify,
 };
 use crate::{
-    app::{self, AppError},
+    app,
+    app::AppError,
     config::Config,
-    domain::{Clock as _, Faults, Seq, SystemClock},
+    domain::{Clock as _, Seq, SystemClock},
     gate::{Hold, holds},
     ledger::{
         DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, PrunedBody, SeqRange, Signer,
         canonical, kept_until, timestamp_text,
     },
     sequencer::{Mark, check_clocks, check_end, long_pause, proven, signed_tree},
+    source::Faults,
     store::{RecordQuery, Store, Stored, crash_point},
 };
 

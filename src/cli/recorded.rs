@@ -13,13 +13,12 @@ use super::{
 use crate::{
     app::AppError,
     config::Config,
-    domain::{
-        CallRequest, Clock as _, PolicyId, Seq, SnapshotDigests, SourceFile, SystemClock, Verdict,
-    },
+    domain::{CallRequest, Clock as _, PolicyId, Seq, SnapshotDigests, SystemClock, Verdict},
     facts::{Proposal, Snapshot},
     gate::{GateError, Judge},
     http::ExplainAnswer,
     ledger::{DecisionBody, Entry, Kind, timestamp_text, to_micros},
+    source::SourceFile,
     store::Store,
 };
 

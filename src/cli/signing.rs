@@ -8,12 +8,13 @@ use serde_json::json;
 
 use super::{ConfigFile, Failure, output};
 use crate::{
-    app::{self, AppError},
-    domain::Faults,
+    app,
+    app::AppError,
     gate::log_keys,
     ledger::{
         KeyChangeBody, KeyRetiredBody, Kind, Note, Signer, SigningKey, canonical, endorsement,
     },
+    source::Faults,
 };
 
 /// Give the log a new signing key.

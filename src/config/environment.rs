@@ -8,8 +8,7 @@ use figment::providers::Env;
 use super::Config;
 use crate::{
     dispatch::SecretSource,
-    domain::{Fault, Faults, SourceFile, nearest},
-    source::{alike, is_variable},
+    source::{Fault, Faults, SourceFile, alike, is_variable, nearest},
 };
 
 /// What the variables begin with.

@@ -4,10 +4,7 @@ use std::ops::Range;
 
 use figment::error::{Actual, Kind};
 
-use crate::{
-    domain::{Fault, Faults, SourceFile, nearest},
-    source::{is_name, is_word, without_values},
-};
+use crate::source::{Fault, Faults, SourceFile, is_name, is_word, nearest, without_values};
 
 /// Every key and table of the configuration.
 const KEYS: [&str; 54] = [

@@ -24,9 +24,9 @@ use serde::Deserialize;
 
 use crate::{
     dispatch::{Grants, Secrets},
-    domain::{AppId, Digest, Fault, Faults, JurisdictionCode, KeyName, SourceFile},
-    facts::parse_toml,
+    domain::{AppId, Digest, JurisdictionCode, KeyName},
     ledger::{Origin, VerifierKey},
+    source::{Fault, Faults, SourceFile, parse_toml},
 };
 
 pub use crate::source::{PolicyFolder, decides, read_file, read_policy_folder};

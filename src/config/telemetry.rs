@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::{
-    domain::{Faults, SourceFile},
+    source::{Faults, SourceFile},
     telemetry::Collector,
 };
 

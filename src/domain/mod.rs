@@ -7,7 +7,7 @@ mod confidence;
 mod decision;
 mod digest;
 mod end_user;
-mod fault;
+mod field_fault;
 mod ids;
 pub(crate) mod json;
 mod jurisdiction;
@@ -16,7 +16,6 @@ pub(crate) mod object;
 pub mod passing;
 mod patience;
 mod quota;
-mod suggestion;
 mod volume;
 
 pub use call::{Action, Call, CallRequest, Data, DataRequest};
@@ -29,7 +28,7 @@ pub use decision::{
 };
 pub use digest::Digest;
 pub use end_user::{EndUser, InvalidEndUser};
-pub use fault::{Fault, Faults, FieldFault, FieldPlace, SourceFile};
+pub use field_fault::{FieldFault, FieldPlace};
 pub use ids::{
     AppId, DecisionId, DeploymentId, InstrumentId, KeyName, LicenceId, ModelId, OperatorId,
     PolicyId, Seq, TenantId, VirtualModelId,
@@ -41,7 +40,6 @@ pub use patience::Patience;
 pub use quota::{
     CounterKey, Held, Limit, LimitState, Limits, Measure, Period, Quota, Rate, Used, under_way,
 };
-pub use suggestion::{did_you_mean, nearest};
 pub use volume::{
     Asked, CountKey, Counts, Export, Exported, Reached, Threshold, Volume, Window, day_of,
 };

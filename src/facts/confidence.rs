@@ -141,7 +141,7 @@ fn unsure<T, K: Ord>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::SourceFile;
+    use crate::source::SourceFile;
 
     const FACTS: &str = r#"
         [defaults]

@@ -7,7 +7,10 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::date_text::{DateText, FORMS};
-use crate::domain::{Confidence, Fault, Faults, SourceFile};
+use crate::{
+    domain::Confidence,
+    source::{Fault, Faults, SourceFile},
+};
 
 /// The instants at which a fact holds: from the first, up to and without the second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use spdx::{flags::IS_DEPRECATED, identifiers::LICENSES};
 
-use crate::domain::{Fault, SourceFile};
+use crate::source::{Fault, SourceFile};
 
 /// What begins an identifier of one's own (SPDX specification, annex on licence expressions).
 const OWN: &str = "LicenseRef-";

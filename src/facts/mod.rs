@@ -25,7 +25,6 @@ mod snapshot;
 #[cfg(test)]
 mod snapshot_tests;
 mod thresholds;
-mod toml_file;
 mod upkeep;
 mod world;
 mod world_file;
@@ -52,6 +51,5 @@ pub use price::Price;
 pub use proposal::Proposal;
 pub use resolve::{Resolved, resolve, unknown_model};
 pub use snapshot::{Content, Snapshot, SnapshotError};
-pub use toml_file::parse as parse_toml;
 pub use upkeep::Upkeep;
 pub use world::{TermKind, World};

@@ -9,8 +9,9 @@ use super::{
     world::{Group, TermKind, World},
 };
 use crate::{
-    domain::{AppId, Faults, ModelId, OperatorId, TenantId, Tier},
+    domain::{AppId, ModelId, OperatorId, TenantId, Tier},
     policy::{Bundle, Comparand, Compared, EntityKind, Rule},
+    source::Faults,
 };
 
 /// The zone of jurisdictions whose law on personal data some pack implements; made from `[[coverage]]`.

@@ -1,7 +1,10 @@
 //! Which jurisdiction a written code leads to, and what to write where it leads to none.
 
 use super::now::Jurisdiction;
-use crate::domain::{JurisdictionCode, meant_jurisdiction, nearest};
+use crate::{
+    domain::{JurisdictionCode, meant_jurisdiction},
+    source::nearest,
+};
 
 /// The jurisdiction whose law applies at `code`: itself, or, of a subdivision that has no law of its own,
 /// its country.

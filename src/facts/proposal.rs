@@ -9,8 +9,9 @@ use super::{
     world::World,
 };
 use crate::{
-    domain::{Digest, Faults, SourceFile},
+    domain::Digest,
     policy::{Bundle, on_deep_stack},
+    source::{Faults, SourceFile},
 };
 
 /// Files that fit together and could decide.

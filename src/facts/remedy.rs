@@ -1,6 +1,6 @@
 //! What to do about a name that nothing declares.
 
-use crate::domain::nearest;
+use crate::source::nearest;
 
 /// What is meant by the unknown `name`, as far as one that is `known` is near, and what to do otherwise.
 pub(super) fn remedy<'n>(

@@ -1,9 +1,12 @@
 //! From a call as it was typed to one in which every name is known, or every name that is not.
 
 use super::{organisation::Deployment, passes::passing, snapshot::Snapshot, world::TermKind};
-use crate::domain::{
-    AppId, Call, CallRequest, Data, DataRequest, FieldFault, JurisdictionCode, TenantId,
-    did_you_mean, meant_jurisdiction,
+use crate::{
+    domain::{
+        AppId, Call, CallRequest, Data, DataRequest, FieldFault, JurisdictionCode, TenantId,
+        meant_jurisdiction,
+    },
+    source::did_you_mean,
 };
 
 /// The most entries that a list of a call may hold.

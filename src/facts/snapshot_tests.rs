@@ -5,7 +5,10 @@ use std::path::Path;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Proposal, Snapshot};
-use crate::domain::{Digest, Revision, SourceFile};
+use crate::{
+    domain::{Digest, Revision},
+    source::SourceFile,
+};
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 const NOW: &str = "2026-11-22T13:00:00Z";

@@ -12,7 +12,7 @@ use super::{
     world::{RawThreshold, TermKind},
     world_file::{ClassRow, Reader, ThresholdRow},
 };
-use crate::domain::{SourceFile, Threshold};
+use crate::{domain::Threshold, source::SourceFile};
 
 /// How far from Greenwich days can begin, in hours.
 const OFFSETS: std::ops::RangeInclusive<i8> = -12..=14;

@@ -8,7 +8,7 @@ use super::{
     dated::{Dated, Validity},
     world::World,
 };
-use crate::domain::{Fault, Faults, SourceFile};
+use crate::source::{Fault, Faults, SourceFile};
 
 /// What is due on some day.
 #[derive(Debug, Default)]

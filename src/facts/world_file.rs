@@ -11,10 +11,13 @@ use super::{
     licence_id,
     now::{Jurisdiction, Licence},
     remedy::remedy,
-    toml_file,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::domain::{Confidence, Faults, JurisdictionCode, Retention, SourceFile, Window};
+use crate::source::parse_toml;
+use crate::{
+    domain::{Confidence, JurisdictionCode, Retention, Window},
+    source::{Faults, SourceFile},
+};
 
 /// The longest time for which records can be kept: a hundred years.
 const MAX_MONTHS: u32 = 1_200;
@@ -136,7 +139,7 @@ impl World {
         let mut parsed = Vec::new();
         for file in files {
             if file.path.starts_with("facts/") && file.path.ends_with(".toml") {
-                match toml_file::parse::<FactsFile>(file) {
+                match parse_toml::<FactsFile>(file) {
                     Ok(rows) => parsed.push((file, rows)),
                     Err(fault) => faults.0.push(fault),
                 }

@@ -9,7 +9,10 @@ use super::{
     world::{Group, TermKind},
     world_file::{Reader, Texts},
 };
-use crate::domain::{Fault, JurisdictionCode, SourceFile, meant_jurisdiction};
+use crate::{
+    domain::{JurisdictionCode, meant_jurisdiction},
+    source::{Fault, SourceFile},
+};
 
 impl Reader<'_> {
     pub(super) fn missing(&mut self, file: &SourceFile, span: &Range<usize>, keys: &str) {

@@ -10,7 +10,7 @@ use proptest::{
 };
 
 use super::{FactsAt, TermKind, World};
-use crate::domain::{Faults, SourceFile};
+use crate::source::{Faults, SourceFile};
 
 /// What somebody wrote: a subject, and the days from which and until which it is so.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,9 @@ use super::{
     judge_tests::{call, data, shipped_policies},
 };
 use crate::{
-    domain::{AppId, CallRequest, Confidence, DataRequest, Reason, Revision, SourceFile, Verdict},
+    domain::{AppId, CallRequest, Confidence, DataRequest, Reason, Revision, Verdict},
     facts::{Proposal, Snapshot},
+    source::SourceFile,
 };
 
 /// One deployment at each place, of a model under each licence.

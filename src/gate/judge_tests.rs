@@ -10,11 +10,11 @@ use jiff::Timestamp;
 use super::Judge;
 use crate::{
     domain::{
-        Action, AppId, CallRequest, DataRequest, Effect, Evaluation, FieldFault, Revision,
-        SourceFile, Verdict,
+        Action, AppId, CallRequest, DataRequest, Effect, Evaluation, FieldFault, Revision, Verdict,
     },
     facts::{Proposal, Snapshot},
     policy::{DEFAULT_DENY, EVALUATION_ERROR},
+    source::SourceFile,
 };
 
 const NOW: &str = "2026-11-22T13:00:00Z";

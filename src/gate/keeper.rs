@@ -17,10 +17,11 @@ use super::{
     fresh_id,
 };
 use crate::{
-    domain::{Clock, Digest, Faults, Revision, SnapshotDigests, SourceFile},
+    domain::{Clock, Digest, Revision, SnapshotDigests},
     facts::{Proposal, Snapshot},
     ledger::{ActivationBody, Kind, canonical},
     sequencer::{Draft, Sequencer, SubmitError},
+    source::{Faults, SourceFile},
     store::{Activation, Active, Store, StoreError},
 };
 

@@ -20,8 +20,9 @@ use super::{
     reading::{is_slow, next_frame},
 };
 use crate::{
-    domain::{FieldFault, Object, did_you_mean},
+    domain::{FieldFault, Object},
     gate::{Budget, Room},
+    source::did_you_mean,
 };
 
 /// The largest body of the decision API, in bytes.

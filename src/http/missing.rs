@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     dispatch::Endpoint,
-    domain::{did_you_mean, nearest},
+    source::{did_you_mean, nearest},
 };
 
 /// The gateway's endpoints.

@@ -10,13 +10,11 @@ use super::{
     problem::{Problem, ProblemKind},
 };
 use crate::{
-    domain::{
-        AppId, FieldFault, JurisdictionCode, ModelId, TenantId, VirtualModelId, did_you_mean,
-        nearest,
-    },
+    domain::{AppId, FieldFault, JurisdictionCode, ModelId, TenantId, VirtualModelId},
     facts::{Snapshot, TermKind},
     gate::{DEFAULT_DENY, EVALUATION_ERROR, GateError},
     ledger::Kind,
+    source::{did_you_mean, nearest},
     store::RecordQuery,
 };
 

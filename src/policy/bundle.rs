@@ -13,7 +13,10 @@ use super::{
     rule::Rule,
     volume::{self, Bounds},
 };
-use crate::domain::{Digest, Fault, Faults, SourceFile, nearest};
+use crate::{
+    domain::Digest,
+    source::{Fault, Faults, SourceFile, nearest},
+};
 
 /// The schema's path in a policy folder.
 pub const SCHEMA_FILE: &str = "schema.cedarschema";

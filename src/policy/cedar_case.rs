@@ -7,7 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::{bundle::Bundle, deep::on_deep_stack, limits::LONGEST_NAME};
-use crate::domain::{Effect, Fault, Faults, SourceFile, Verdict};
+use crate::{
+    domain::{Effect, Verdict},
+    source::{Fault, Faults, SourceFile},
+};
 
 /// A request, and the answer that it must get.
 #[derive(Debug)]

@@ -24,7 +24,10 @@ use super::{
     rule::Rule,
     volume::VolumeField,
 };
-use crate::domain::{Data, Digest, JurisdictionCode, SourceFile};
+use crate::{
+    domain::{Data, Digest, JurisdictionCode},
+    source::SourceFile,
+};
 
 const SCHEMA: &str = include_str!("../../policies/schema.cedarschema");
 const ZONES: [&str; 3] = ["EU", "EEA", "covered"];

@@ -4,7 +4,7 @@ use cedar_policy::PolicySet;
 use cedar_policy_formatter::{Config, policies_str_to_pretty};
 
 use super::{bundle::parse, deep::on_deep_stack};
-use crate::domain::{Faults, SourceFile};
+use crate::source::{Faults, SourceFile};
 
 /// How wide lines are, and how far they are set in.
 const LAYOUT: Config = Config { line_width: 100, indent_width: 2 };

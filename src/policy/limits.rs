@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use crate::domain::{Fault, SourceFile};
+use crate::source::{Fault, SourceFile};
 
 /// How far brackets may lie within each other.
 pub const DEEPEST: usize = 64;

@@ -7,7 +7,7 @@ use super::{
     limits::{DEEPEST, LONGEST_POLICY, MOST_TERMS, survey},
     *,
 };
-use crate::domain::{Faults, SourceFile};
+use crate::source::{Faults, SourceFile};
 
 /// What threads of the runtime have.
 const SMALL: usize = 2 << 20;

@@ -5,7 +5,10 @@ use cedar_policy::{Policy, PolicyId as CedarId};
 use serde_json::{Value, json};
 
 use super::{Bundle, rule::Rule};
-use crate::domain::{Effect, Fault, Faults, SourceFile};
+use crate::{
+    domain::Effect,
+    source::{Fault, Faults, SourceFile},
+};
 
 /// What the ids of probes begin with.
 const PREFIX: &str = "probe:";

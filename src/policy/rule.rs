@@ -7,7 +7,10 @@ use super::{
     reads::{Reads, gates},
     scope::Scope,
 };
-use crate::domain::{Effect, Fault, PolicyId, SourceFile};
+use crate::{
+    domain::{Effect, PolicyId},
+    source::{Fault, SourceFile},
+};
 
 /// A policy with its annotations.
 #[derive(Clone, Debug)]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::rule::Rule;
-use crate::domain::Fault;
+use crate::source::Fault;
 
 /// What `context.volume` counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::domain::{Fault, Faults, SourceFile};
+use super::{Fault, Faults, SourceFile};
 
 /// The schema's place; there is one.
 const SCHEMA: &str = "schema.cedarschema";

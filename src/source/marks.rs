@@ -1,6 +1,6 @@
 //! The mark that templates leave where a person has to write something.
 
-use crate::domain::{Fault, SourceFile};
+use super::{Fault, SourceFile};
 
 /// What stands in a template in place of what only its reader can know.
 const MARK: &str = "REPLACE";

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::domain::{Fault, SourceFile};
+use super::{Fault, SourceFile};
 
 /// Keys of TOML files whose values are secrets, or hold them, or are where one is written by mistake.
 const SECRET: [&str; 22] = [

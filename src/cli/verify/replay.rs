@@ -16,12 +16,13 @@ use jiff::Timestamp;
 
 use super::{files::Export, recent::Recent, recount::Recount, stream::STACK};
 use crate::{
-    domain::{CallRequest, Digest, Seq, SnapshotDigests, SourceFile, Verdict},
+    domain::{CallRequest, Digest, Seq, SnapshotDigests, Verdict},
     facts::{Proposal, Snapshot},
     gate::{How, Judge},
     ledger::{
         DecisionBody, Entry, Kind, LateOutcomeBody, OutcomeBody, SentAttempt, timestamp_text,
     },
+    source::SourceFile,
 };
 
 /// How many snapshots are kept ready to judge, and how many files they are made from.

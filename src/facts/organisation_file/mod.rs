@@ -13,10 +13,10 @@ use super::{
     date_text::DateText,
     dated::{Validity, end, instant},
     organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Tenant},
-    toml_file,
     world::{TermKind, World},
 };
-use crate::domain::{Faults, SourceFile};
+use crate::source::parse_toml;
+use crate::source::{Faults, SourceFile};
 use rows::File;
 
 impl Organisation {
@@ -37,7 +37,7 @@ impl Organisation {
     }
 
     fn read(file: &SourceFile, world: &World, is_recorded: bool) -> Result<Self, Faults> {
-        let rows: File = toml_file::parse(file)?;
+        let rows: File = parse_toml(file)?;
         let mut reader = Reader { file, world, is_recorded, faults: Faults::default() };
         let mut organisation = Self { licence_names: world.licence_names(), ..Self::default() };
         reader.parties(&rows, &mut organisation);

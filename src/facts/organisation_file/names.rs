@@ -12,7 +12,7 @@ use super::{
     Reader,
     rows::Text,
 };
-use crate::domain::{Fault, JurisdictionCode};
+use crate::{domain::JurisdictionCode, source::Fault};
 
 /// What to do about a place of which no more can be said.
 const UNKNOWN_PLACE: &str = "correct the code, or add it to `facts/jurisdictions.toml`";

@@ -1,7 +1,10 @@
 //! The names of claims, and the one form of what they say.
 
 use super::super::problem::{Problem, ProblemKind};
-use crate::domain::{EndUser, FieldFault, did_you_mean};
+use crate::{
+    domain::{EndUser, FieldFault},
+    source::did_you_mean,
+};
 
 /// The prefix of a claim's header.
 pub(in crate::http) const HEADER: &str = "x-lexgate-";

@@ -23,9 +23,10 @@ use super::{
 };
 use crate::{
     dispatch::Endpoint,
-    domain::{Action, CallRequest, Caller, DataRequest, FieldFault, Verdict, did_you_mean},
+    domain::{Action, CallRequest, Caller, DataRequest, FieldFault, Verdict},
     facts::{AppClaims, unknown_model},
     gate::{How, Judge},
+    source::did_you_mean,
 };
 
 /// The models, in OpenAI's shape.

@@ -2,10 +2,7 @@
 
 use serde::de::DeserializeOwned;
 
-use crate::{
-    domain::{Fault, SourceFile, nearest},
-    source::without_secrets,
-};
+use super::{Fault, SourceFile, nearest, without_secrets};
 
 /// Reads `file` as a `T`.
 ///
