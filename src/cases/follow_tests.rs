@@ -3,8 +3,10 @@
 
 use std::{path::Path, sync::Arc};
 
-use super::super::run::{decide, reached};
-use super::{Case, Given, Instrument};
+use super::{
+    super::run::{decide, reached},
+    Case, Given, Instrument,
+};
 use crate::{
     domain::{CallRequest, Caller, DataRequest, FlowAction, JurisdictionCode, Revision, Verdict},
     facts::{Proposal, Snapshot},

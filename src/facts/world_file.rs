@@ -13,10 +13,9 @@ use super::{
     remedy::remedy,
     world::{Coverage, Group, Membership, RawLicence, RawRetention, TermKind, World},
 };
-use crate::source::parse_toml;
 use crate::{
     domain::{Confidence, JurisdictionCode, Retention, Window},
-    source::{Faults, SourceFile},
+    source::{Faults, SourceFile, parse_toml},
 };
 
 /// The longest time for which records can be kept: a hundred years.

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Attempt, Commitment};
+use super::{Attempt, Commitment, outcome::present};
 use crate::domain::{
     Call, Caller, Candidate, Data, Digest, Duty, EvaluationFault, FlowAction, InstrumentInForce,
     JurisdictionCode, KeyName, Reached, Reason, Retention, Route, Seq, SnapshotDigests, Verdict,
@@ -102,13 +102,6 @@ pub struct DecisionBody {
     /// keeps them. Absent otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "present")]
     pub user_commitment: Option<Commitment>,
-}
-
-/// A field that is absent, never `null`.
-pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
-    deserializer: D,
-) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 impl DecisionBody {

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{
     Attempt, Commitment, DecisionRef, OutcomeBody, OutcomeStatus, Skipped, TokenCount,
-    body::present,
+    outcome::present,
 };
 use crate::domain::{Money, Retention};
 

@@ -6,7 +6,6 @@ pub mod canonical;
 pub mod checkpoint;
 mod commitment;
 pub mod entry;
-mod examine;
 mod fault;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -35,7 +34,6 @@ pub use commitment::{Commitment, Committing};
 pub use entry::{
     ENTRY_LIMIT, Entry, EntryError, Envelope, InvalidOrigin, Kind, Origin, leaf_of, seal,
 };
-pub use examine::{Examined, Examiner};
 pub use fault::{ChainFault, Finding};
 pub use key::{KeyError, Signer, SigningKey};
 pub use late::LateOutcomeBody;
@@ -53,7 +51,10 @@ pub use tile::{
 };
 pub use time::{parse_timestamp, timestamp_text, to_micros};
 pub use tree::{Edge, empty_root, node_of, partial_tiles};
-pub use verify::{CLOCKS, CONFIRMED, Past, Report, SentAttempt, Shortest, Verifier, endorsement};
+pub use verify::{
+    CLOCKS, CONFIRMED, Examined, Examiner, Past, Report, SentAttempt, Shortest, Verifier,
+    endorsement,
+};
 
 /// A leaf hash as 64 hexadecimal digits, without the prefix of other digests.
 pub mod leaf_hex {

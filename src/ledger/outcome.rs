@@ -3,10 +3,10 @@
 //! Fields stand in alphabetical order: their JSON is then canonical (RFC 8785) as it is written.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
-use super::{Commitment, body::present};
+use super::Commitment;
 use crate::domain::{DeploymentId, Digest, Money, Retention, Seq};
 
 /// What became of a call.
@@ -205,4 +205,11 @@ pub struct TokenCount {
     pub input: Option<u64>,
     /// Tokens written.
     pub output: Option<u64>,
+}
+
+/// A field that is absent, never `null`.
+pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
 }

@@ -3,7 +3,6 @@
 
 use std::str::FromStr;
 
-use super::tree::count_at;
 use crate::domain::Digest;
 
 /// How many hashes a full tile has, and how many entries a full bundle.
@@ -201,6 +200,11 @@ pub fn read_bundle(mut bundle: &[u8]) -> Result<Vec<&[u8]>, BundleError> {
         bundle = rest;
     }
     Ok(entries)
+}
+
+/// How many hashes a tree of `size` leaves has at a tile level.
+pub(super) fn count_at(size: u64, level: u32) -> u64 {
+    size.checked_shr(TILE_HEIGHT * level).unwrap_or(0)
 }
 
 #[cfg(test)]

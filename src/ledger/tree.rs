@@ -3,7 +3,7 @@
 
 use crate::domain::Digest;
 
-use super::tile::{TILE_HEIGHT, TILE_WIDTH, Tile, TileId};
+use super::tile::{TILE_HEIGHT, TILE_WIDTH, Tile, TileId, count_at};
 
 /// The hash of two subtrees: `SHA-256(0x01 ‖ left ‖ right)` (RFC 6962, 2.1).
 #[must_use]
@@ -141,11 +141,6 @@ impl Edge {
             }
         }
     }
-}
-
-/// How many hashes a tree of `size` leaves has at a tile level.
-pub(super) fn count_at(size: u64, level: u32) -> u64 {
-    size.checked_shr(TILE_HEIGHT * level).unwrap_or(0)
 }
 
 /// The tile at the right of each level of a tree of `size` leaves, with the number of its hashes:

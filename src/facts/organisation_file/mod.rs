@@ -15,8 +15,7 @@ use super::{
     organisation::{App, Deployment, Instrument, Model, Operator, Organisation, Tenant},
     world::{TermKind, World},
 };
-use crate::source::parse_toml;
-use crate::source::{Faults, SourceFile};
+use crate::source::{Faults, SourceFile, parse_toml};
 use rows::File;
 
 impl Organisation {

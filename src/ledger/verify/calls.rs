@@ -8,15 +8,14 @@ use std::{collections::HashMap, sync::Arc};
 use foldhash::fast::RandomState;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Past, bits::Bits};
+use super::{
+    Past,
+    bits::Bits,
+    examine::{Decided, Ended, Terms, What, read_again},
+};
 use crate::{
-    domain::{DeploymentId, Retention, Seq},
-    ledger::{
-        Attempt, OutcomeStatus,
-        examine::{Decided, Ended, What, read_again},
-        fault::ChainFault,
-        time::timestamp_text,
-    },
+    domain::{Retention, Seq},
+    ledger::{Attempt, OutcomeStatus, fault::ChainFault, time::timestamp_text},
 };
 
 /// How far the clocks may differ by which a decision, its attempts and its outcome were timed: they may be
@@ -27,17 +26,6 @@ pub const CLOCKS: SignedDuration = SignedDuration::from_secs(10);
 const REMEMBERED: usize = 16 << 20;
 /// Stands for what is not kept.
 const FORGOTTEN: u32 = u32::MAX;
-
-/// What an outcome must agree with, of its decision.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(in crate::ledger) struct Terms {
-    pub(in crate::ledger) is_allowed: bool,
-    /// Whether Lexgate sends the call.
-    pub(in crate::ledger) is_dispatched: bool,
-    /// Where it may go.
-    pub(in crate::ledger) open: Box<[DeploymentId]>,
-    pub(in crate::ledger) retention: Retention,
-}
 
 /// The decisions of a log and their outcomes.
 #[derive(Debug, Default)]

@@ -2,12 +2,10 @@
 //! rules as any outcome.
 
 use super::{
-    super::{
-        examine::{EndedLate, Examined},
-        fault::ChainFault,
-    },
     Past, Verifier,
+    examine::{EndedLate, Examined},
 };
+use crate::ledger::fault::ChainFault;
 
 impl Verifier {
     /// Once for each outcome that says nothing, and behind it; its attempts went where the decision allows.

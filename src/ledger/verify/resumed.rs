@@ -2,13 +2,10 @@
 
 use jiff::Timestamp;
 
-use super::Verifier;
+use super::{Verifier, examine::Examined};
 use crate::{
     domain::Seq,
-    ledger::{
-        Checkpoint, Note, RecoveryBody, TreeHead, examine::Examined, fault::ChainFault,
-        time::timestamp_text,
-    },
+    ledger::{Checkpoint, Note, RecoveryBody, TreeHead, fault::ChainFault, time::timestamp_text},
 };
 
 impl Verifier {

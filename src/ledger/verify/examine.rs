@@ -1,5 +1,5 @@
 //! What an entry says by itself: its form, its kind's shape, its leaf hash. Not whether it follows the
-//! entries before it ([`super::verify`]).
+//! entries before it ([`crate::ledger::verify`]).
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,17 +9,19 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{
-    ActivationBody, Attempt, AuditReadBody, ClockCorrectedBody, DecisionBody, DecisionRef,
-    ErasureBody, GenesisBody, KeyChangeBody, KeyRetiredBody, LateOutcomeBody, LegalHoldBody,
-    OutcomeBody, OutcomeStatus, PrunedBody, RecoveryBody, RefusedBody,
-    commitment::before_commitment,
-    entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
-    fault::ChainFault,
-    retention::kept_months,
-    verify::{Terms, shape},
+use super::shape;
+use crate::{
+    domain::{DeploymentId, Digest, Retention, Seq, SnapshotDigests, Verdict},
+    ledger::{
+        ActivationBody, Attempt, AuditReadBody, ClockCorrectedBody, DecisionBody, DecisionRef,
+        ErasureBody, GenesisBody, KeyChangeBody, KeyRetiredBody, LateOutcomeBody, LegalHoldBody,
+        OutcomeBody, OutcomeStatus, PrunedBody, RecoveryBody, RefusedBody,
+        commitment::before_commitment,
+        entry::{ENTRY_LIMIT, Entry, Kind, Origin, leaf_of},
+        fault::ChainFault,
+        retention::kept_months,
+    },
 };
-use crate::domain::{DeploymentId, Digest, Retention, Seq, SnapshotDigests, Verdict};
 
 /// What stands in front of an entry's body.
 const OPEN: &[u8] = b"{\"body\":";
@@ -28,6 +30,17 @@ const OPEN: &[u8] = b"{\"body\":";
 const TAIL: usize = 700;
 /// How many bytes of bodies are remembered.
 const REMEMBERED: usize = 8 << 20;
+
+/// What an outcome must agree with, of its decision.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::ledger) struct Terms {
+    pub(in crate::ledger) is_allowed: bool,
+    /// Whether Lexgate sends the call.
+    pub(in crate::ledger) is_dispatched: bool,
+    /// Where it may go.
+    pub(in crate::ledger) open: Box<[DeploymentId]>,
+    pub(in crate::ledger) retention: Retention,
+}
 
 /// An entry that was read by itself.
 #[derive(Clone, Debug)]
@@ -38,13 +51,13 @@ pub struct Examined {
     pub prev: Digest,
     /// Its kind.
     pub kind: Kind,
-    pub(super) id: Uuid,
-    pub(super) seq: Seq,
-    pub(super) ts: Timestamp,
-    pub(super) log: Origin,
+    pub(in crate::ledger) id: Uuid,
+    pub(in crate::ledger) seq: Seq,
+    pub(in crate::ledger) ts: Timestamp,
+    pub(in crate::ledger) log: Origin,
     /// For how many months it is kept; `None` for ever.
-    pub(super) months: Option<u32>,
-    pub(super) what: What,
+    pub(in crate::ledger) months: Option<u32>,
+    pub(in crate::ledger) what: What,
 }
 
 impl Examined {
@@ -72,7 +85,7 @@ impl Examined {
 
 /// What an entry says that others must agree with.
 #[derive(Clone, Debug)]
-pub(super) enum What {
+pub(in crate::ledger) enum What {
     Opened(Arc<GenesisBody>),
     Activated(Arc<SnapshotDigests>),
     Decided(Decided),
@@ -91,39 +104,39 @@ pub(super) enum What {
 
 /// A decision.
 #[derive(Clone, Debug)]
-pub(super) struct Decided {
-    pub(super) snapshot: Arc<SnapshotDigests>,
-    pub(super) terms: Arc<Terms>,
+pub(in crate::ledger) struct Decided {
+    pub(in crate::ledger) snapshot: Arc<SnapshotDigests>,
+    pub(in crate::ledger) terms: Arc<Terms>,
     /// Whether it holds a commitment to a person's identifier.
-    pub(super) committed: bool,
+    pub(in crate::ledger) committed: bool,
 }
 
 /// An outcome.
 #[derive(Clone, Debug)]
-pub(super) struct Ended {
-    pub(super) decision: DecisionRef,
-    pub(super) status: OutcomeStatus,
-    pub(super) attempts: Vec<Attempt>,
+pub(in crate::ledger) struct Ended {
+    pub(in crate::ledger) decision: DecisionRef,
+    pub(in crate::ledger) status: OutcomeStatus,
+    pub(in crate::ledger) attempts: Vec<Attempt>,
     /// The deployments that were passed over.
-    pub(super) skipped: Vec<DeploymentId>,
-    pub(super) retention: Retention,
+    pub(in crate::ledger) skipped: Vec<DeploymentId>,
+    pub(in crate::ledger) retention: Retention,
     /// Whether it holds a commitment to what the call said.
-    pub(super) committed: bool,
+    pub(in crate::ledger) committed: bool,
 }
 
 impl Ended {
     /// Whether it says nothing: another process than the one that sent the call wrote it.
-    pub(super) fn is_unknown(&self) -> bool {
+    pub(in crate::ledger) fn is_unknown(&self) -> bool {
         self.status == OutcomeStatus::Unknown && self.attempts.is_empty()
     }
 }
 
 /// A late outcome.
 #[derive(Clone, Debug)]
-pub(super) struct EndedLate {
+pub(in crate::ledger) struct EndedLate {
     /// The outcome to which it adds.
-    pub(super) outcome: DecisionRef,
-    pub(super) ended: Ended,
+    pub(in crate::ledger) outcome: DecisionRef,
+    pub(in crate::ledger) ended: Ended,
 }
 
 /// Reads entries by themselves, one after the other. Remembers the bodies of decisions: apps make the
@@ -201,7 +214,7 @@ fn examined(entry: &Entry<'_>, leaf: Digest, what: What) -> Examined {
 }
 
 /// What an entry says that was examined before.
-pub(super) fn read_again(bytes: &[u8]) -> Result<What, ChainFault> {
+pub(in crate::ledger) fn read_again(bytes: &[u8]) -> Result<What, ChainFault> {
     what(&Entry::parse(bytes)?)
 }
 

@@ -7,6 +7,7 @@
 
 mod bits;
 mod calls;
+mod examine;
 mod keys;
 mod late;
 mod pruned;
@@ -23,7 +24,6 @@ use super::{
     DecisionRef, ErasureBody, GenesisBody,
     checkpoint::Checkpoint,
     entry::{Kind, Origin},
-    examine::{Ended, Examined, Examiner, What},
     fault::{ChainFault, Finding},
     note::VerifierKey,
     tile::Tile,
@@ -34,7 +34,8 @@ use crate::domain::{Digest, Revision, Seq, SnapshotDigests};
 use bits::Bits;
 pub use calls::CLOCKS;
 use calls::Calls;
-pub(super) use calls::Terms;
+use examine::{Ended, What};
+pub use examine::{Examined, Examiner};
 use keys::KeyChain;
 use pruned::Shelf;
 pub use pruned::Shortest;
