@@ -108,30 +108,6 @@ impl Bundle {
     }
 }
 
-/// The string literals of a policy in Cedar's JSON form, where a literal stands under `Value`.
-pub(super) fn collect_strings(json: Option<&serde_json::Value>, found: &mut Vec<String>) {
-    match json {
-        Some(serde_json::Value::Object(fields)) => {
-            for (key, value) in fields {
-                match value {
-                    serde_json::Value::String(text) if key == "Value" && !text.is_empty() => {
-                        found.push(text.clone());
-                    }
-                    // The argument of a constructor is a number or a date, not a name.
-                    _ if ["decimal", "datetime", "duration"].contains(&key.as_str()) => {}
-                    _ => collect_strings(Some(value), found),
-                }
-            }
-        }
-        Some(serde_json::Value::Array(items)) => {
-            for item in items {
-                collect_strings(Some(item), found);
-            }
-        }
-        _ => {}
-    }
-}
-
 fn load_schema(files: &[SourceFile]) -> Result<Schema, Faults> {
     let Some(file) = files.iter().find(|file| &*file.path == SCHEMA_FILE) else {
         let missing = SourceFile::new(SCHEMA_FILE, "");
@@ -229,28 +205,6 @@ fn fault_at(files: &[SourceFile], rule: &Rule, message: String) -> Fault {
             file.fault(start..start + rule.text.len(), message)
         }
         None => SourceFile::new(&rule.file, "").fault(0..0, message),
-    }
-}
-
-impl Rule {
-    /// A fault at the policy's first line, for what only the facts can tell is wrong.
-    #[must_use]
-    pub fn fault(&self, message: String) -> Fault {
-        self.fault_in(0..self.text.len(), message)
-    }
-
-    /// The same where the policy first writes `name`.
-    #[must_use]
-    pub fn fault_at(&self, name: &str, message: String) -> Fault {
-        match self.text.find(name) {
-            Some(start) => self.fault_in(start..start + name.len(), message),
-            None => self.fault(message),
-        }
-    }
-
-    fn fault_in(&self, span: std::ops::Range<usize>, message: String) -> Fault {
-        let fault = SourceFile::new(&self.file, &self.text).fault(span, message);
-        Fault { line: self.line + fault.line - 1, ..fault }
     }
 }
 

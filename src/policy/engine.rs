@@ -13,7 +13,7 @@ use super::{
     reads::Reads,
     rule::Rule,
     scope::Class,
-    slice::{Holding, Known, Part, Slice, united},
+    slice::{Holding, Judgement, Known, Part, Slice, united},
 };
 use crate::domain::{Effect, PolicyId};
 
@@ -24,17 +24,6 @@ pub enum RuleSet {
     Rules,
     /// Those that name what an allowed caller must do.
     Duties,
-}
-
-/// What the policies say of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
-    /// Whether a permit matched, no forbid did, and nothing failed.
-    pub allowed: bool,
-    /// The permits of an allow, the forbids of a deny; sorted; empty when no permit matched.
-    pub policies: Vec<PolicyId>,
-    /// Policies that failed, with what Cedar said.
-    pub failures: Vec<(PolicyId, String)>,
 }
 
 /// A bundle over the entities of one snapshot.

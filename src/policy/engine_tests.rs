@@ -20,8 +20,9 @@ use proptest::{
 use super::{
     bundle::Bundle,
     context::{FlowContext, UseContext, flow_context, use_context},
-    engine::{Engine, Judgement, RuleSet},
+    engine::{Engine, RuleSet},
     rule::Rule,
+    slice::Judgement,
     volume::VolumeField,
 };
 use crate::{

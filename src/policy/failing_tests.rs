@@ -2,7 +2,7 @@
 
 use cedar_policy::Decision;
 
-use super::{engine::Judgement, engine_tests::judge_flow};
+use super::{engine_tests::judge_flow, slice::Judgement};
 
 /// A policy that strict validation accepts and that fails all the same.
 const OVERFLOW: &str = "when { context.deployment.retentionHours + 9223372036854775807 > 0 };";

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use cedar_policy::Policy;
 use serde_json::Value;
 
-use super::{bundle::collect_strings, names::EntityKind};
+use super::{json::collect_strings, names::EntityKind};
 
 /// What a policy looks at beside the call, the organisation and plain jurisdictions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

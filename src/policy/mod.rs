@@ -14,6 +14,7 @@ mod engine_tests;
 #[cfg(test)]
 mod failing_tests;
 mod format;
+mod json;
 mod limits;
 #[cfg(test)]
 mod limits_tests;
@@ -31,14 +32,14 @@ pub use cedar_case::CedarCase;
 pub use compared::{Comparand, Compared};
 pub use context::{FlowContext, UseContext, flow_context, use_context};
 pub use deep::on_deep_stack;
-pub use engine::{Engine, Judgement, RuleSet};
+pub use engine::{Engine, RuleSet};
 pub use format::format;
 pub use limits::{DEEPEST, MOST_TERMS};
 pub use mentions::Mentions;
 pub use names::{EntityKind, action_uid, flow_uid, uid};
 pub use probe::{Probe, is_probe, permit_all, probes};
 pub use rule::Rule;
-pub use slice::{Part, Slice};
+pub use slice::{Judgement, Part, Slice};
 pub use volume::{Bounds, VolumeField};
 
 /// The policy named in the reasons of a request that no permit matched.

@@ -5,6 +5,8 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+use super::json::{attribute_of_context, conjuncts};
+
 /// Which parts of a request some condition can see.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reads {
@@ -80,20 +82,6 @@ static FLAGS: LazyLock<[Value; 2]> = LazyLock::new(|| {
     let data = json!({ ".": { "left": { "Var": "context" }, "attr": "data" } });
     ["personal", "classified"].map(|flag| json!({ ".": { "left": data, "attr": flag } }))
 });
-
-fn conjuncts(body: &Value) -> Vec<&Value> {
-    match body.get("&&").map(|and| (and.get("left"), and.get("right"))) {
-        Some((Some(left), Some(right))) => [conjuncts(left), conjuncts(right)].concat(),
-        _ => vec![body],
-    }
-}
-
-/// The name in `{".": {"left": {"Var": "context"}, "attr": name}}`.
-fn attribute_of_context(fields: &serde_json::Map<String, Value>) -> Option<&str> {
-    let access = fields.get(".")?;
-    let is_context = access.get("left")?.get("Var")? == "context";
-    access.get("attr")?.as_str().filter(|_| is_context)
-}
 
 #[cfg(test)]
 mod tests {

@@ -127,6 +127,26 @@ impl Rule {
             text,
         })
     }
+
+    /// A fault at the policy's first line, for what only the facts can tell is wrong.
+    #[must_use]
+    pub fn fault(&self, message: String) -> Fault {
+        self.fault_in(0..self.text.len(), message)
+    }
+
+    /// The same where the policy first writes `name`.
+    #[must_use]
+    pub fn fault_at(&self, name: &str, message: String) -> Fault {
+        match self.text.find(name) {
+            Some(start) => self.fault_in(start..start + name.len(), message),
+            None => self.fault(message),
+        }
+    }
+
+    fn fault_in(&self, span: std::ops::Range<usize>, message: String) -> Fault {
+        let fault = SourceFile::new(&self.file, &self.text).fault(span, message);
+        Fault { line: self.line + fault.line - 1, ..fault }
+    }
 }
 
 /// `policy` with a scope that everything matches.

@@ -4,8 +4,19 @@ use std::sync::Arc;
 
 use cedar_policy::{Decision, EntityUid, Policy, PolicySet, Response};
 
-use super::{engine::Judgement, reads::Reads};
+use super::reads::Reads;
 use crate::domain::PolicyId;
+
+/// What the policies say of one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// Whether a permit matched, no forbid did, and nothing failed.
+    pub allowed: bool,
+    /// The permits of an allow, the forbids of a deny; sorted; empty when no permit matched.
+    pub policies: Vec<PolicyId>,
+    /// Policies that failed, with what Cedar said.
+    pub failures: Vec<(PolicyId, String)>,
+}
 
 /// One part of a request: an entity, and what an engine knows of it.
 #[derive(Clone, Debug)]
