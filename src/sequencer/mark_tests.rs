@@ -4,14 +4,14 @@ use std::{path::PathBuf, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Draft, Mark, MarkSettings, SubmitError};
+use super::{
+    Draft, Mark, MarkSettings, SubmitError,
+    contract::kit::{Bed, Desk, Kept, decision},
+};
 use crate::{
     domain::{Clock as _, SystemClock},
     ledger::{ClockCorrectedBody, Kind, canonical, fixture},
-    store::{
-        ClockError, MarkError, RecordQuery, Store, StoreError,
-        contract::kit::{Bed, Desk, Kept, decision},
-    },
+    store::{ClockError, MarkError, RecordQuery, Store, StoreError},
 };
 
 /// A folder for the files of a mark.

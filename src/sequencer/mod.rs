@@ -11,6 +11,8 @@
 mod batch;
 mod checkpoints;
 mod continuation;
+#[cfg(test)]
+mod contract;
 mod coverage;
 mod mark;
 mod mark_file;

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use jiff::SignedDuration;
 use tokio::time::timeout;
 
-use super::*;
-use crate::{
-    ledger::fixture,
-    store::contract::{
+use super::{
+    contract::{
         faulty::{Fault, Faulty},
         kit::{Bed, Desk, Kept, decision, outcome},
     },
+    *,
 };
+use crate::ledger::fixture;
 
 /// A log with an active snapshot, on a store that fails when told to.
 async fn desk(change: impl FnOnce(&mut SequencerSettings)) -> (Bed, Arc<Faulty>, Desk) {

@@ -4,11 +4,24 @@ use std::{borrow::Cow, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{AddressError, standing::SettingFault};
+use super::AddressError;
 use crate::{
     domain::Digest,
     ledger::{CanonicalError, Origin, timestamp_text},
 };
+
+/// A setting of the database under which the ledger would lose what it has answered, or read something
+/// else than was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the store's `{name}` is `{found}`: {want}")]
+pub struct SettingFault {
+    /// The setting, as the database calls it.
+    pub name: &'static str,
+    /// What it is.
+    pub found: String,
+    /// What is wanted, and how it is had.
+    pub want: &'static str,
+}
 
 /// The store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

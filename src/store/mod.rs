@@ -6,8 +6,6 @@
 mod address;
 mod batch;
 mod bound;
-#[cfg(test)]
-pub(crate) mod contract;
 mod crash;
 mod error;
 mod index;
@@ -35,10 +33,9 @@ pub use batch::{
     Activation, Claim, Found, Head, Lookups, Row, Seal, Sealed, SealedValue, StoreClock,
 };
 pub(crate) use crash::crash_point;
-pub use error::{AppendError, ClockError, MarkError, StoreError};
+pub use error::{AppendError, ClockError, MarkError, SettingFault, StoreError};
 pub use index::Indexing;
 pub use personal::{DestroyedKey, Destruction, KeptValue, PersonalStore, SubjectKey};
-pub use standing::SettingFault;
 
 use crate::{
     domain::{CountKey, Counts, Digest, Patience, Seq, SnapshotDigests},

@@ -11,26 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{AppendError, BEYOND_HEAD, Patience, StoreError};
+use super::{AppendError, BEYOND_HEAD, Patience, SettingFault, StoreError};
 
 /// How often it is looked whether another process has ended its turn.
 const PAUSE: Duration = Duration::from_millis(2);
 /// For how long a new connection to a server that takes no writes is used: the address may lead to another
 /// server by then.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// A setting of the database under which the ledger would lose what it has answered, or read something
-/// else than was written.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the store's `{name}` is `{found}`: {want}")]
-pub struct SettingFault {
-    /// The setting, as the database calls it.
-    pub name: &'static str,
-    /// What it is.
-    pub found: String,
-    /// What is wanted, and how it is had.
-    pub want: &'static str,
-}
 
 /// What a new connection must pass before it is used, and what a writer waits for.
 pub(super) trait Admission<C>: Send + Sync {

@@ -3,7 +3,12 @@
 use sqlx::{Connection as _, Executor as _, Row as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::{index, personal::is_held_since, read, session::Session};
+use super::{
+    index,
+    personal::is_held_since,
+    read,
+    session::{LOCK, Session},
+};
 use crate::{
     domain::Seq,
     ledger::{SeqRange, Tile},
@@ -14,9 +19,6 @@ use crate::{
         row::{self, revision_column, seq_column},
     },
 };
-
-/// Begins a transaction that holds the write lock.
-pub(super) const LOCK: &str = "BEGIN IMMEDIATE";
 
 pub(super) async fn append(
     writer: &Writer<SqliteConnection, Session>,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{append::LOCK, read::json};
+use super::{read::json, session::LOCK};
 use crate::{
     domain::Seq,
     ledger::{Kind, SeqRange},

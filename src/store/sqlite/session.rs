@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Begins a transaction that holds the write lock.
+pub(super) const LOCK: &str = "BEGIN IMMEDIATE";
+
 /// Each setting, the only value under which the ledger works, and how it is had. `synchronous` 2 is
 /// `FULL`: a commit is on the disk when it is answered.
 const SETTINGS: &[(&str, &str, &str)] = &[

@@ -32,14 +32,14 @@ macro_rules! on_both {
         mod sqlite { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                let bed = crate::store::contract::kit::Bed::new(crate::store::contract::kit::Kept::Sqlite).await;
+                let bed = crate::sequencer::contract::kit::Bed::new(crate::sequencer::contract::kit::Kept::Sqlite).await;
                 super::$test(bed).await;
             }
         )* }
         mod postgres { $(
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $test() {
-                let bed = crate::store::contract::kit::Bed::new(crate::store::contract::kit::Kept::Postgres).await;
+                let bed = crate::sequencer::contract::kit::Bed::new(crate::sequencer::contract::kit::Kept::Postgres).await;
                 super::$test(bed).await;
             }
         )* }
@@ -412,10 +412,10 @@ async fn a_store_holds_one_log(bed: Bed) {
 #[tokio::test]
 async fn an_address_that_names_no_store_is_refused() {
     for bad in ["", "data/lexgate.db", "mysql://a/b", "sqlite::memory:", "sqlite://?mode=memory"] {
-        let error = super::open(bad).await.unwrap_err();
+        let error = crate::store::open(bad).await.unwrap_err();
         assert!(matches!(error, StoreError::Address(_)), "{bad}: {error}");
     }
-    let secret = super::open("postgres://user:hunter2@localhost/db").await.unwrap();
+    let secret = crate::store::open("postgres://user:hunter2@localhost/db").await.unwrap();
     assert!(!format!("{secret:?}").contains("hunter2"));
 }
 
