@@ -137,7 +137,9 @@ impl ProblemKind {
                 ("the query cannot be used", &[("limit", "want a number from 1 to 1000")])
             }
             Self::Unauthenticated => ("send `Authorization: Bearer <API key>`", &[]),
-            Self::Forbidden => ("this needs the role `auditor`: the API key `caller` has `caller`", &[]),
+            Self::Forbidden => {
+                ("this needs the role `auditor`: the API key `caller` has `caller`", &[])
+            }
             Self::NotFound => ("there is no record 4711", &[]),
             Self::MethodNotAllowed => ("see `/docs` for what the path takes", &[]),
             Self::SlowBody => (
