@@ -168,7 +168,7 @@ both_stores! {
         for name in ["support-copilot", "no-such-app", "suport-copilot"] {
             let path = format!("/v1/audit/records?app={name}");
             let problem = service.get(&path, "sdaia").await.expect(400);
-            let says = "neither the active snapshot nor a record that this API key may read has the app";
+            let says = "nothing that this API key may read has the app";
             assert_eq!(problem["errors"][0]["detail"], format!("{says} `{name}`"));
         }
         let path = "/v1/audit/records?category=Health";

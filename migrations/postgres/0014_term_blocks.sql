@@ -1,3 +1,6 @@
+-- What locks a table of the log waits for no reader: everything would wait behind it. It is tried again.
+SET LOCAL lock_timeout = '3s';
+
 -- The index by which records are found: for each term and each block of 4,096 positions, which of them have
 -- it. Made behind the log, of full blocks, from the entries alone: also of those that are there already.
 CREATE TABLE term_blocks (
@@ -35,6 +38,23 @@ CREATE TRIGGER only_forgets BEFORE UPDATE OR DELETE ON term_blocks
     FOR EACH ROW EXECUTE FUNCTION refuse_other_forgetting();
 CREATE TRIGGER append_only BEFORE TRUNCATE ON term_blocks
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();
+
+-- It ends within the log, and grows block by block; only who owns it sets it back, to make it anew.
+CREATE FUNCTION refuse_other_progress() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF pg_has_role(current_user, (SELECT relowner FROM pg_class WHERE oid = TG_RELID), 'USAGE') THEN
+        RETURN coalesce(NEW, OLD);
+    END IF;
+    IF TG_OP <> 'UPDATE' OR NEW.removals <> OLD.removals OR NEW.next <> OLD.next + 4096
+        OR NEW.next > (SELECT next FROM head) THEN
+        RAISE EXCEPTION 'the index of the ledger grows by whole blocks: % of % is refused', TG_OP, TG_TABLE_NAME
+            USING ERRCODE = 'insufficient_privilege';
+    END IF;
+    RETURN NEW;
+END
+$$;
+CREATE TRIGGER only_grows BEFORE INSERT OR UPDATE OR DELETE ON term_progress
+    FOR EACH ROW EXECUTE FUNCTION refuse_other_progress();
 
 -- Of a part of the log, in which instants do not decrease: a log whose time was corrected has several. The
 -- function of migration 8 stays for services of the version before, which may run beside newer ones.

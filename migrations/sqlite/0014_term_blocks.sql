@@ -35,7 +35,10 @@ BEGIN
 END;
 
 -- The terms stay beside the entry, where the next block is made of them; NULL in rows of older versions,
--- whose entries say them. The rows of `entry_terms` are not asked for any more, and go little by little.
+-- whose entries say most of them, and their rows in the former table all. Those go little by little, once they
+-- are indexed. The table has another name now: a process of an older version, which would find only what is
+-- left in it, fails at once.
+ALTER TABLE entry_terms RENAME TO former_entry_terms;
 ALTER TABLE entries ADD COLUMN terms TEXT;
 DROP TRIGGER entries_no_update;
 CREATE TRIGGER entries_no_update BEFORE UPDATE ON entries

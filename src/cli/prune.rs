@@ -251,14 +251,10 @@ async fn held(
     first: Seq,
     last: Seq,
 ) -> Result<BTreeSet<Seq>, Failure> {
+    let seqs: Vec<Seq> = (first.get()..=last.get()).map(Seq::new).collect();
     let mut held = BTreeSet::new();
-    let limit = usize::try_from(CHUNK).unwrap_or(usize::MAX);
     for hold in holds {
-        let after = first.get().checked_sub(1).map(Seq::new);
-        let before = Some(Seq::new(last.get().saturating_add(1)));
-        let query = RecordQuery { after, before, limit, ..hold.query() };
-        let found = store.query(&query).await.map_err(AppError::from)?;
-        held.extend(found.iter().map(|stored| stored.seq));
+        held.extend(store.matching(&hold.query(), &seqs).await.map_err(AppError::from)?);
     }
     Ok(held)
 }

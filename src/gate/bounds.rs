@@ -33,6 +33,8 @@ use crate::{
 const EXPLANATIONS: usize = 2;
 /// How long one waits for its turn.
 const TURN: Duration = Duration::from_secs(2);
+/// For how long it is counted how much is not indexed, to say so.
+const COUNTING: Duration = Duration::from_millis(500);
 /// How often it is looked how much room the store has.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -185,16 +187,21 @@ impl Gate {
     /// As of a search.
     pub async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, GateError> {
         let turn = turn(&self.used.searches, "other searches of the ledger are under way").await?;
-        let occurring = self.store.occurring(terms).await;
-        drop(turn);
-        self.told(occurring).await
+        let (store, terms) = (self.store.clone(), terms.to_vec());
+        let searched = self.tasks.spawn(async move {
+            let occurring = store.occurring(&terms).await;
+            drop(turn);
+            occurring
+        });
+        self.told(searched.await.unwrap_or(Err(StoreError::TimedOut))).await
     }
 
     /// An answer, or that it took too long, and whether that will pass.
     async fn told<T>(&self, answer: Result<T, StoreError>) -> Result<T, GateError> {
         match answer {
             Err(StoreError::SlowQuestion) => {
-                let unindexed = self.store.unindexed().await.unwrap_or_default();
+                let unindexed = timeout(COUNTING, self.store.unindexed()).await;
+                let unindexed = unindexed.ok().and_then(Result::ok).unwrap_or_default();
                 Err(GateError::SlowQuestion { unindexed })
             }
             answer => Ok(answer?),

@@ -4,10 +4,7 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{
-    Gate, GateError, Vault,
-    holds::{holds, keeps_one_of},
-};
+use super::{Gate, GateError, Vault, holds::holds};
 use crate::{
     domain::{Digest, EndUser, KeyName, Seq, TenantId},
     ledger::{DespiteHold, canonical},
@@ -126,7 +123,7 @@ impl Gate {
         values.sort_unstable();
         let mut held = Vec::new();
         for (name, hold) in holds {
-            if keeps_one_of(&*self.store, &hold, &values).await? {
+            if !self.store.matching(&hold.query(), &values).await?.is_empty() {
                 held.push(name);
             }
         }

@@ -17,9 +17,6 @@ use crate::{
 /// How many records are read at once.
 const PAGE: usize = 500;
 
-/// How many records of a hold are held against others at once.
-const ALONG: usize = 64;
-
 /// A hold that is in force.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hold {
@@ -74,28 +71,6 @@ pub async fn holds(store: &dyn Store) -> Result<BTreeMap<String, Hold>, GateErro
             }
         }
     }
-}
-
-/// Whether `hold` keeps one of these records, which are in order. The two are read along each other: each
-/// search begins behind the last, at a record that is still to be told.
-pub(super) async fn keeps_one_of(
-    store: &dyn Store,
-    hold: &Hold,
-    records: &[Seq],
-) -> Result<bool, GateError> {
-    let mut rest = records;
-    while let Some(first) = rest.first() {
-        let after = first.get().checked_sub(1).map(Seq::new);
-        let before = records.last().map(|last| Seq::new(last.get().saturating_add(1)));
-        let query = RecordQuery { after, before, limit: ALONG, ..hold.query() };
-        let found = store.query(&query).await?;
-        let Some(last) = found.last().map(|last| last.seq) else { return Ok(false) };
-        if found.iter().any(|stored| rest.binary_search(&stored.seq).is_ok()) {
-            return Ok(true);
-        }
-        rest = rest.get(rest.partition_point(|seq| *seq <= last)..).unwrap_or_default();
-    }
-    Ok(false)
 }
 
 impl Gate {

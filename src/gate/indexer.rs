@@ -34,16 +34,17 @@ impl Gate {
 
     /// One step. Whether there may be another one.
     async fn index(&self, is_clear: &mut bool) -> Result<bool, StoreError> {
-        let indexed = self.store.index_block().await?;
-        if indexed != Indexing::Indexed && !*is_clear {
-            *is_clear = !self.store.clear_former_index().await?;
-            return Ok(!*is_clear);
+        // Whatever becomes of the step: a count that grows says that it fails.
+        let unindexed = self.store.unindexed().await?;
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("lexgate_unindexed_records").set(unindexed as f64);
+        match self.store.index_block().await? {
+            Indexing::Indexed | Indexing::Overtaken => Ok(true),
+            Indexing::UpToDate if *is_clear => Ok(false),
+            Indexing::UpToDate => {
+                *is_clear = !self.store.clear_former_index().await?;
+                Ok(!*is_clear)
+            }
         }
-        if indexed != Indexing::Overtaken {
-            let unindexed = self.store.unindexed().await?;
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("lexgate_unindexed_records").set(unindexed as f64);
-        }
-        Ok(indexed == Indexing::Indexed)
     }
 }

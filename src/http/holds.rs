@@ -56,8 +56,10 @@ struct HoldAnswer {
     records: BTreeMap<String, String>,
     /// The record that says so.
     record: Seq,
-    /// How many records match now, counted up to 1,000: a misspelt name matches none.
-    matches: usize,
+    /// How many records match now, counted up to 1,000: a misspelt name matches none. Absent where counting
+    /// them takes too long; the hold is in force all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    matches: Option<usize>,
 }
 
 /// How far matches are counted.
@@ -66,7 +68,11 @@ const COUNTED: usize = 1_000;
 impl HoldAnswer {
     async fn new(shared: &Shared, id: String, hold: Hold) -> Result<Self, GateError> {
         let query = RecordQuery { limit: COUNTED, ..hold.query() };
-        let matches = shared.gate.search(&query).await?.len();
+        let matches = match shared.gate.search(&query).await {
+            Ok(found) => Some(found.len()),
+            Err(GateError::SlowQuestion { .. }) => None,
+            Err(error) => return Err(error),
+        };
         Ok(Self { id, reason: hold.reason, records: hold.records, record: hold.seq, matches })
     }
 }
@@ -129,7 +135,8 @@ async fn set(
         faults.push(FieldFault::parameter("id", "want 1 to 64 letters, digits, `.`, `_` or `-`"));
     }
     faults.extend(check_reason(&request.reason, "/reason"));
-    faults.extend(names::unknown(&shared, &request.records, &[], "/records/").await?);
+    let looking = names::Looking { scope: &[], is_sure: true };
+    faults.extend(names::unknown(&shared, &request.records, &looking, "/records/").await?);
     for name in ["after", "limit", "order"] {
         if request.records.given().contains_key(name) {
             let pointer = format!("/records/{name}");

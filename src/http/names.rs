@@ -31,31 +31,39 @@ pub(super) async fn refuse_unknown(
     filters: &Filters,
     scope: &[String],
 ) -> Result<(), Problem> {
-    let faults = unknown(shared, filters, scope, "").await?;
+    let faults = unknown(shared, filters, &Looking { scope, is_sure: false }, "").await?;
     if faults.is_empty() {
         return Ok(());
     }
     Err(Problem::fields(ProblemKind::MalformedQuery, faults))
 }
 
-/// Each name that nothing knows, at its filter behind `prefix`. A credential that is limited to `scope`
+/// How records are looked at for names that the active snapshot does not know.
+pub(super) struct Looking<'a> {
+    /// What the credential is limited to; nothing where it may see everything.
+    pub(super) scope: &'a [String],
+    /// Whether a name is refused unless a record has it; else it passes where much is not indexed yet.
+    pub(super) is_sure: bool,
+}
+
+/// Each name that nothing knows, at its filter behind `prefix`. A credential that is limited to a scope
 /// learns nothing of names that occur only outside of it.
 pub(super) async fn unknown(
     shared: &Shared,
     filters: &Filters,
-    scope: &[String],
+    looking: &Looking<'_>,
     prefix: &str,
 ) -> Result<Vec<FieldFault>, GateError> {
     let judge = shared.gate.keeper().current();
-    let names = Names { shared, snapshot: judge.snapshot(), is_limited: !scope.is_empty() };
+    let is_limited = !looking.scope.is_empty();
+    let names = Names { shared, snapshot: judge.snapshot(), is_limited };
     let unsure: Vec<_> =
         filters.names().filter(|(of, name)| !names.known(of).contains(name)).collect();
     let terms: Vec<String> = unsure.iter().map(|(of, name)| format!("{of}:{name}")).collect();
-    let occurring = occurring(shared, &terms, scope).await?;
+    let occurring = occurring(shared, &terms, looking).await?;
     let is_slip = |of: &str, name: &str, term: &String| {
-        // No record can have what is not the code of a place.
         let is_place = matches!(of, "jurisdiction" | "origin" | "destination");
-        !occurring.contains(term) || (is_place && name.parse::<JurisdictionCode>().is_err())
+        !occurring.contains(term) || (is_place && !names.is_recorded(name))
     };
     let slips = unsure.iter().zip(&terms).filter(|((of, name), term)| is_slip(of, name, term));
     Ok(slips
@@ -63,25 +71,25 @@ pub(super) async fn unknown(
         .collect())
 }
 
-/// Those of `terms` that a record in `scope` has.
+/// Those of `terms` that a record has which is looked at. Of a limited credential nothing else is looked at, so
+/// that the time of the answer tells nothing of it.
 async fn occurring(
     shared: &Shared,
     terms: &[String],
-    scope: &[String],
+    looking: &Looking<'_>,
 ) -> Result<Vec<String>, GateError> {
     if terms.is_empty() {
         return Ok(Vec::new());
     }
-    let mut occurring = shared.gate.occurring(terms).await?;
-    if scope.is_empty() {
-        return Ok(occurring);
+    if looking.scope.is_empty() && !looking.is_sure {
+        return shared.gate.occurring(terms).await;
     }
     let mut visible = Vec::new();
-    for term in occurring.drain(..) {
-        let (terms, any_of) = (vec![term.clone()], scope.to_vec());
+    for term in terms {
+        let (terms, any_of) = (vec![term.clone()], looking.scope.to_vec());
         let query = RecordQuery { terms, any_of, limit: 1, ..RecordQuery::default() };
         if !shared.gate.search(&query).await?.is_empty() {
-            visible.push(term);
+            visible.push(term.clone());
         }
     }
     Ok(visible)
@@ -150,6 +158,13 @@ impl<'a> Names<'a> {
         known
     }
 
+    /// Whether a record could have this place: not what is no code, nor a part of a country without a law of
+    /// its own, of which records name the country.
+    fn is_recorded(&self, name: &str) -> bool {
+        let Ok(code) = name.parse::<JurisdictionCode>() else { return false };
+        self.snapshot.facts.place(code.clone()).map_or(true, |place| place == code)
+    }
+
     /// What is wrong with `name`, and what was meant.
     fn detail(&self, of: &str, name: &str) -> String {
         let meant = match of {
@@ -163,7 +178,7 @@ impl<'a> Names<'a> {
             other => other,
         };
         let knows = if self.is_limited {
-            "neither the active snapshot nor a record that this API key may read"
+            "nothing that this API key may read"
         } else {
             "neither the active snapshot nor any record"
         };

@@ -2,6 +2,7 @@
 //! it is given.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use super::{Draft, Mark, Receipt, SequencerSettings, SubmitError, continuation::
 use crate::{
     domain::{Clock, CounterKey, Counts, DecisionId, Digest, Quota, Seq, Used},
     ledger::{ENTRY_LIMIT, Edge, Entry, Envelope, Kind, canonical, seal, to_micros},
-    store::{Claim, ClockError, Found, Head, Lookups, Row, Seal, Sealed, StoreError},
+    store::{Claim, ClockError, Found, Head, Lookups, Row, Seal, Sealed, StoreError, storable},
 };
 
 /// Records that came together and are answered together.
@@ -368,7 +369,7 @@ impl Pen<'_> {
             about: draft.about,
             leaf: receipt.leaf,
             entry: receipt.entry.clone(),
-            terms: storable(&draft.terms),
+            terms: all_storable(&draft.terms),
             dispatched_by: draft.dispatch.then_some(self.settings.process),
             claim: draft.claim.clone(),
             activation: draft.activation.clone(),
@@ -379,11 +380,10 @@ impl Pen<'_> {
     }
 }
 
-/// A store keeps neither NUL nor its separator in a term, which is only an index.
-fn storable(terms: &Arc<[String]>) -> Arc<[String]> {
-    const UNSTORABLE: [char; 2] = ['\0', '\u{1f}'];
-    if !terms.iter().any(|term| term.contains(UNSTORABLE)) {
+/// The terms as a store keeps them: they are only an index.
+fn all_storable(terms: &Arc<[String]>) -> Arc<[String]> {
+    if terms.iter().all(|term| matches!(storable(term), Cow::Borrowed(_))) {
         return terms.clone();
     }
-    terms.iter().map(|term| term.replace(UNSTORABLE, "\u{fffd}")).collect()
+    terms.iter().map(|term| storable(term).into_owned()).collect()
 }

@@ -57,9 +57,14 @@ fn distance(folded: &str, candidate: &str) -> Option<Distance> {
     if folded.len() > LONGEST || whole.len() > LONGEST {
         return None;
     }
-    let letters = |other: &str| strsim::damerau_levenshtein(folded, other);
+    let most = forgiven(folded.chars().count());
+    let letters = |other: &str| match folded.len().abs_diff(other.len()) {
+        // A letter takes up to four bytes.
+        apart if apart > 4 * most => usize::MAX,
+        _ => strsim::damerau_levenshtein(folded, other),
+    };
     let fewest = letters(&whole).min(local.as_deref().map_or(usize::MAX, letters));
-    if fewest <= forgiven(folded.chars().count()) {
+    if fewest <= most {
         return Some(Distance::Letters(fewest));
     }
     let is_part = folded.len() >= SHORTEST_PART && whole.contains(folded);

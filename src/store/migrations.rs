@@ -52,6 +52,14 @@ pub(super) async fn migrator(files: Files) -> Result<Migrator, MigrateError> {
     Migrator::new(files).await
 }
 
+/// Whether a migration gave up waiting for a lock (55P03, `lock_not_available`).
+pub(super) fn is_locked(error: &MigrateError) -> bool {
+    let (MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) = error else {
+        return false;
+    };
+    error.as_database_error().is_some_and(|error| error.code().is_some_and(|code| code == "55P03"))
+}
+
 /// Whether exactly these files were applied.
 pub(super) async fn is_complete(
     files: Files,

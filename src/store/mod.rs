@@ -17,6 +17,7 @@ mod sqlite;
 mod standing;
 
 use std::{
+    borrow::Cow,
     collections::BTreeSet,
     fmt,
     sync::Arc,
@@ -153,6 +154,13 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// The entries that match, in the order that is asked for, without those whose bodies were removed.
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError>;
 
+    /// Those of these entries, in order, that match, told by the entries themselves and by no index.
+    async fn matching(
+        &self,
+        query: &RecordQuery,
+        seqs: &[Seq],
+    ) -> Result<BTreeSet<Seq>, StoreError>;
+
     /// Those of these terms that some entry has. Where much of the log is not indexed yet, any of them may.
     async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError>;
 
@@ -254,6 +262,9 @@ const BEYOND_HEAD: &str = "an entry lies behind the head of the log: somebody ha
 /// How many rows of leases take about as much room as a batch.
 const ROWS_OF_A_BATCH: i64 = 1000;
 
+/// How many entries are held against a search in one operation.
+const MATCHED_AT_ONCE: usize = 4096;
+
 /// For how long a start, or `lexgate migrate`, indexes what is not: some million entries. What is left then
 /// is indexed while the service runs.
 const INDEXING: Duration = Duration::from_secs(60);
@@ -263,14 +274,23 @@ async fn index_for_a_while(store: &dyn Store) {
     let began = Instant::now();
     while began.elapsed() < INDEXING {
         match store.index_block().await {
-            Ok(Indexing::Indexed) => {}
-            Ok(Indexing::UpToDate | Indexing::Overtaken) => return,
+            Ok(Indexing::Indexed | Indexing::Overtaken) => {}
+            Ok(Indexing::UpToDate) => return,
             Err(error) => {
                 tracing::warn!(%error, "the log could not be indexed; the service tries again");
                 return;
             }
         }
     }
+}
+
+/// A term as a store keeps it: neither NUL nor the separator of terms is in it.
+pub(crate) fn storable(term: &str) -> Cow<'_, str> {
+    const UNSTORABLE: [char; 2] = ['\0', '\u{1f}'];
+    if term.contains(UNSTORABLE) {
+        return term.replace(UNSTORABLE, "\u{fffd}").into();
+    }
+    term.into()
 }
 
 /// A content's bytes, if they are those of its digest.

@@ -129,6 +129,13 @@ impl Store for Faulty {
     async fn is_migrated(&self) -> Result<bool, StoreError> {
         self.behind.is_migrated().await
     }
+    async fn matching(
+        &self,
+        query: &RecordQuery,
+        seqs: &[Seq],
+    ) -> Result<BTreeSet<Seq>, StoreError> {
+        self.behind.matching(query, seqs).await
+    }
     async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
         self.behind.occurring(terms).await
     }

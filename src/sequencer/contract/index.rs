@@ -18,6 +18,8 @@ super::on_both! {
     removed_bodies_are_forgotten
     a_log_whose_time_was_corrected_is_searched_by_time
     nothing_but_a_removal_changes_the_index
+    what_cannot_be_undone_rests_on_no_index
+    words_of_an_older_version_last_longer_than_their_decision
 }
 
 /// More than two blocks.
@@ -241,4 +243,72 @@ async fn nothing_but_a_removal_changes_the_index(bed: Bed) {
         let refused = bed.execute(change).await.unwrap_err();
         assert!(refused.to_string().contains("append-only"), "{change}: {refused}");
     }
+}
+
+async fn what_cannot_be_undone_rests_on_no_index(bed: Bed) {
+    let desk = filled(&bed).await;
+    let rare = RecordQuery { terms: vec!["rare:7".into()], limit: 9, ..RecordQuery::default() };
+    let some: Vec<Seq> = [6, 7, 1007, 4099, 8007].map(Seq::new).into();
+    let held: BTreeSet<Seq> = [7, 1007, 8007].map(Seq::new).into();
+    for (next, is_whole) in [(4096, true), (8_192_000, false), (4097, false)] {
+        // As somebody would who wants a search to find nothing.
+        bed.execute(&format!("UPDATE term_progress SET next = {next}")).await.unwrap();
+        assert_eq!(desk.store.query(&rare).await.is_ok(), is_whole, "{next}");
+        assert_eq!(desk.store.matching(&rare, &some).await.unwrap(), held, "{next}");
+        let activation =
+            RecordQuery { kind: Some(Kind::BundleActivated), limit: 9, ..RecordQuery::default() };
+        assert_eq!(find(&desk, &activation).await, [1], "what decides is found: {next}");
+    }
+    bed.execute("UPDATE term_progress SET next = 0").await.unwrap();
+    let late = RecordQuery { after: Some(Seq::new(1006)), ..rare.clone() };
+    let matching = desk.store.matching(&late, &some).await.unwrap();
+    assert_eq!(matching, [1007, 8007].map(Seq::new).into());
+    let other = RecordQuery { kind: Some(Kind::Outcome), ..rare };
+    assert!(desk.store.matching(&other, &some).await.unwrap().is_empty());
+}
+
+async fn words_of_an_older_version_last_longer_than_their_decision(bed: Bed) {
+    let desk = Desk::on(bed.migrated().await);
+    desk.activate(1).await;
+    let decided = desk.sequencer.submit(decision(true)).await.unwrap();
+    let ended = desk.sequencer.submit(outcome(&decided)).await.unwrap();
+    let seq = ended.seq.get();
+    if bed.kept() == Kept::Sqlite {
+        let former = format!(
+            "DROP TRIGGER entries_no_update; UPDATE entries SET terms = NULL;
+             INSERT INTO former_entry_terms VALUES ('tenant:former', {seq}), ('zone:x', 0)"
+        );
+        bed.execute(&former).await.unwrap();
+    } else {
+        let former = format!(
+            "ALTER TABLE entries DISABLE TRIGGER USER;
+             UPDATE entries SET terms = '{{tenant:former}}' WHERE seq = {seq}"
+        );
+        bed.execute(&former).await.unwrap();
+    }
+    let range = SeqRange { first: decided.seq, last: decided.seq };
+    assert_eq!(desk.store.remove_bodies(range, Seq::new(9)).await.unwrap(), Some(1));
+    let query = RecordQuery {
+        terms: vec!["tenant:former".into()],
+        any_of: vec!["tenant:former".into()],
+        limit: 9,
+        ..RecordQuery::default()
+    };
+    let found = async || {
+        assert_eq!(find(&desk, &query).await, [seq]);
+        let matching = desk.store.matching(&query, &[decided.seq, ended.seq]).await.unwrap();
+        assert_eq!(matching, [ended.seq].into());
+    };
+    found().await;
+    while desk.store.clear_former_index().await.unwrap() {}
+    found().await;
+    let drafts: Vec<Draft> = (0..4096).map(|_| decision(false)).collect();
+    for drafts in drafts.chunks(256) {
+        for receipt in desk.sequencer.submit_all(drafts.to_vec()).await.unwrap() {
+            receipt.unwrap();
+        }
+    }
+    assert_eq!(desk.store.index_block().await.unwrap(), Indexing::Indexed);
+    while desk.store.clear_former_index().await.unwrap() {}
+    found().await;
 }

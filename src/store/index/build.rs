@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{BLOCK, Bits, Block, EVERY, Index, Listed, Part};
 use crate::{
     ledger::DerivedTerms,
-    store::{StoreError, Stored},
+    store::{StoreError, Stored, storable},
 };
 
 /// How many entries are read, and their words made, at once: others want to work too.
@@ -21,10 +21,11 @@ pub(in crate::store) async fn next_block<I: Index>(
     index: &mut I,
 ) -> Result<Option<Block>, StoreError> {
     let progress = index.progress().await?;
-    if progress.head < progress.next.saturating_add(BLOCK) {
+    let next = progress.end()?;
+    if progress.head < next.saturating_add(BLOCK) {
         return Ok(None);
     }
-    let span = progress.next..progress.next + BLOCK;
+    let span = next..next + BLOCK;
     let rows = records(index, &Part { span, kind: None, newest_first: false }).await?;
     let mut terms: BTreeMap<String, Bits> = BTreeMap::new();
     for row in rows {
@@ -41,7 +42,15 @@ pub(super) async fn records<I: Index>(
     index: &mut I,
     part: &Part,
 ) -> Result<Vec<Listed>, StoreError> {
-    let mut rows = index.listed(part).await?;
+    let rows = index.listed(part).await?;
+    complete(index, rows).await
+}
+
+/// These records with all the words by which each is found.
+pub(super) async fn complete<I: Index>(
+    index: &mut I,
+    mut rows: Vec<Listed>,
+) -> Result<Vec<Listed>, StoreError> {
     let lacking: Vec<u64> = rows
         .iter()
         .filter(|row| DerivedTerms::may_lack(&row.kind, &row.terms))
@@ -53,7 +62,9 @@ pub(super) async fn records<I: Index>(
         tokio::task::yield_now().await;
     }
     for row in &mut rows {
-        row.terms.extend(derived.remove(&row.seq).into_iter().flatten());
+        row.terms.extend(
+            derived.remove(&row.seq).into_iter().flatten().map(|term| storable(&term).into_owned()),
+        );
         row.terms.extend([kind_term(&row.kind), EVERY.to_owned()]);
     }
     Ok(rows)

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 pub(super) use bits::Bits;
 pub(super) use build::next_block;
-pub(super) use search::{occurring, search};
+pub(super) use search::{matching, occurring, search};
 
 use super::{StoreError, Stored};
 use crate::ledger::Kind;
@@ -32,6 +32,19 @@ pub(super) struct Progress {
     pub(super) removals: i64,
     /// The position behind the last record.
     pub(super) head: u64,
+}
+
+impl Progress {
+    /// Where the index ends. It never reaches behind the log, and consists of whole blocks: somebody who set
+    /// it forward would hide what is not indexed.
+    fn end(self) -> Result<u64, StoreError> {
+        if self.next > self.head || !self.next.is_multiple_of(BLOCK) {
+            return Err(StoreError::Corrupt(
+                "`term_progress` says that more is indexed than there is",
+            ));
+        }
+        Ok(self.next)
+    }
 }
 
 /// A part of the log, and how it is walked.
@@ -88,7 +101,14 @@ pub enum Indexing {
 /// Questions to a database about its log. None of them is about records whose bodies were removed, except
 /// for their instants.
 pub(super) trait Index: Send {
+    /// Whether there are roles that may write the index and not the records. What the index shows is then held
+    /// against the records; else words that only the index still has are taken from it.
+    const HAS_ROLES: bool;
+
     fn progress(&mut self) -> impl Future<Output = Result<Progress, StoreError>> + Send;
+
+    /// The position behind the last record.
+    fn end(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 
     /// Where these terms occur in the blocks from `first` up to `end`.
     fn kept(
@@ -102,6 +122,12 @@ pub(super) trait Index: Send {
     fn listed(
         &mut self,
         part: &Part,
+    ) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
+
+    /// The records at these positions, in order, as the index sees them.
+    fn listed_at(
+        &mut self,
+        seqs: &[u64],
     ) -> impl Future<Output = Result<Vec<Listed>, StoreError>> + Send;
 
     /// The records at these positions, in any order.

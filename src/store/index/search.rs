@@ -8,18 +8,18 @@ use std::{
 
 use super::{
     BLOCK, Bits, EVERY, Index, Kept, Listed, Part,
-    build::{kind_term, records},
+    build::{complete, kind_term, records},
 };
 use crate::{
     ledger::Kind,
-    store::{RecordQuery, StoreError, Stored},
+    store::{RecordQuery, StoreError, Stored, storable},
 };
 
 /// How many blocks are looked at first, how many more each time, and how many at most.
 const STEPS: (u64, u64, u64) = (16, 4, 1024);
 
-/// A character that no term is stored with, and what is stored in its place.
-const UNSTORABLE: (char, &str) = ('\0', "\u{fffd}");
+/// How many records are held against a search at once.
+const AT_ONCE: usize = 256;
 
 /// The records that match, in the order that is wanted.
 pub(in crate::store) async fn search<I: Index>(
@@ -30,14 +30,20 @@ pub(in crate::store) async fn search<I: Index>(
     if found.is_full() {
         return Ok(found.records);
     }
-    let progress = index.progress().await?;
     let wanted = Wanted::new(query);
-    for span in spans(index, query, progress.head).await? {
-        if wanted.is_kind_alone() {
+    if wanted.is_kind_alone() {
+        // Whatever became of the index: what decides is found so.
+        let head = index.end().await?;
+        for span in spans(index, query, head).await? {
             walk_rest(index, &wanted, &mut found, span).await?;
-            continue;
         }
-        let at = progress.next.clamp(span.start, span.end);
+        found.read(index).await?;
+        return Ok(found.records);
+    }
+    let progress = index.progress().await?;
+    let next = progress.end()?;
+    for span in spans(index, query, progress.head).await? {
+        let at = next.clamp(span.start, span.end);
         let (kept, rest) = (span.start..at, at..span.end);
         if query.newest_first {
             walk_rest(index, &wanted, &mut found, rest).await?;
@@ -48,7 +54,68 @@ pub(in crate::store) async fn search<I: Index>(
         }
     }
     found.read(index).await?;
+    if !I::HAS_ROLES || query.any_of.is_empty() {
+        return Ok(found.records);
+    }
+    // Who may see a part of the log sees what the records themselves say is in it, whatever the index says.
+    let seqs: Vec<u64> = found.records.iter().map(|stored| stored.seq.get()).collect();
+    let visible = hold_against(index, &wanted, &seqs).await?;
+    found.records.retain(|stored| visible.contains(&stored.seq.get()));
     Ok(found.records)
+}
+
+/// Those of these records, which are in order, that match. It is told by what is written beside them and in
+/// them, not by the index: what cannot be undone rests on it.
+pub(in crate::store) async fn matching<I: Index>(
+    index: &mut I,
+    query: &RecordQuery,
+    seqs: &[u64],
+) -> Result<BTreeSet<u64>, StoreError> {
+    let head = index.end().await?;
+    let spans = spans(index, query, head).await?;
+    let among = |seq: &u64| spans.iter().any(|span| span.contains(seq));
+    let seqs: Vec<u64> = seqs.iter().copied().filter(among).collect();
+    let wanted = Wanted::new(query);
+    let mut matching = hold_against(index, &wanted, &seqs).await?;
+    if !I::HAS_ROLES {
+        // An outcome of an older version may stay longer than the decision that has its words.
+        matching.extend(meeting_in_blocks(index, &wanted, &seqs).await?);
+    }
+    Ok(matching)
+}
+
+/// Those of these records at which the words meet, as the index says.
+async fn meeting_in_blocks<I: Index>(
+    index: &mut I,
+    wanted: &Wanted,
+    seqs: &[u64],
+) -> Result<Vec<u64>, StoreError> {
+    let terms = wanted.each();
+    let mut meeting = Vec::new();
+    for some in seqs.chunk_by(|a, b| a / BLOCK == b / BLOCK) {
+        let Some(block) = some.first().map(|first| first / BLOCK) else { continue };
+        let kept = index.kept(&terms, block, block + 1).await?;
+        for (block, meets) in Meeting::all(wanted, &kept)? {
+            let positions = meets.positions(wanted, block, &(0..u64::MAX));
+            meeting.extend(positions.into_iter().filter(|at| some.binary_search(at).is_ok()));
+        }
+    }
+    Ok(meeting)
+}
+
+async fn hold_against<I: Index>(
+    index: &mut I,
+    wanted: &Wanted,
+    seqs: &[u64],
+) -> Result<BTreeSet<u64>, StoreError> {
+    let mut matching = BTreeSet::new();
+    for some in seqs.chunks(AT_ONCE) {
+        let rows = index.listed_at(some).await?;
+        let rows = complete(index, rows).await?;
+        let rows = rows.into_iter().filter(|row| wanted.matches(&row.terms));
+        matching.extend(rows.map(|row| row.seq));
+    }
+    Ok(matching)
 }
 
 /// Those of `terms` that a record has. Where much is not indexed yet, all of them may.
@@ -57,13 +124,14 @@ pub(in crate::store) async fn occurring<I: Index>(
     terms: &[String],
 ) -> Result<Vec<String>, StoreError> {
     let progress = index.progress().await?;
-    let terms: Vec<String> = terms.iter().map(|term| storable(term)).collect();
-    if progress.head.saturating_sub(progress.next) > 2 * BLOCK {
+    let next = progress.end()?;
+    let terms: Vec<String> = terms.iter().map(|term| storable(term).into_owned()).collect();
+    if progress.head.saturating_sub(next) > 2 * BLOCK {
         return Ok(terms);
     }
     let mut occurring: BTreeSet<String> = index.indexed(&terms).await?.into_iter().collect();
     if terms.iter().any(|term| !occurring.contains(term)) {
-        let mut part = Part { span: progress.next..progress.head, kind: None, newest_first: false };
+        let mut part = Part { span: next..progress.head, kind: None, newest_first: false };
         while !part.span.is_empty() {
             for row in next_records(index, &mut part).await? {
                 occurring.extend(row.terms.into_iter().filter(|term| terms.contains(term)));
@@ -82,10 +150,6 @@ const fn is_frequent(kind: &Kind) -> bool {
     )
 }
 
-fn storable(term: &str) -> String {
-    term.replace(UNSTORABLE.0, UNSTORABLE.1)
-}
-
 /// The words of a search.
 struct Wanted {
     /// Each of them, at least one.
@@ -101,13 +165,13 @@ impl Wanted {
         let rare = query.kind.clone().filter(|kind| !is_frequent(kind));
         let kind = query.kind.iter().map(|kind| kind_term(kind.as_str()));
         let mut all: Vec<String> =
-            query.terms.iter().map(|term| storable(term)).chain(kind).collect();
+            query.terms.iter().map(|term| storable(term).into_owned()).chain(kind).collect();
         all.sort_unstable();
         all.dedup();
         if all.is_empty() {
             all.push(EVERY.to_owned());
         }
-        let any = query.any_of.iter().map(|term| storable(term)).collect();
+        let any = query.any_of.iter().map(|term| storable(term).into_owned()).collect();
         Self { all, any, kind: rare }
     }
 

@@ -42,7 +42,13 @@ fn kept(row: &PgRow) -> Result<Kept, StoreError> {
     Ok(Kept { term: row.try_get(0)?, block: position(row, 1)?, seqs: row.try_get(2)? })
 }
 
+fn listed(row: &PgRow) -> Result<Listed, StoreError> {
+    Ok(Listed { seq: position(row, 0)?, kind: row.try_get(1)?, terms: row.try_get(2)? })
+}
+
 impl Index for PgConnection {
+    const HAS_ROLES: bool = true;
+
     async fn progress(&mut self) -> Result<Progress, StoreError> {
         let row =
             sqlx::query("SELECT term_progress.next, removals, head.next FROM term_progress, head")
@@ -50,6 +56,10 @@ impl Index for PgConnection {
                 .await?;
         let (next, head) = (position(&row, 0)?, position(&row, 2)?);
         Ok(Progress { next, removals: row.try_get(1)?, head })
+    }
+
+    async fn end(&mut self) -> Result<u64, StoreError> {
+        position(&sqlx::query("SELECT next FROM head").fetch_one(self).await?, 0)
     }
 
     async fn kept(
@@ -85,9 +95,17 @@ impl Index for PgConnection {
             query = query.bind(kind.as_str());
         }
         let rows = query.fetch_all(self).await?;
-        let listed = |row: &PgRow| {
-            Ok(Listed { seq: position(row, 0)?, kind: row.try_get(1)?, terms: row.try_get(2)? })
-        };
+        rows.iter().map(listed).collect()
+    }
+
+    async fn listed_at(&mut self, seqs: &[u64]) -> Result<Vec<Listed>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT seq, kind, terms FROM entries
+             WHERE seq = ANY ($1) AND octet_length(entry) > 0 ORDER BY seq",
+        )
+        .bind(seqs.iter().copied().map(column).collect::<Vec<_>>())
+        .fetch_all(self)
+        .await?;
         rows.iter().map(listed).collect()
     }
 

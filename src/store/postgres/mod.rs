@@ -26,7 +26,7 @@ use super::{
     Store, StoreError, StoreOptions, Stored,
     bound::{BLOCK_OPERATION, Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against,
-    index::{Index as _, Indexing, occurring, search},
+    index::{Index as _, Indexing, matching, occurring, search},
     index_for_a_while, migrations,
     standing::{Admission, Standing},
 };
@@ -40,6 +40,8 @@ use session::Session;
 const READERS: u32 = 8;
 /// How long it may take to find out why there is no connection.
 const LOOK: Duration = Duration::from_millis(250);
+/// How long a migration that gave up waiting for a lock stays back.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) struct PostgresStore {
     /// Whether the server runs on this machine, and so by its clock.
@@ -186,7 +188,21 @@ impl Store for PostgresStore {
         let mut connection = connected.map_err(|error| self.standing.unreachable(error))?;
         within(patience, session.admit(&mut connection)).await?;
         within(OPERATION, find_tables(&mut connection, &session.schema)).await?;
-        within(MIGRATION, migrator.run_direct(&mut connection)).await?;
+        let migration = async {
+            // A reader that takes long is in the way of what changes a table, and everybody would wait behind
+            // it: the migration gives up its place, and tries again.
+            while let Err(error) = migrator.run_direct(&mut connection).await {
+                if !migrations::is_locked(&error) {
+                    return Err(error);
+                }
+                tracing::warn!(
+                    "a migration waits for somebody who reads the tables of the log; it is tried again"
+                );
+                tokio::time::sleep(AGAIN).await;
+            }
+            Ok(())
+        };
+        within(MIGRATION, migration).await?;
         within(patience, connection.close()).await?;
         index_for_a_while(self).await;
         Ok(())
@@ -296,6 +312,23 @@ impl Store for PostgresStore {
         let found = within(OPERATION, search(connection.get()?, query)).await;
         let found = found.map_err(StoreError::of_question)?;
         connection.give_back();
+        Ok(found)
+    }
+
+    async fn matching(
+        &self,
+        query: &RecordQuery,
+        seqs: &[Seq],
+    ) -> Result<BTreeSet<Seq>, StoreError> {
+        let mut found = BTreeSet::new();
+        // Each part within the time of one operation.
+        for some in seqs.chunks(crate::store::MATCHED_AT_ONCE) {
+            let some: Vec<u64> = some.iter().map(|seq| seq.get()).collect();
+            let mut connection = self.connection().await?;
+            let matching = within(OPERATION, matching(connection.get()?, query, &some)).await?;
+            connection.give_back();
+            found.extend(matching.into_iter().map(Seq::new));
+        }
         Ok(found)
     }
 

@@ -22,7 +22,7 @@ pub(super) const FENCE: &str = concat!(
     ", checkpoint"
 );
 
-/// Between the terms of an entry, which hold no control character.
+/// Between the terms of an entry, which do not hold it ([`crate::store::storable`]).
 pub(super) const SEPARATOR: &str = "\u{1f}";
 
 /// The statement that moves the head and writes the entries, and what is named `beside`, or nothing. The

@@ -297,12 +297,12 @@ pub(super) async fn keep_witnessed(
 /// at all.
 const FORMER_TERMS_GO: &str = "
 WITH RECURSIVE every (term) AS (
-    SELECT min(term) FROM entry_terms
+    SELECT min(term) FROM former_entry_terms
     UNION ALL
-    SELECT (SELECT min(term) FROM entry_terms WHERE term > every.term) FROM every
+    SELECT (SELECT min(term) FROM former_entry_terms WHERE term > every.term) FROM every
     WHERE every.term IS NOT NULL
 )
-DELETE FROM entry_terms WHERE term IN (SELECT term FROM every) AND seq BETWEEN ?1 AND ?2";
+DELETE FROM former_entry_terms WHERE term IN (SELECT term FROM every) AND seq BETWEEN ?1 AND ?2";
 
 /// Removes bodies, in a transaction that says so.
 pub(super) async fn remove_bodies(

@@ -1,5 +1,7 @@
 //! The index of terms in `SQLite`.
 
+use std::collections::HashMap;
+
 use jiff::Timestamp;
 use sqlx::{Connection as _, Row as _, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -15,7 +17,7 @@ use crate::{
     },
 };
 
-/// Between the terms of an entry, which hold no control character.
+/// Between the terms of an entry, which do not hold it ([`crate::store::storable`]).
 pub(super) const SEPARATOR: &str = "\u{1f}";
 
 /// How many rows of the table of terms that older versions kept go at once.
@@ -52,7 +54,53 @@ fn kept(row: &SqliteRow) -> Result<Kept, StoreError> {
     Ok(Kept { term: row.try_get(0)?, block: position(row, 1)?, seqs: row.try_get(2)? })
 }
 
+/// Rows with their words: those beside the entry, or, where an older version wrote the row, those in its table.
+async fn listed(
+    connection: &mut SqliteConnection,
+    rows: &[SqliteRow],
+) -> Result<Vec<Listed>, StoreError> {
+    let mut listed = Vec::with_capacity(rows.len());
+    let mut former = Vec::new();
+    for row in rows {
+        let (seq, kind) = (position(row, 0)?, row.try_get(1)?);
+        let beside: Option<String> = row.try_get(2)?;
+        if beside.is_none() {
+            former.push(seq);
+        }
+        let beside = beside.filter(|terms| !terms.is_empty());
+        let terms = beside.map(|terms| terms.split(SEPARATOR).map(str::to_owned).collect());
+        listed.push(Listed { seq, kind, terms: terms.unwrap_or_default() });
+    }
+    let (Some(first), Some(last)) = (former.iter().min(), former.iter().max()) else {
+        return Ok(listed);
+    };
+    // The table is ordered by terms: each is looked for in this span, and none is read twice.
+    let rows = sqlx::query(
+        "WITH RECURSIVE every (term) AS (
+             SELECT min(term) FROM former_entry_terms
+             UNION ALL
+             SELECT (SELECT min(term) FROM former_entry_terms WHERE term > every.term) FROM every
+             WHERE every.term IS NOT NULL)
+         SELECT f.seq, f.term FROM every
+         CROSS JOIN former_entry_terms f ON f.term = every.term AND f.seq BETWEEN ?1 AND ?2",
+    )
+    .bind(column(*first))
+    .bind(column(*last))
+    .fetch_all(connection)
+    .await?;
+    let mut terms: HashMap<u64, Vec<String>> = HashMap::new();
+    for row in &rows {
+        terms.entry(position(row, 0)?).or_default().push(row.try_get(1)?);
+    }
+    for row in &mut listed {
+        row.terms.extend(terms.remove(&row.seq).into_iter().flatten());
+    }
+    Ok(listed)
+}
+
 impl Index for SqliteConnection {
+    const HAS_ROLES: bool = false;
+
     async fn progress(&mut self) -> Result<Progress, StoreError> {
         let row =
             sqlx::query("SELECT term_progress.next, removals, head.next FROM term_progress, head")
@@ -60,6 +108,10 @@ impl Index for SqliteConnection {
                 .await?;
         let (next, head) = (position(&row, 0)?, position(&row, 2)?);
         Ok(Progress { next, removals: row.try_get(1)?, head })
+    }
+
+    async fn end(&mut self) -> Result<u64, StoreError> {
+        position(&sqlx::query("SELECT next FROM head").fetch_one(self).await?, 0)
     }
 
     async fn kept(
@@ -94,15 +146,19 @@ impl Index for SqliteConnection {
         if let Some(kind) = &part.kind {
             query = query.bind(kind.as_str().to_owned());
         }
-        let rows = query.fetch_all(self).await?;
-        let listed = |row: &SqliteRow| {
-            let terms: Option<String> = row.try_get(2)?;
-            let terms = terms.filter(|terms| !terms.is_empty());
-            let terms = terms.map(|terms| terms.split(SEPARATOR).map(str::to_owned).collect());
-            let (seq, kind) = (position(row, 0)?, row.try_get(1)?);
-            Ok(Listed { seq, kind, terms: terms.unwrap_or_default() })
-        };
-        rows.iter().map(listed).collect()
+        let rows = query.fetch_all(&mut *self).await?;
+        listed(self, &rows).await
+    }
+
+    async fn listed_at(&mut self, seqs: &[u64]) -> Result<Vec<Listed>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT e.seq, e.kind, e.terms FROM json_each(?1) AS wanted
+             CROSS JOIN entries e ON e.seq = wanted.value WHERE length(e.entry) > 0 ORDER BY e.seq",
+        )
+        .bind(columns(seqs))
+        .fetch_all(&mut *self)
+        .await?;
+        listed(self, &rows).await
     }
 
     async fn entries(&mut self, seqs: &[u64]) -> Result<Vec<Stored>, StoreError> {
@@ -237,10 +293,13 @@ pub(super) async fn forget(
     Ok(())
 }
 
-/// Deletes some rows of the table of terms that older versions kept. Whether there were any.
+/// Deletes some rows of the table of terms that older versions kept, of records that are indexed. Whether there
+/// were any.
 pub(super) async fn clear_former(connection: &mut SqliteConnection) -> Result<bool, StoreError> {
     let gone = sqlx::query(
-        "DELETE FROM entry_terms WHERE (term, seq) IN (SELECT term, seq FROM entry_terms LIMIT ?1)",
+        "DELETE FROM former_entry_terms WHERE (term, seq) IN (
+             SELECT term, seq FROM former_entry_terms
+             WHERE seq < (SELECT next FROM term_progress) LIMIT ?1)",
     )
     .bind(GOING)
     .execute(connection)

@@ -34,7 +34,7 @@ use super::{
     Store, StoreError, Stored,
     bound::{BLOCK_OPERATION, Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against,
-    index::{Index as _, Indexing, next_block, occurring, search},
+    index::{Index as _, Indexing, matching, next_block, occurring, search},
     index_for_a_while, migrations,
     standing::{Admission, Standing},
 };
@@ -302,6 +302,23 @@ impl Store for SqliteStore {
         let found = within(OPERATION, search(connection.get()?, query)).await;
         let found = found.map_err(StoreError::of_question)?;
         connection.give_back();
+        Ok(found)
+    }
+
+    async fn matching(
+        &self,
+        query: &RecordQuery,
+        seqs: &[Seq],
+    ) -> Result<BTreeSet<Seq>, StoreError> {
+        let mut found = BTreeSet::new();
+        // Each part within the time of one operation.
+        for some in seqs.chunks(crate::store::MATCHED_AT_ONCE) {
+            let some: Vec<u64> = some.iter().map(|seq| seq.get()).collect();
+            let mut connection = self.connection().await?;
+            let matching = within(OPERATION, matching(connection.get()?, query, &some)).await?;
+            connection.give_back();
+            found.extend(matching.into_iter().map(Seq::new));
+        }
         Ok(found)
     }
 
