@@ -1,11 +1,15 @@
 //! The shape of the source: imports run one way, each library stays in its place, files are small
 //! and say what they are. Reads the text; knows nothing of what the code does.
 
+mod graph;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
+
+use graph::Graph;
 
 /// The longest file, in lines: past this it wants to be two.
 const LONGEST: usize = 500;
@@ -98,10 +102,22 @@ const MAY_NAME: [(&str, &[&str]); 17] = [
     ),
 ];
 
+/// Circles between the files of a folder that are still to be opened. The list only shrinks.
+const CIRCLES: [&str; 8] = [
+    "cli: about cases draft fmt new policies",
+    "cli: explain recorded",
+    "cli/verify: replay stream",
+    "dispatch: client probe",
+    "gate: attempt call content counterfactual course decide dispatch erasure holds judge limits memo outcome stream trace vault volume",
+    "http: audit decisions examples gateway names openapi proofs tlog vocabulary",
+    "http: auth body coding observe problem",
+    "http/gateway: denial failure",
+];
+
 /// Where each library may be named: a module, or one file of it.
 const LIBRARIES: [(&str, &[&str]); 7] = [
     ("axum", &["http", "app", "lifecycle", "witness", "cli/witness.rs"]),
-    ("sqlx", &["store"]),
+    ("sqlx", &["store", "sequencer/contract/kit.rs", "sequencer/contract/standing.rs"]),
     // Spans go to the collector over the HTTP client that is there, not a second one.
     ("reqwest", &["dispatch", "witness", "telemetry/otlp.rs"]),
     ("opentelemetry", &["telemetry"]),
@@ -243,6 +259,17 @@ fn each_library_stays_in_its_place() {
         }
     }
     assert!(faults.is_empty(), "{faults:#?}");
+}
+
+#[test]
+fn the_files_of_a_folder_form_no_circle() {
+    let graph = Graph::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"));
+    let circles = graph.circles(false);
+    let new: Vec<_> = circles.iter().filter(|circle| !CIRCLES.contains(&circle.as_str())).collect();
+    assert!(new.is_empty(), "these files name each other: {new:#?}");
+    let opened: Vec<_> =
+        CIRCLES.iter().filter(|circle| !circles.iter().any(|found| found == *circle)).collect();
+    assert!(opened.is_empty(), "take these off the list of circles: {opened:#?}");
 }
 
 #[test]
