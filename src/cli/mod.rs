@@ -1,23 +1,17 @@
 //! The command line: one file for each subcommand. Arguments in, text and an exit code out.
 
-mod about;
-mod cases;
 mod correct_time;
 mod demo;
-mod draft;
 mod explain;
 mod export;
-mod fmt;
 mod init;
 mod keys;
 mod ledger;
 mod migrate;
-mod new;
 mod openapi;
 mod output;
 mod policies;
 mod prune;
-mod recorded;
 mod serve;
 mod signing;
 mod verify;

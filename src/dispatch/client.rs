@@ -3,35 +3,26 @@
 
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use reqwest::{
     RequestBuilder, Response, Url,
-    header::{
-        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue,
-        RETRY_AFTER,
-    },
+    header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING},
 };
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    BackendReply, BackendRequest, Backends, Endpoint, Expected, Grants, Probed, SendError,
+    Grants, SendError,
     connections::Connections,
     credentials::{Credentials, Key},
     encoding::decoded,
-    outgoing::Outgoing,
-    probe::probe,
 };
-use crate::{
-    facts::{Api, BackendAddress},
-    telemetry::TraceContext,
-};
+use crate::facts::{Api, BackendAddress};
 
 /// Where Anthropic's API takes a key.
 const X_API_KEY: &str = "x-api-key";
 /// The header without which Anthropic's API answers nothing, and the version that its SDKs send.
-const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
+pub(super) const VERSION: (&str, &str) = ("anthropic-version", "2023-06-01");
 /// Where Anthropic's API is.
 const ANTHROPIC: &str = "anthropic.com";
 /// The largest answer to a question without a body.
@@ -46,11 +37,11 @@ pub struct OpenAiClient {
 
 /// When an attempt is over, whatever has come.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     /// Up to the headers, and to the first piece: many backends send headers before they begin to think.
-    begin: Instant,
-    between_chunks: Duration,
-    total: Instant,
+    pub(super) begin: Instant,
+    pub(super) between_chunks: Duration,
+    pub(super) total: Instant,
 }
 
 impl OpenAiClient {
@@ -96,7 +87,7 @@ impl OpenAiClient {
     }
 
     /// What a request to `address` needs. It too has an end: files may lie on disks that do not answer.
-    async fn ready(
+    pub(super) async fn ready(
         &self,
         address: &BackendAddress,
     ) -> Result<(reqwest::Client, Option<Key>), SendError> {
@@ -112,75 +103,12 @@ impl OpenAiClient {
     }
 
     /// Notes that a backend answered with `status` to what held `key`.
-    fn heard(&self, address: &BackendAddress, key: Option<&Key>, status: u16) {
+    pub(super) fn heard(&self, address: &BackendAddress, key: Option<&Key>, status: u16) {
         if is_refusal(status)
             && let (Some(source), Some(key)) = (&address.key, key)
         {
             self.credentials.refused(source, key);
         }
-    }
-}
-
-#[async_trait]
-impl Backends for OpenAiClient {
-    async fn send(
-        &self,
-        address: &BackendAddress,
-        request: BackendRequest,
-    ) -> Result<BackendReply, SendError> {
-        let total = Instant::now() + address.timeouts.total;
-        let (client, key) = self.ready(address).await?;
-        let accept = if request.stream { "text/event-stream" } else { "application/json" };
-        let is_messages =
-            [Endpoint::Messages, Endpoint::CountTokens].map(Endpoint::path).contains(&request.path);
-        let names_version = request.headers.iter().any(|(name, _)| *name == VERSION.0);
-        let mut call = client
-            .post(address.base_url.join(request.path))
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, accept)
-            .header(ACCEPT_ENCODING, "identity")
-            .header("x-request-id", request.request_id);
-        for (name, value) in request.headers {
-            call = call.header(name, value);
-        }
-        for (name, value) in request.trace.iter().map(TraceContext::header) {
-            call = call.header(name, value);
-        }
-        if is_messages && !names_version {
-            call = call.header(VERSION.0, VERSION.1);
-        }
-        // What Anthropic offers beside its own API reads keys as OpenAI does.
-        let is_anthropic = is_messages && address.api != Some(Api::OpenAi);
-        let api = if is_anthropic { Api::Anthropic } else { Api::OpenAi };
-        let call = bearing(call, key.as_ref(), api);
-        let timeouts = address.timeouts;
-        let begin = if request.stream { timeouts.first_byte } else { timeouts.answer };
-        let limits = Limits {
-            begin: Instant::now() + begin,
-            between_chunks: timeouts.between_chunks,
-            total,
-        };
-        let body = Outgoing::new(request.body, request.permit);
-        let refused = body.refused();
-        let sent = call.body(reqwest::Body::wrap(body)).send();
-        let response = timeout_at(limits.begin.min(total), sent).await;
-        let response = response.map_err(|_| SendError::Timeout("first byte"))?;
-        let response = response.map_err(broken);
-        let response = response
-            .map_err(|error| if refused.is_so() { SendError::NoLongerAllowed } else { error })?;
-        self.heard(address, key.as_ref(), response.status().as_u16());
-        let header =
-            |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-        Ok(BackendReply {
-            status: response.status().as_u16(),
-            content_type: header(CONTENT_TYPE).map(str::to_owned),
-            retry_after: header(RETRY_AFTER).map(str::to_owned),
-            body: chunks(response, limits),
-        })
-    }
-
-    async fn probe(&self, expected: &Expected<'_>) -> Probed {
-        probe(self, expected).await
     }
 }
 
@@ -196,7 +124,7 @@ fn on_the_host_of(address: &BackendAddress, url: &str) -> Result<Url, SendError>
     }
 }
 
-fn broken(error: reqwest::Error) -> SendError {
+pub(super) fn broken(error: reqwest::Error) -> SendError {
     // A request that cannot be built is not sent either.
     if error.is_connect() || error.is_builder() {
         SendError::Unreachable(error.without_url())
@@ -209,7 +137,7 @@ fn broken(error: reqwest::Error) -> SendError {
 }
 
 /// The body in pieces, as it was before a backend compressed it.
-fn chunks(
+pub(super) fn chunks(
     response: Response,
     limits: Limits,
 ) -> stream::BoxStream<'static, Result<Bytes, SendError>> {
@@ -253,7 +181,7 @@ async fn told(call: RequestBuilder) -> Result<(u16, Bytes), SendError> {
 }
 
 /// `call` with `key` in the header in which `api` reads it, and in no other.
-fn bearing(call: RequestBuilder, key: Option<&Key>, api: Api) -> RequestBuilder {
+pub(super) fn bearing(call: RequestBuilder, key: Option<&Key>, api: Api) -> RequestBuilder {
     match (key, api) {
         (None, _) => call,
         (Some(key), Api::OpenAi) => call.header(AUTHORIZATION, key.bearer()),

@@ -1,6 +1,7 @@
 //! Sending an approved call to a backend, and reading what comes back. Not whether it may be sent
 //! (`gate`), nor what the record says of it (`ledger`).
 
+mod backends;
 mod breaker;
 mod client;
 #[cfg(test)]

@@ -15,7 +15,7 @@ use serde_path_to_error::Segment;
 use super::{
     Shared,
     auth::Whose,
-    coding::{self, Coding},
+    coding::{self, Coding, STEP, no_room, too_large},
     problem::{Problem, ProblemKind},
     reading::{is_slow, next_frame},
 };
@@ -29,8 +29,6 @@ use crate::{
 pub(super) const DECISION_BODY: usize = 256 << 10;
 /// The largest body of a call to a model, in bytes: pictures travel in it.
 pub(super) const MODEL_BODY: usize = 32 << 20;
-/// In which steps room is taken for a body that does not say how long it is.
-pub(super) const STEP: usize = 64 << 10;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -98,16 +96,6 @@ async fn whole(mut body: Body, limit: usize, mut held: Room) -> Result<Bytes, Pr
         rest.extend_from_slice(&data);
     }
     Ok(held.keep(if rest.is_empty() { first } else { rest.freeze() }))
-}
-
-pub(super) fn too_large(limit: usize) -> Problem {
-    Problem::new(ProblemKind::BodyTooLarge, format!("the body is larger than {limit} bytes"))
-}
-
-pub(super) fn no_room() -> Problem {
-    metrics::counter!("lexgate_bodies_refused_total").increment(1);
-    let detail = "the bodies of requests under way leave no room for this one: send it again later";
-    Problem::new(ProblemKind::Overloaded, detail)
 }
 
 /// Why a body could not be read to its end.

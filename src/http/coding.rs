@@ -17,10 +17,7 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{
-    body::{STEP, no_room, too_large},
-    problem::{Problem, ProblemKind},
-};
+use super::problem::{Problem, ProblemKind, TAKEN};
 use crate::{
     dispatch::encoding::{is_large_brotli, is_zlib},
     gate::Room,
@@ -30,8 +27,8 @@ use crate::{
 const ZSTD_WINDOW_LOG: u32 = 23;
 /// How many parts a body may be compressed in, one by one: each begins anew.
 const MOST_PARTS: usize = 256;
-/// What is taken, as an answer's `Accept-Encoding` says it (RFC 9110, section 15.5.16).
-pub(super) const TAKEN: &str = "gzip, deflate, br, zstd";
+/// In which steps room is taken for a body that does not say how long it is.
+pub(super) const STEP: usize = 64 << 10;
 
 /// How a body was compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +147,16 @@ struct Decoded {
     bytes: BytesMut,
     limit: usize,
     held: Room,
+}
+
+pub(super) fn too_large(limit: usize) -> Problem {
+    Problem::new(ProblemKind::BodyTooLarge, format!("the body is larger than {limit} bytes"))
+}
+
+pub(super) fn no_room() -> Problem {
+    metrics::counter!("lexgate_bodies_refused_total").increment(1);
+    let detail = "the bodies of requests under way leave no room for this one: send it again later";
+    Problem::new(ProblemKind::Overloaded, detail)
 }
 
 /// Why decoding stopped.

@@ -12,11 +12,14 @@ use utoipa::{
     openapi::{Content, RefOr, Response as ApiResponse, ResponseBuilder, example::ExampleBuilder},
 };
 
-use super::{coding, limits};
+use super::limits;
 use crate::{
     domain::{FieldFault, FieldPlace, LimitState},
     gate::GateError,
 };
+
+/// What is taken, as an answer's `Accept-Encoding` says it (RFC 9110, section 15.5.16).
+pub(super) const TAKEN: &str = "gzip, deflate, br, zstd";
 
 /// The kinds of problem, each with one type URI and one status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -344,7 +347,7 @@ impl IntoResponse for Problem {
 /// Says which types and codings of bodies are taken.
 pub(super) fn name_taken(headers: &mut HeaderMap) {
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding::TAKEN));
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(TAKEN));
 }
 
 impl From<GateError> for Problem {

@@ -22,6 +22,8 @@ pub(super) use files::{CHECKPOINT, CONTENTS, WITNESSED};
 use replay::Replay;
 use watch::Watcher;
 
+/// The stack of a thread that judges, in bytes: policies are trees, and they are walked.
+const STACK: usize = 64 << 20;
 /// How many files are named that were not checked.
 const NAMED: usize = 20;
 

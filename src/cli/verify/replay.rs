@@ -14,7 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{files::Export, recent::Recent, recount::Recount, stream::STACK};
+use super::{STACK, files::Export, recent::Recent, recount::Recount};
 use crate::{
     domain::{CallRequest, Digest, Seq, SnapshotDigests, Verdict},
     facts::{Proposal, Snapshot},

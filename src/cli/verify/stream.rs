@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{super::Failure, files::Export, replay::Replay};
+use super::{super::Failure, STACK, files::Export, replay::Replay};
 use crate::{
     domain::{Digest, Seq, SnapshotDigests},
     ledger::{
@@ -19,8 +19,6 @@ use crate::{
 
 /// How many bundles a thread may be ahead.
 const AHEAD: usize = 4;
-/// The stack of a thread that judges, in bytes: policies are trees, and they are walked.
-pub(super) const STACK: usize = 64 << 20;
 
 /// A bundle that was read, and the tile of its leaves.
 struct Chunk {

@@ -22,7 +22,7 @@ use super::{
         observe::Cause,
         problem::{Problem, ProblemKind, name_taken},
     },
-    denial::DenialAnswer,
+    denial_answer::DenialAnswer,
 };
 use crate::{
     dispatch::Endpoint,

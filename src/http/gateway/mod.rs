@@ -4,6 +4,7 @@
 mod claim_names;
 mod claims;
 mod denial;
+mod denial_answer;
 mod failure;
 mod metadata;
 mod modalities;

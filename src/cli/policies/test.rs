@@ -8,15 +8,15 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    ConfigFile, Failure,
-    output::{self, Paint, count, paint},
-    policies::Folder,
-    watch,
-};
+use super::Folder;
 use crate::{
     cases,
     cases::{Case, Missed, Outcome, Own, Tested},
+    cli::{
+        ConfigFile, Failure, output,
+        output::{Paint, count, paint},
+        watch,
+    },
     config,
     policy::CedarCase,
     source::{Fault, Faults, SourceFile, did_you_mean},
@@ -32,7 +32,7 @@ const FOLDER: &str = "cases";
 /// a model or an operator of the organisation have cases that call theirs so. `cases/*.json` are
 /// tests in Cedar's own form: single requests, which count as cases and show nothing for coverage.
 #[derive(Debug, Args)]
-pub(super) struct Test {
+pub(in crate::cli) struct Test {
     /// The policy folder; the configuration's unless given.
     dir: Option<PathBuf>,
     #[command(flatten)]
@@ -55,7 +55,7 @@ pub(super) struct Test {
 }
 
 impl Test {
-    pub(super) fn run(&self) -> Result<(), Failure> {
+    pub(in crate::cli) fn run(&self) -> Result<(), Failure> {
         if self.watch {
             return watch::watch(&self.find()?.0, || self.once());
         }
@@ -161,7 +161,7 @@ impl Test {
 }
 
 /// The files of cases, in the order of their names.
-pub(super) fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
+pub(in crate::cli) fn read_cases(dir: &Path) -> Result<Vec<SourceFile>, Faults> {
     let paths = files_of_kind(&dir.join(FOLDER), "toml")?;
     let files = paths.iter().map(|path| config::read_file(path));
     Ok(files.collect::<Result<Vec<_>, _>>()?)

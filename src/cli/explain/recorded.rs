@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{
-    Failure,
-    explain::{existing_store, refused, show},
-    output::{self, Paint, paint},
-};
+use super::{existing_store, refused, show};
 use crate::{
     app::AppError,
+    cli::{
+        Failure, output,
+        output::{Paint, paint},
+    },
     config::Config,
     domain::{CallRequest, Clock as _, PolicyId, Seq, SnapshotDigests, SystemClock, Verdict},
     facts::{Proposal, Snapshot},
@@ -23,7 +23,11 @@ use crate::{
 };
 
 /// Explains the decision at `seq`, and says what would be decided of the same call now.
-pub(super) async fn explain(config: &Config, seq: Seq, as_json: bool) -> Result<(), Failure> {
+pub(in crate::cli) async fn explain(
+    config: &Config,
+    seq: Seq,
+    as_json: bool,
+) -> Result<(), Failure> {
     let store = existing_store(config).await?;
     let Some(store) = store else {
         let message = "the configured store does not exist yet, or its tables are missing or old";
@@ -186,6 +190,6 @@ async fn judge(
     let organisation = SourceFile::new("organisation.toml", &organisation);
     let proposal = Proposal::recorded(&files, &organisation)?;
     let snapshot = Snapshot::at(&proposal, instant, pinned.revision)
-        .map_err(|error| Failure::Finding(super::chain(&error)))?;
+        .map_err(|error| Failure::Finding(crate::cli::chain(&error)))?;
     Ok(Judge::new(Arc::new(snapshot)))
 }

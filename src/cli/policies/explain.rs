@@ -6,14 +6,14 @@ use clap::Args;
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::json;
 
-use super::{
-    ConfigFile, Failure,
-    output::{self, Paint, paint},
-    policies::Folder,
-};
+use super::Folder;
 use crate::{
     app,
     cases::Case,
+    cli::{
+        ConfigFile, Failure, output,
+        output::{Paint, paint},
+    },
     domain::{Clock, Effect, SystemClock},
     facts::{Dated, Proposal},
     policy::{EntityKind, Rule},
@@ -24,7 +24,7 @@ const OFFERED: usize = 3;
 
 /// Say what a policy demands, on which dated facts it rests, and which cases show it.
 #[derive(Debug, Args)]
-pub(super) struct About {
+pub(in crate::cli) struct About {
     /// The policy's id, as records name it.
     #[arg(value_name = "POLICY_ID")]
     id: String,
@@ -42,12 +42,12 @@ pub(super) struct About {
 type Named = (String, String, Vec<Dated<String>>);
 
 impl About {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         let folder = Folder::find(self.dir.as_deref(), &self.config)?;
         let proposal = app::propose(&folder.dir, folder.organisation)?;
         let rule = proposal.bundle.rules().find(|rule| rule.id.as_str() == self.id);
         let rule = rule.ok_or_else(|| unknown(&self.id, &proposal))?;
-        let mut cases = Case::load(&super::cases::read_cases(&folder.dir)?)?;
+        let mut cases = Case::load(&super::test::read_cases(&folder.dir)?)?;
         cases.retain(|case| {
             case.policies.iter().chain(case.duties.iter().flatten()).any(|id| *id == self.id)
         });

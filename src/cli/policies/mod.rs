@@ -1,5 +1,11 @@
 //! `lexgate policies`
 
+mod draft;
+mod explain;
+mod fmt;
+mod new;
+mod test;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -28,14 +34,14 @@ pub(super) enum Policies {
     /// Parse and validate policies and facts, and check every name in them.
     Check(Check),
     /// Judge the cases of the policy folder.
-    Test(super::cases::Test),
+    Test(self::test::Test),
     /// Say what a policy demands, on which dated facts it rests, and which cases show it.
-    Explain(super::about::About),
+    Explain(self::explain::About),
     /// Lay policies out in Cedar's own style.
-    Fmt(super::fmt::Fmt),
+    Fmt(self::fmt::Fmt),
     /// Write a template that already passes, to be made into the law that you read.
     #[command(subcommand)]
-    New(super::new::New),
+    New(self::new::New),
 }
 
 /// Parse and validate policies and facts, and check every name in them.

@@ -9,14 +9,14 @@ use std::{
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    ConfigFile, Failure,
-    output::{self, Paint, count, paint},
-    policies::Folder,
-};
+use super::Folder;
 use crate::{
     app, cases,
     cases::{Case, Outcome, Own},
+    cli::{
+        ConfigFile, Failure, output,
+        output::{Paint, count, paint},
+    },
     config,
     domain::JurisdictionCode,
     facts::{FactsAt, Proposal},
@@ -25,7 +25,7 @@ use crate::{
 
 /// Where to write, and how to say so.
 #[derive(Debug, Args)]
-pub(super) struct Into {
+pub(in crate::cli) struct Into {
     /// The policy folder; the configuration's unless given.
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -40,17 +40,17 @@ pub(super) struct Into {
 type Draft = (String, String);
 
 /// A policy folder that is valid as it stands.
-pub(super) struct Target {
+pub(in crate::cli) struct Target {
     folder: Folder,
     /// What it says.
-    pub(super) proposal: Proposal,
+    pub(in crate::cli) proposal: Proposal,
     /// Whether the organisation fits it.
     has_organisation: bool,
     json: bool,
 }
 
 impl Target {
-    pub(super) fn open(into: &Into) -> Result<Self, Failure> {
+    pub(in crate::cli) fn open(into: &Into) -> Result<Self, Failure> {
         let folder = Folder::find(into.dir.as_deref(), &into.config)?;
         match app::propose(&folder.dir, folder.organisation.clone()) {
             Ok(proposal) => Ok(Self { folder, proposal, has_organisation: true, json: into.json }),
@@ -69,7 +69,7 @@ impl Target {
         }
     }
 
-    pub(super) fn refuse_covered(
+    pub(in crate::cli) fn refuse_covered(
         &self,
         facts: &FactsAt,
         code: &JurisdictionCode,
@@ -86,7 +86,7 @@ impl Target {
     }
 
     /// Writes the drafts, if the folder still passes with them.
-    pub(super) fn write(&self, drafts: &[Draft]) -> Result<(), Failure> {
+    pub(in crate::cli) fn write(&self, drafts: &[Draft]) -> Result<(), Failure> {
         let Self { folder, json, .. } = self;
         for (path, _) in drafts {
             let path = folder.dir.join(path);
@@ -127,7 +127,7 @@ impl Target {
     fn try_out(&self, drafts: &[Draft]) -> Result<Vec<String>, Failure> {
         let dir = &self.folder.dir;
         let mut policies = config::read_policies(dir)?;
-        let mut cases = super::cases::read_cases(dir)?;
+        let mut cases = super::test::read_cases(dir)?;
         for (path, text) in drafts {
             let file = SourceFile::new(path, text);
             if config::decides(Path::new(path)) { &mut policies } else { &mut cases }.push(file);

@@ -5,19 +5,16 @@ use std::{fs, path::PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{
-    ConfigFile, Failure,
-    output::{self, count},
-    policies::Folder,
-};
+use super::Folder;
 use crate::{
+    cli::{ConfigFile, Failure, output, output::count},
     config, policy,
     source::{Faults, SourceFile},
 };
 
 /// Lay policies out in Cedar's own style. What they say stays the same, and so do comments.
 #[derive(Debug, Args)]
-pub(super) struct Fmt {
+pub(in crate::cli) struct Fmt {
     /// A policy folder, or one file; the configuration's folder unless given.
     #[arg(value_name = "DIR")]
     path: Option<PathBuf>,
@@ -32,7 +29,7 @@ pub(super) struct Fmt {
 }
 
 impl Fmt {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         let (files, mut faults) = (self.files()?, Faults::default());
         let mut changed = Vec::new();
         for file in &files {

@@ -1,5 +1,7 @@
 //! `lexgate explain`
 
+mod recorded;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -11,9 +13,8 @@ use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 
 use super::{
-    ConfigFile, Failure,
-    output::{self, Paint, paint},
-    recorded,
+    ConfigFile, Failure, output,
+    output::{Paint, paint},
 };
 use crate::{
     app,

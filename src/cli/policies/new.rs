@@ -2,11 +2,9 @@
 
 use clap::{Args, Subcommand};
 
-use super::{
-    Failure,
-    draft::{Into, Target},
-};
+use super::draft::{Into, Target};
 use crate::{
+    cli::Failure,
     domain::{Clock, JurisdictionCode, SystemClock, meant_jurisdiction},
     facts::FactsAt,
     policy,
@@ -18,7 +16,7 @@ const LONGEST: usize = 64;
 
 /// Write a template that already passes, to be made into the law that you read.
 #[derive(Debug, Subcommand)]
-pub(super) enum New {
+pub(in crate::cli) enum New {
     /// A regime: a law on where personal data may go, with its facts and its cases.
     Regime(Regime),
     /// The licence of a model: its terms and its cases.
@@ -27,7 +25,7 @@ pub(super) enum New {
 
 /// A regime: a law on where personal data may go, with its facts and its cases.
 #[derive(Debug, Args)]
-pub(super) struct Regime {
+pub(in crate::cli) struct Regime {
     /// What files, policy and words are called by: `mx-lfpdppp`.
     #[arg(value_name = "ID")]
     id: String,
@@ -43,7 +41,7 @@ pub(super) struct Regime {
 
 /// The licence of a model: its terms and its cases.
 #[derive(Debug, Args)]
-pub(super) struct Licence {
+pub(in crate::cli) struct Licence {
     /// Its SPDX id: `LicenseRef-acme-1.0` for a licence that is not on SPDX's list.
     #[arg(value_name = "ID")]
     id: String,
@@ -55,7 +53,7 @@ pub(super) struct Licence {
 }
 
 impl New {
-    pub(super) fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         match self {
             Self::Regime(regime) => regime.run(),
             Self::Licence(licence) => licence.run(),
