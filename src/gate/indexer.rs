@@ -39,7 +39,12 @@ impl Gate {
         #[expect(clippy::cast_precision_loss, reason = "a gauge")]
         metrics::gauge!("lexgate_unindexed_records").set(unindexed as f64);
         match self.store.index_block().await? {
-            Indexing::Indexed | Indexing::Overtaken => Ok(true),
+            Indexing::Indexed => {
+                // What the former index has of these records may go now.
+                *is_clear = false;
+                Ok(true)
+            }
+            Indexing::Overtaken => Ok(false),
             Indexing::UpToDate if *is_clear => Ok(false),
             Indexing::UpToDate => {
                 *is_clear = !self.store.clear_former_index().await?;

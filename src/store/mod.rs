@@ -274,8 +274,8 @@ async fn index_for_a_while(store: &dyn Store) {
     let began = Instant::now();
     while began.elapsed() < INDEXING {
         match store.index_block().await {
-            Ok(Indexing::Indexed | Indexing::Overtaken) => {}
-            Ok(Indexing::UpToDate) => return,
+            Ok(Indexing::Indexed) => {}
+            Ok(Indexing::UpToDate | Indexing::Overtaken) => return,
             Err(error) => {
                 tracing::warn!(%error, "the log could not be indexed; the service tries again");
                 return;

@@ -64,8 +64,8 @@ pub(in crate::store) async fn search<I: Index>(
     Ok(found.records)
 }
 
-/// Those of these records, which are in order, that match. It is told by what is written beside them and in
-/// them, not by the index: what cannot be undone rests on it.
+/// Those of these records, which are in order, that match by what is written beside them and in them, or by the
+/// index: none is missed because the index was tampered with. What cannot be undone rests on it.
 pub(in crate::store) async fn matching<I: Index>(
     index: &mut I,
     query: &RecordQuery,
@@ -77,10 +77,9 @@ pub(in crate::store) async fn matching<I: Index>(
     let seqs: Vec<u64> = seqs.iter().copied().filter(among).collect();
     let wanted = Wanted::new(query);
     let mut matching = hold_against(index, &wanted, &seqs).await?;
-    if !I::HAS_ROLES {
-        // An outcome of an older version may stay longer than the decision that has its words.
-        matching.extend(meeting_in_blocks(index, &wanted, &seqs).await?);
-    }
+    // An outcome of an older version may stay longer than the decision that has its words: the index still has
+    // them. One that was forged holds too much, which can be undone.
+    matching.extend(meeting_in_blocks(index, &wanted, &seqs).await?);
     Ok(matching)
 }
 
