@@ -214,7 +214,20 @@ impl Filters {
         let (after, before) = if newest_first { (None, cursor) } else { (cursor, None) };
         let (id, terms) = (id.and_then(Result::ok), self.terms());
         let any_of = Vec::new();
-        Ok(RecordQuery { from, to, kind, id, terms, any_of, after, before, newest_first, limit })
+        let by_entries = false;
+        Ok(RecordQuery {
+            from,
+            to,
+            kind,
+            id,
+            terms,
+            any_of,
+            after,
+            before,
+            newest_first,
+            limit,
+            by_entries,
+        })
     }
 
     /// The names that are searched for, each with what it is the name of.

@@ -172,7 +172,8 @@ pub async fn long_pause(store: &dyn Store, now: Timestamp) -> Result<Option<Paus
     let Ok(from) = now.checked_sub(LONG_IDLE) else { return Ok(None) };
     // What a wrong clock has dated ahead, before it was corrected, does not count.
     let to = now.checked_add(LONG_IDLE).ok();
-    let recent = RecordQuery { from: Some(from), to, limit: 1, ..RecordQuery::default() };
+    let recent =
+        RecordQuery { from: Some(from), to, limit: 1, by_entries: true, ..RecordQuery::default() };
     let first = store.query(&recent).await?.into_iter().next();
     let next = store.head().await?.map_or(Seq::new(0), |head| head.next);
     let (end, until) = match first.filter(|first| first.seq < next) {

@@ -78,6 +78,8 @@ pub struct RecordQuery {
     pub newest_first: bool,
     /// At most so many, those that come first.
     pub limit: usize,
+    /// Found in the entries themselves, however many there are, and by no index of their words.
+    pub by_entries: bool,
 }
 
 /// The snapshot that decides.

@@ -26,7 +26,7 @@ pub(in crate::store) async fn next_block<I: Index>(
         return Ok(None);
     }
     let span = next..next + BLOCK;
-    let rows = records(index, &Part { span, kind: None, newest_first: false }).await?;
+    let rows = records(index, &Part { span, kind: None, newest_first: false, words: true }).await?;
     let mut terms: BTreeMap<String, Bits> = BTreeMap::new();
     for row in rows {
         for term in row.terms {
@@ -43,7 +43,7 @@ pub(super) async fn records<I: Index>(
     part: &Part,
 ) -> Result<Vec<Listed>, StoreError> {
     let rows = index.listed(part).await?;
-    complete(index, rows).await
+    if part.words { complete(index, rows).await } else { Ok(rows) }
 }
 
 /// These records with all the words by which each is found.

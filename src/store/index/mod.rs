@@ -54,6 +54,8 @@ pub(super) struct Part {
     /// Records of this kind alone, of which there are few.
     pub(super) kind: Option<Kind>,
     pub(super) newest_first: bool,
+    /// Whether the words of the records are wanted.
+    pub(super) words: bool,
 }
 
 /// A record as the index sees it.

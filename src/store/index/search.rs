@@ -31,7 +31,7 @@ pub(in crate::store) async fn search<I: Index>(
         return Ok(found.records);
     }
     let wanted = Wanted::new(query);
-    if wanted.is_kind_alone() {
+    if query.by_entries || wanted.is_kind_alone() {
         // Whatever became of the index: what decides is found so.
         let head = index.end().await?;
         for span in spans(index, query, head).await? {
@@ -54,13 +54,6 @@ pub(in crate::store) async fn search<I: Index>(
         }
     }
     found.read(index).await?;
-    if !I::HAS_ROLES || query.any_of.is_empty() {
-        return Ok(found.records);
-    }
-    // Who may see a part of the log sees what the records themselves say is in it, whatever the index says.
-    let seqs: Vec<u64> = found.records.iter().map(|stored| stored.seq.get()).collect();
-    let visible = hold_against(index, &wanted, &seqs).await?;
-    found.records.retain(|stored| visible.contains(&stored.seq.get()));
     Ok(found.records)
 }
 
@@ -130,7 +123,8 @@ pub(in crate::store) async fn occurring<I: Index>(
     }
     let mut occurring: BTreeSet<String> = index.indexed(&terms).await?.into_iter().collect();
     if terms.iter().any(|term| !occurring.contains(term)) {
-        let mut part = Part { span: next..progress.head, kind: None, newest_first: false };
+        let mut part =
+            Part { span: next..progress.head, kind: None, newest_first: false, words: true };
         while !part.span.is_empty() {
             for row in next_records(index, &mut part).await? {
                 occurring.extend(row.terms.into_iter().filter(|term| terms.contains(term)));
@@ -238,12 +232,16 @@ struct Found {
     positions: Vec<u64>,
     limit: usize,
     newest_first: bool,
+    /// The words of which a record that may be seen has one, unless there are none.
+    visible: Wanted,
 }
 
 impl Found {
     fn new(query: &RecordQuery) -> Self {
         let RecordQuery { limit, newest_first, .. } = *query;
-        Self { records: Vec::new(), positions: Vec::new(), limit, newest_first }
+        let any = Wanted::new(query).any;
+        let visible = Wanted { all: Vec::new(), any, kind: None };
+        Self { records: Vec::new(), positions: Vec::new(), limit, newest_first, visible }
     }
 
     fn is_full(&self) -> bool {
@@ -268,12 +266,18 @@ impl Found {
         Ok(())
     }
 
-    /// Reads what is still to be read. A body that was removed meanwhile is not among it.
+    /// Reads what is still to be read. A body that was removed meanwhile is not among it, nor a record of which
+    /// only an index that a role may write says that it may be seen.
     async fn read<I: Index>(&mut self, index: &mut I) -> Result<(), StoreError> {
         if self.positions.is_empty() {
             return Ok(());
         }
-        let mut records = index.entries(&std::mem::take(&mut self.positions)).await?;
+        let mut positions = std::mem::take(&mut self.positions);
+        if I::HAS_ROLES && !self.visible.any.is_empty() {
+            let visible = hold_against(index, &self.visible, &positions).await?;
+            positions.retain(|at| visible.contains(at));
+        }
+        let mut records = index.entries(&positions).await?;
         records.sort_unstable_by_key(|stored| stored.seq);
         if self.newest_first {
             records.reverse();
@@ -331,10 +335,12 @@ async fn walk_rest<I: Index>(
     found: &mut Found,
     span: Range<u64>,
 ) -> Result<(), StoreError> {
-    let mut part = Part { span, kind: wanted.kind.clone(), newest_first: found.newest_first };
+    let words = !wanted.is_kind_alone();
+    let (kind, newest_first) = (wanted.kind.clone(), found.newest_first);
+    let mut part = Part { span, kind, newest_first, words };
     while !part.span.is_empty() && !found.is_full() {
         let rows = next_records(index, &mut part).await?;
-        let matching = rows.into_iter().filter(|row| wanted.matches(&row.terms));
+        let matching = rows.into_iter().filter(|row| !words || wanted.matches(&row.terms));
         found.take(index, matching.map(|row| row.seq).collect()).await?;
     }
     Ok(())

@@ -54,27 +54,45 @@ fn kept(row: &SqliteRow) -> Result<Kept, StoreError> {
     Ok(Kept { term: row.try_get(0)?, block: position(row, 1)?, seqs: row.try_get(2)? })
 }
 
-/// Rows with their words: those beside the entry, or, where an older version wrote the row, those in its table.
+/// Rows, and with `words` their words: those beside the entry, or, where an older version wrote the row, those in its table.
 async fn listed(
     connection: &mut SqliteConnection,
     rows: &[SqliteRow],
+    words: bool,
 ) -> Result<Vec<Listed>, StoreError> {
     let mut listed = Vec::with_capacity(rows.len());
     let mut former = Vec::new();
     for row in rows {
         let (seq, kind) = (position(row, 0)?, row.try_get(1)?);
         let beside: Option<String> = row.try_get(2)?;
-        if beside.is_none() {
+        if words && beside.is_none() {
             former.push(seq);
         }
         let beside = beside.filter(|terms| !terms.is_empty());
         let terms = beside.map(|terms| terms.split(SEPARATOR).map(str::to_owned).collect());
         listed.push(Listed { seq, kind, terms: terms.unwrap_or_default() });
     }
-    let (Some(first), Some(last)) = (former.iter().min(), former.iter().max()) else {
-        return Ok(listed);
-    };
-    // The table is ordered by terms: each is looked for in this span, and none is read twice.
+    former.sort_unstable();
+    let mut terms: HashMap<u64, Vec<String>> = HashMap::new();
+    for some in former.chunk_by(|a, b| a / BLOCK == b / BLOCK) {
+        let (Some(first), Some(last)) = (some.first(), some.last()) else { continue };
+        for row in former_terms(connection, *first, *last).await? {
+            terms.entry(position(&row, 0)?).or_default().push(row.try_get(1)?);
+        }
+    }
+    for row in &mut listed {
+        row.terms.extend(terms.remove(&row.seq).into_iter().flatten());
+    }
+    Ok(listed)
+}
+
+/// What the former table says of the records from `first` to `last`: their positions and terms. It is ordered by
+/// terms: each is looked for in this span, and none is read twice.
+async fn former_terms(
+    connection: &mut SqliteConnection,
+    first: u64,
+    last: u64,
+) -> Result<Vec<SqliteRow>, StoreError> {
     let rows = sqlx::query(
         "WITH RECURSIVE every (term) AS (
              SELECT min(term) FROM former_entry_terms
@@ -84,18 +102,11 @@ async fn listed(
          SELECT f.seq, f.term FROM every
          CROSS JOIN former_entry_terms f ON f.term = every.term AND f.seq BETWEEN ?1 AND ?2",
     )
-    .bind(column(*first))
-    .bind(column(*last))
+    .bind(column(first))
+    .bind(column(last))
     .fetch_all(connection)
     .await?;
-    let mut terms: HashMap<u64, Vec<String>> = HashMap::new();
-    for row in &rows {
-        terms.entry(position(row, 0)?).or_default().push(row.try_get(1)?);
-    }
-    for row in &mut listed {
-        row.terms.extend(terms.remove(&row.seq).into_iter().flatten());
-    }
-    Ok(listed)
+    Ok(rows)
 }
 
 impl Index for SqliteConnection {
@@ -147,7 +158,7 @@ impl Index for SqliteConnection {
             query = query.bind(kind.as_str().to_owned());
         }
         let rows = query.fetch_all(&mut *self).await?;
-        listed(self, &rows).await
+        listed(self, &rows, part.words).await
     }
 
     async fn listed_at(&mut self, seqs: &[u64]) -> Result<Vec<Listed>, StoreError> {
@@ -158,7 +169,7 @@ impl Index for SqliteConnection {
         .bind(columns(seqs))
         .fetch_all(&mut *self)
         .await?;
-        listed(self, &rows).await
+        listed(self, &rows, true).await
     }
 
     async fn entries(&mut self, seqs: &[u64]) -> Result<Vec<Stored>, StoreError> {
