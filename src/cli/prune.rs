@@ -176,7 +176,8 @@ async fn find(store: &dyn Store, size: u64, before: Timestamp) -> Result<Found, 
             }
         }
         if !over.is_empty() {
-            let held = held(store, &holds, Seq::new(next), last).await?;
+            let seqs: Vec<Seq> = over.iter().map(|(seq, _)| *seq).collect();
+            let held = held(store, &holds, &seqs).await?;
             for (seq, stored) in over {
                 if held.contains(&seq) {
                     found.held += 1;
@@ -214,8 +215,7 @@ impl Found {
                     Some(outcome) => {
                         let late = store.outcome_of(outcome.seq).await.map_err(AppError::from)?;
                         let late = late.map_or(outcome.seq, |late| late.seq);
-                        !held(store, holds, outcome.seq, outcome.seq).await?.is_empty()
-                            || !held(store, holds, late, late).await?.is_empty()
+                        !held(store, holds, &[outcome.seq, late]).await?.is_empty()
                     }
                     None => decision.dispatch,
                 };
@@ -244,19 +244,11 @@ impl Found {
     }
 }
 
-/// The records from `first` to `last` that a hold keeps.
-async fn held(
-    store: &dyn Store,
-    holds: &[Hold],
-    first: Seq,
-    last: Seq,
-) -> Result<BTreeSet<Seq>, Failure> {
-    let seqs: Vec<Seq> = (first.get()..=last.get()).map(Seq::new).collect();
-    let mut held = BTreeSet::new();
-    for hold in holds {
-        held.extend(store.matching(&hold.query(), &seqs).await.map_err(AppError::from)?);
-    }
-    Ok(held)
+/// Those of these records, in order, that a hold keeps.
+async fn held(store: &dyn Store, holds: &[Hold], seqs: &[Seq]) -> Result<BTreeSet<Seq>, Failure> {
+    let queries: Vec<_> = holds.iter().map(Hold::query).collect();
+    let held = store.matching(&queries, seqs).await.map_err(AppError::from)?;
+    Ok(held.into_iter().flatten().collect())
 }
 
 /// The log from which bodies are removed.
@@ -345,7 +337,8 @@ impl Log<'_> {
         let head = store.head().await.map_err(AppError::from)?;
         let as_of = head.map_or(Seq::new(0), |head| head.next);
         let holds: Vec<Hold> = holds(store).await.map_err(AppError::from)?.into_values().collect();
-        let staying = held(store, &holds, chunk.first, chunk.last).await?;
+        let seqs: Vec<Seq> = (chunk.first.get()..=chunk.last.get()).map(Seq::new).collect();
+        let staying = held(store, &holds, &seqs).await?;
         let mut from = chunk.first.get();
         for stop in staying.iter().map(|seq| seq.get()).chain([chunk.last.get() + 1]) {
             if from < stop {

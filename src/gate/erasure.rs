@@ -4,7 +4,10 @@
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use super::{Gate, GateError, Vault, holds::holds};
+use super::{
+    Gate, GateError, Vault,
+    holds::{Hold, holds},
+};
 use crate::{
     domain::{Digest, EndUser, KeyName, Seq, TenantId},
     ledger::{DespiteHold, canonical},
@@ -121,12 +124,23 @@ impl Gate {
             }
         }
         values.sort_unstable();
-        let mut held = Vec::new();
-        for (name, hold) in holds {
-            if !self.store.matching(&hold.query(), &values).await?.is_empty() {
-                held.push(name);
+        // One record is enough for a hold: those that keep none so far go on.
+        let (mut held, mut others) = (Vec::new(), holds);
+        for some in values.chunks(AT_ONCE) {
+            let queries: Vec<_> = others.values().map(Hold::query).collect();
+            let mut kept = self.store.matching(&queries, some).await?.into_iter();
+            others.retain(|name, _| {
+                let keeps_one = kept.next().is_some_and(|kept| !kept.is_empty());
+                if keeps_one {
+                    held.push(name.clone());
+                }
+                !keeps_one
+            });
+            if others.is_empty() {
+                break;
             }
         }
+        held.sort_unstable();
         Ok(held)
     }
 }

@@ -156,12 +156,13 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
     /// The entries that match, in the order that is asked for, without those whose bodies were removed.
     async fn query(&self, query: &RecordQuery) -> Result<Vec<Stored>, StoreError>;
 
-    /// Those of these entries, in order, that match, told by the entries themselves and by no index.
+    /// For each of `queries`, those of these entries, in order, that match. None is missed because an index is
+    /// wrong.
     async fn matching(
         &self,
-        query: &RecordQuery,
+        queries: &[RecordQuery],
         seqs: &[Seq],
-    ) -> Result<BTreeSet<Seq>, StoreError>;
+    ) -> Result<Vec<BTreeSet<Seq>>, StoreError>;
 
     /// Those of these terms that some entry has. Where much of the log is not indexed yet, any of them may.
     async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError>;
@@ -265,7 +266,7 @@ const BEYOND_HEAD: &str = "an entry lies behind the head of the log: somebody ha
 const ROWS_OF_A_BATCH: i64 = 1000;
 
 /// How many entries are held against a search in one operation.
-const MATCHED_AT_ONCE: usize = 4096;
+const MATCHED_AT_ONCE: usize = 1024;
 
 /// For how long a start, or `lexgate migrate`, indexes what is not: some million entries. What is left then
 /// is indexed while the service runs.

@@ -131,10 +131,10 @@ impl Store for Faulty {
     }
     async fn matching(
         &self,
-        query: &RecordQuery,
+        queries: &[RecordQuery],
         seqs: &[Seq],
-    ) -> Result<BTreeSet<Seq>, StoreError> {
-        self.behind.matching(query, seqs).await
+    ) -> Result<Vec<BTreeSet<Seq>>, StoreError> {
+        self.behind.matching(queries, seqs).await
     }
     async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
         self.behind.occurring(terms).await

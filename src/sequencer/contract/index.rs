@@ -19,6 +19,8 @@ super::on_both! {
     a_log_whose_time_was_corrected_is_searched_by_time
     nothing_but_a_removal_changes_the_index
     what_cannot_be_undone_rests_on_no_index
+    a_word_that_only_a_block_has_holds_its_record
+    a_forged_block_shows_nothing_and_ends_no_page
     words_of_an_older_version_last_longer_than_their_decision
 }
 
@@ -254,17 +256,17 @@ async fn what_cannot_be_undone_rests_on_no_index(bed: Bed) {
         // As somebody would who wants a search to find nothing.
         bed.execute(&format!("UPDATE term_progress SET next = {next}")).await.unwrap();
         assert_eq!(desk.store.query(&rare).await.is_ok(), is_whole, "{next}");
-        assert_eq!(desk.store.matching(&rare, &some).await.unwrap(), held, "{next}");
+        let matching = desk.store.matching(std::slice::from_ref(&rare), &some).await.unwrap();
+        assert_eq!(matching, std::slice::from_ref(&held), "{next}");
         let activation =
             RecordQuery { kind: Some(Kind::BundleActivated), limit: 9, ..RecordQuery::default() };
         assert_eq!(find(&desk, &activation).await, [1], "what decides is found: {next}");
     }
     bed.execute("UPDATE term_progress SET next = 0").await.unwrap();
     let late = RecordQuery { after: Some(Seq::new(1006)), ..rare.clone() };
-    let matching = desk.store.matching(&late, &some).await.unwrap();
-    assert_eq!(matching, [1007, 8007].map(Seq::new).into());
     let other = RecordQuery { kind: Some(Kind::Outcome), ..rare };
-    assert!(desk.store.matching(&other, &some).await.unwrap().is_empty());
+    let matching = desk.store.matching(&[late, other], &some).await.unwrap();
+    assert_eq!(matching, [[1007, 8007].map(Seq::new).into(), BTreeSet::new()], "each by itself");
 }
 
 async fn words_of_an_older_version_last_longer_than_their_decision(bed: Bed) {
@@ -294,10 +296,13 @@ async fn words_of_an_older_version_last_longer_than_their_decision(bed: Bed) {
         limit: 9,
         ..RecordQuery::default()
     };
+    // As a hold asks, which nobody is limited in.
+    let former = RecordQuery { any_of: Vec::new(), ..query.clone() };
     let found = async || {
         assert_eq!(find(&desk, &query).await, [seq]);
-        let matching = desk.store.matching(&query, &[decided.seq, ended.seq]).await.unwrap();
-        assert_eq!(matching, [ended.seq].into());
+        let queries = [query.clone(), former.clone()];
+        let matching = desk.store.matching(&queries, &[decided.seq, ended.seq]).await.unwrap();
+        assert_eq!(matching, [[ended.seq].into(), [ended.seq].into()]);
     };
     found().await;
     while desk.store.clear_former_index().await.unwrap() {}
@@ -311,4 +316,40 @@ async fn words_of_an_older_version_last_longer_than_their_decision(bed: Bed) {
     assert_eq!(desk.store.index_block().await.unwrap(), Indexing::Indexed);
     while desk.store.clear_former_index().await.unwrap() {}
     found().await;
+}
+
+async fn a_word_that_only_a_block_has_holds_its_record(bed: Bed) {
+    let desk = filled(&bed).await;
+    assert_eq!(desk.store.index_block().await.unwrap(), Indexing::Indexed);
+    // As of an outcome whose decision has gone: neither it nor what is beside it has the word any more.
+    let five = if bed.kept() == Kept::Sqlite { "x'0005'" } else { r"'\x0005'" };
+    let word = format!("INSERT INTO term_blocks VALUES ('purpose:gone', 0, {five})");
+    bed.execute(&word).await.unwrap();
+    let query =
+        RecordQuery { terms: vec!["purpose:gone".into()], limit: 9, ..RecordQuery::default() };
+    assert_eq!(find(&desk, &query).await, [5]);
+    let some = [4, 5, 6].map(Seq::new);
+    assert_eq!(desk.store.matching(&[query], &some).await.unwrap(), [[Seq::new(5)].into()]);
+}
+
+async fn a_forged_block_shows_nothing_and_ends_no_page(bed: Bed) {
+    let desk = filled(&bed).await;
+    assert_eq!(desk.store.index_block().await.unwrap(), Indexing::Indexed);
+    if bed.kept() == Kept::Sqlite {
+        return; // it has no role that could
+    }
+    let all = "ff".repeat(512);
+    let forged = format!(r"INSERT INTO term_blocks VALUES ('place:x', 0, '\x{all}')");
+    bed.execute(&forged).await.unwrap();
+    let limited = |any: &[&str], newest_first| RecordQuery {
+        any_of: any.iter().map(|word| (*word).to_owned()).collect(),
+        newest_first,
+        limit: 40,
+        ..RecordQuery::default()
+    };
+    assert_eq!(find(&desk, &limited(&["place:x"], false)).await, [0_u64; 0]);
+    let some: Vec<u64> = (5001..5041).collect();
+    assert_eq!(find(&desk, &limited(&["place:x", "late:1"], false)).await, some, "a whole page");
+    let newest: Vec<u64> = (MANY - 40..MANY).rev().collect();
+    assert_eq!(find(&desk, &limited(&["place:x", "late:1"], true)).await, newest);
 }

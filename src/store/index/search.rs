@@ -57,22 +57,24 @@ pub(in crate::store) async fn search<I: Index>(
     Ok(found.records)
 }
 
-/// Those of these records, which are in order, that match by what is written beside them and in them, or by the
-/// index: none is missed because the index was tampered with. What cannot be undone rests on it.
+/// For each of `queries`, those of these records, which are in order, that match by what is written beside them
+/// and in them, or by the index: none is missed because the index was tampered with. What cannot be undone rests
+/// on it.
 pub(in crate::store) async fn matching<I: Index>(
     index: &mut I,
-    query: &RecordQuery,
+    queries: &[RecordQuery],
     seqs: &[u64],
-) -> Result<BTreeSet<u64>, StoreError> {
+) -> Result<Vec<BTreeSet<u64>>, StoreError> {
+    let wanted: Vec<Wanted> = queries.iter().map(Wanted::new).collect();
+    let mut matching = hold_against(index, &wanted, seqs).await?;
     let head = index.end().await?;
-    let spans = spans(index, query, head).await?;
-    let among = |seq: &u64| spans.iter().any(|span| span.contains(seq));
-    let seqs: Vec<u64> = seqs.iter().copied().filter(among).collect();
-    let wanted = Wanted::new(query);
-    let mut matching = hold_against(index, &wanted, &seqs).await?;
-    // An outcome of an older version may stay longer than the decision that has its words: the index still has
-    // them. One that was forged holds too much, which can be undone.
-    matching.extend(meeting_in_blocks(index, &wanted, &seqs).await?);
+    for ((query, wanted), matching) in queries.iter().zip(&wanted).zip(&mut matching) {
+        // An outcome of an older version may stay longer than the decision that has its words: the index still
+        // has them. A block that was forged holds too much, which can be undone.
+        matching.extend(meeting_in_blocks(index, wanted, seqs).await?);
+        let spans = spans(index, query, head).await?;
+        matching.retain(|seq| spans.iter().any(|span| span.contains(seq)));
+    }
     Ok(matching)
 }
 
@@ -95,17 +97,22 @@ async fn meeting_in_blocks<I: Index>(
     Ok(meeting)
 }
 
+/// For each of `wanted`, those of these records whose own words match.
 async fn hold_against<I: Index>(
     index: &mut I,
-    wanted: &Wanted,
+    wanted: &[Wanted],
     seqs: &[u64],
-) -> Result<BTreeSet<u64>, StoreError> {
-    let mut matching = BTreeSet::new();
+) -> Result<Vec<BTreeSet<u64>>, StoreError> {
+    let mut matching = vec![BTreeSet::new(); wanted.len()];
     for some in seqs.chunks(AT_ONCE) {
         let rows = index.listed_at(some).await?;
-        let rows = complete(index, rows).await?;
-        let rows = rows.into_iter().filter(|row| wanted.matches(&row.terms));
-        matching.extend(rows.map(|row| row.seq));
+        for row in complete(index, rows).await? {
+            for (wanted, matching) in wanted.iter().zip(&mut matching) {
+                if wanted.matches(&row.terms) {
+                    matching.insert(row.seq);
+                }
+            }
+        }
     }
     Ok(matching)
 }
@@ -274,8 +281,9 @@ impl Found {
         }
         let mut positions = std::mem::take(&mut self.positions);
         if I::HAS_ROLES && !self.visible.any.is_empty() {
-            let visible = hold_against(index, &self.visible, &positions).await?;
-            positions.retain(|at| visible.contains(at));
+            let visible =
+                hold_against(index, std::slice::from_ref(&self.visible), &positions).await?;
+            positions.retain(|at| visible.iter().any(|visible| visible.contains(at)));
         }
         let mut records = index.entries(&positions).await?;
         records.sort_unstable_by_key(|stored| stored.seq);

@@ -22,8 +22,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{
-    Active, AppendError, Claimed, Head, Patience, ROWS_OF_A_BATCH, RecordQuery, Seal, SettingFault,
-    Store, StoreError, StoreOptions, Stored,
+    Active, AppendError, Claimed, Head, MATCHED_AT_ONCE, Patience, ROWS_OF_A_BATCH, RecordQuery,
+    Seal, SettingFault, Store, StoreError, StoreOptions, Stored,
     bound::{BLOCK_OPERATION, Borrowed, MIGRATION, OPERATION, Writer, within},
     held_against,
     index::{Index as _, Indexing, matching, occurring, search},
@@ -317,17 +317,19 @@ impl Store for PostgresStore {
 
     async fn matching(
         &self,
-        query: &RecordQuery,
+        queries: &[RecordQuery],
         seqs: &[Seq],
-    ) -> Result<BTreeSet<Seq>, StoreError> {
-        let mut found = BTreeSet::new();
+    ) -> Result<Vec<BTreeSet<Seq>>, StoreError> {
+        let mut found = vec![BTreeSet::new(); queries.len()];
         // Each part within the time of one operation.
-        for some in seqs.chunks(crate::store::MATCHED_AT_ONCE) {
+        for some in seqs.chunks(MATCHED_AT_ONCE) {
             let some: Vec<u64> = some.iter().map(|seq| seq.get()).collect();
             let mut connection = self.connection().await?;
-            let matching = within(OPERATION, matching(connection.get()?, query, &some)).await?;
+            let matching = within(OPERATION, matching(connection.get()?, queries, &some)).await?;
             connection.give_back();
-            found.extend(matching.into_iter().map(Seq::new));
+            for (found, matching) in found.iter_mut().zip(matching) {
+                found.extend(matching.into_iter().map(Seq::new));
+            }
         }
         Ok(found)
     }
