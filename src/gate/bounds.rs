@@ -181,11 +181,11 @@ impl Gate {
         self.told(searched.await.unwrap_or(Err(StoreError::TimedOut))).await
     }
 
-    /// Those of these terms that some record has.
+    /// Those of these terms that some record has; `None` where too much is not indexed yet to look.
     ///
     /// # Errors
     /// As of a search.
-    pub async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, GateError> {
+    pub async fn occurring(&self, terms: &[String]) -> Result<Option<Vec<String>>, GateError> {
         let turn = turn(&self.used.searches, "other searches of the ledger are under way").await?;
         let (store, terms) = (self.store.clone(), terms.to_vec());
         let searched = self.tasks.spawn(async move {

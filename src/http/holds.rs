@@ -1,9 +1,10 @@
 //! Legal holds, for officers: which records are kept although their time is over.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::extract::{Path, State};
 use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -62,16 +63,23 @@ struct HoldAnswer {
     matches: Option<usize>,
 }
 
-/// How far matches are counted.
+/// How far matches are counted, and for how long in one answer.
 const COUNTED: usize = 1_000;
+const COUNTING: Duration = Duration::from_secs(4);
 
 impl HoldAnswer {
-    async fn new(shared: &Shared, id: String, hold: Hold) -> Result<Self, GateError> {
+    /// Its matches are counted until `deadline`.
+    async fn new(
+        shared: &Shared,
+        id: String,
+        hold: Hold,
+        deadline: Instant,
+    ) -> Result<Self, GateError> {
         let query = RecordQuery { limit: COUNTED, ..hold.query() };
-        let matches = match shared.gate.search(&query).await {
-            Ok(found) => Some(found.len()),
-            Err(GateError::SlowQuestion { .. }) => None,
-            Err(error) => return Err(error),
+        let matches = match timeout_at(deadline, shared.gate.search(&query)).await {
+            Ok(Ok(found)) => Some(found.len()),
+            Ok(Err(GateError::SlowQuestion { .. } | GateError::Busy(_))) | Err(_) => None,
+            Ok(Err(error)) => return Err(error),
         };
         Ok(Self { id, reason: hold.reason, records: hold.records, record: hold.seq, matches })
     }
@@ -105,8 +113,9 @@ async fn list(
 ) -> Result<axum::Json<Holds>, Problem> {
     let holds = gate::holds(&**shared.gate.store()).await?;
     let mut answer = Holds { holds: Vec::new() };
+    let deadline = Instant::now() + COUNTING;
     for (id, hold) in holds {
-        answer.holds.push(HoldAnswer::new(&shared, id, hold).await?);
+        answer.holds.push(HoldAnswer::new(&shared, id, hold, deadline).await?);
     }
     Ok(axum::Json(answer))
 }
@@ -155,7 +164,8 @@ async fn set(
     };
     let seq = shared.gate.record_hold(&body).await?;
     let hold = Hold { reason: request.reason, records, seq };
-    Ok(axum::Json(HoldAnswer::new(&shared, id, hold).await?))
+    let deadline = Instant::now() + COUNTING;
+    Ok(axum::Json(HoldAnswer::new(&shared, id, hold, deadline).await?))
 }
 
 /// Why a hold is lifted.

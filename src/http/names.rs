@@ -1,6 +1,6 @@
 //! Names in a search of the ledger. One that nothing knows is a slip, and is refused with what was probably
-//! meant: an empty answer would look like a proof of absence. What the active snapshot does not know, but a
-//! record does, is no slip: apps and policies go, their records stay.
+//! meant: an empty answer would look like a proof of absence. A name that is only in a record passes: apps and
+//! policies go, their records stay.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,8 @@ pub(super) async fn refuse_unknown(
 pub(super) struct Looking<'a> {
     /// What the credential is limited to; nothing where it may see everything.
     pub(super) scope: &'a [String],
-    /// Whether a name is refused unless a record has it; else it passes where much is not indexed yet.
+    /// Whether records are searched for a name also where much is not indexed yet, and it passes only where that
+    /// takes too long.
     pub(super) is_sure: bool,
 }
 
@@ -61,9 +62,10 @@ pub(super) async fn unknown(
         filters.names().filter(|(of, name)| !names.known(of).contains(name)).collect();
     let terms: Vec<String> = unsure.iter().map(|(of, name)| format!("{of}:{name}")).collect();
     let occurring = occurring(shared, &terms, looking).await?;
-    let is_slip = |of: &str, name: &str, term: &String| {
-        let is_place = matches!(of, "jurisdiction" | "origin" | "destination");
-        !occurring.contains(term) || (is_place && !names.is_recorded(name))
+    let is_slip = |of: &str, name: &str, term: &String| match &occurring {
+        Some(occurring) => !occurring.contains(term),
+        // It was not looked: only what no record can have is surely a slip.
+        None => matches!(of, "jurisdiction" | "origin" | "destination") && !names.is_recorded(name),
     };
     let slips = unsure.iter().zip(&terms).filter(|((of, name), term)| is_slip(of, name, term));
     Ok(slips
@@ -71,15 +73,15 @@ pub(super) async fn unknown(
         .collect())
 }
 
-/// Those of `terms` that a record has which is looked at. Of a limited credential nothing else is looked at, so
-/// that the time of the answer tells nothing of it.
+/// Those of `terms` that a record has which is looked at; `None` where looking would take too long. Of a limited
+/// credential nothing else is looked at, so that the time of the answer tells nothing of it.
 async fn occurring(
     shared: &Shared,
     terms: &[String],
     looking: &Looking<'_>,
-) -> Result<Vec<String>, GateError> {
+) -> Result<Option<Vec<String>>, GateError> {
     if terms.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Some(Vec::new()));
     }
     if looking.scope.is_empty() && !looking.is_sure {
         return shared.gate.occurring(terms).await;
@@ -88,11 +90,15 @@ async fn occurring(
     for term in terms {
         let (terms, any_of) = (vec![term.clone()], looking.scope.to_vec());
         let query = RecordQuery { terms, any_of, limit: 1, ..RecordQuery::default() };
-        if !shared.gate.search(&query).await?.is_empty() {
-            visible.push(term.clone());
+        match shared.gate.search(&query).await {
+            Ok(found) if found.is_empty() => {}
+            Ok(_) => visible.push(term.clone()),
+            // A hold must not wait for an index.
+            Err(GateError::SlowQuestion { .. }) if looking.is_sure => return Ok(None),
+            Err(error) => return Err(error),
         }
     }
-    Ok(visible)
+    Ok(Some(visible))
 }
 
 /// What is wrong with the kind `name`.
@@ -158,8 +164,8 @@ impl<'a> Names<'a> {
         known
     }
 
-    /// Whether a record could have this place: not what is no code, nor a part of a country without a law of
-    /// its own, of which records name the country.
+    /// Whether a record can have this place. It must be a code, and no part of a country without a law of its
+    /// own, because records name the country instead.
     fn is_recorded(&self, name: &str) -> bool {
         let Ok(code) = name.parse::<JurisdictionCode>() else { return false };
         self.snapshot.facts.place(code.clone()).map_or(true, |place| place == code)

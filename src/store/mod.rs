@@ -164,8 +164,8 @@ pub trait Store: PersonalStore + Send + Sync + fmt::Debug {
         seqs: &[Seq],
     ) -> Result<Vec<BTreeSet<Seq>>, StoreError>;
 
-    /// Those of these terms that some entry has. Where much of the log is not indexed yet, any of them may.
-    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError>;
+    /// Those of these terms that some entry has; `None` where too much of the log is not indexed yet to look.
+    async fn occurring(&self, terms: &[String]) -> Result<Option<Vec<String>>, StoreError>;
 
     /// How many entries are not indexed: a search reads them.
     async fn unindexed(&self) -> Result<u64, StoreError>;

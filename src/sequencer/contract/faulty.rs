@@ -136,7 +136,7 @@ impl Store for Faulty {
     ) -> Result<Vec<BTreeSet<Seq>>, StoreError> {
         self.behind.matching(queries, seqs).await
     }
-    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+    async fn occurring(&self, terms: &[String]) -> Result<Option<Vec<String>>, StoreError> {
         self.behind.occurring(terms).await
     }
     async fn unindexed(&self) -> Result<u64, StoreError> {

@@ -117,16 +117,16 @@ async fn hold_against<I: Index>(
     Ok(matching)
 }
 
-/// Those of `terms` that a record has. Where much is not indexed yet, all of them may.
+/// Those of `terms` that a record has; `None` where too much is not indexed yet to look.
 pub(in crate::store) async fn occurring<I: Index>(
     index: &mut I,
     terms: &[String],
-) -> Result<Vec<String>, StoreError> {
+) -> Result<Option<Vec<String>>, StoreError> {
     let progress = index.progress().await?;
     let next = progress.end()?;
     let terms: Vec<String> = terms.iter().map(|term| storable(term).into_owned()).collect();
     if progress.head.saturating_sub(next) > 2 * BLOCK {
-        return Ok(terms);
+        return Ok(None);
     }
     let mut occurring: BTreeSet<String> = index.indexed(&terms).await?.into_iter().collect();
     if terms.iter().any(|term| !occurring.contains(term)) {
@@ -138,7 +138,7 @@ pub(in crate::store) async fn occurring<I: Index>(
             }
         }
     }
-    Ok(occurring.into_iter().collect())
+    Ok(Some(occurring.into_iter().collect()))
 }
 
 /// Kinds of which a log has many, and whose bodies are removed after a time: in the index, but in no other,

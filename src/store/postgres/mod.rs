@@ -41,7 +41,7 @@ const READERS: u32 = 8;
 /// How long it may take to find out why there is no connection.
 const LOOK: Duration = Duration::from_millis(250);
 /// How long a migration that gave up waiting for a lock stays back.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_secs(3);
 
 pub(super) struct PostgresStore {
     /// Whether the server runs on this machine, and so by its clock.
@@ -334,7 +334,7 @@ impl Store for PostgresStore {
         Ok(found)
     }
 
-    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+    async fn occurring(&self, terms: &[String]) -> Result<Option<Vec<String>>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, occurring(connection.get()?, terms)).await;
         let found = found.map_err(StoreError::of_question)?;

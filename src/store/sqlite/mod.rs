@@ -324,7 +324,7 @@ impl Store for SqliteStore {
         Ok(found)
     }
 
-    async fn occurring(&self, terms: &[String]) -> Result<Vec<String>, StoreError> {
+    async fn occurring(&self, terms: &[String]) -> Result<Option<Vec<String>>, StoreError> {
         let mut connection = self.connection().await?;
         let found = within(OPERATION, occurring(connection.get()?, terms)).await;
         let found = found.map_err(StoreError::of_question)?;
