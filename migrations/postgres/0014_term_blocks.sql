@@ -1,5 +1,6 @@
--- What locks a table of the log waits for no reader: everything would wait behind it. It is tried again.
-SET LOCAL lock_timeout = '3s';
+-- What locks a table of the log gives up soon where somebody reads it: everything waits behind it meanwhile, and
+-- may wait less than that. It is tried again.
+SET LOCAL lock_timeout = '200ms';
 
 -- The index by which records are found: for each term and each block of 4,096 positions, which of them have
 -- it. Made behind the log, of full blocks, from the entries alone: also of those that are there already.
